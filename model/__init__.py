@@ -1,0 +1,1 @@
+"""The network and how it is observed. Knows nothing of the web."""

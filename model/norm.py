@@ -1,0 +1,62 @@
+"""LayerNorm (GPT-2) and RMSNorm (Llama family), with one base to observe."""
+
+# shapes: ... any leading dimensions, M features of a token
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import Config
+
+
+class Norm(nn.Module):
+    """Brings every token's features to one scale, then applies a learned gain (and bias)."""
+
+    def __init__(self, d_model: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(d_model))
+
+    @abstractmethod
+    def normalise(self, x_M: Tensor) -> Tensor:
+        """The features on one scale, before gain and bias; same shape."""
+
+
+class LayerNorm(Norm):
+    """(x - mean) / sqrt(variance + eps) * gain + bias, variance biased (Ba, Kiros, Hinton 2016).
+
+    >>> LayerNorm(2, eps=1e-5)(torch.tensor([1.0, 3.0])).round(decimals=3)
+    tensor([-1.,  1.], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(self, d_model: int, eps: float) -> None:
+        super().__init__(d_model, eps)
+        self.bias = nn.Parameter(torch.zeros(d_model))
+
+    def normalise(self, x_M: Tensor) -> Tensor:
+        return F.layer_norm(x_M, self.gain.shape, eps=self.eps)
+
+    def forward(self, x_M: Tensor) -> Tensor:
+        return F.layer_norm(x_M, self.gain.shape, self.gain, self.bias, self.eps)
+
+
+class RMSNorm(Norm):
+    """x / sqrt(mean of squares + eps) * gain (Zhang, Sennrich 2019). The mean is not taken away.
+
+    The squares are averaged in float32 whatever the model's dtype, as the Llama family was trained.
+    """
+
+    def normalise(self, x_M: Tensor) -> Tensor:
+        x32_M = x_M.float()
+        return (x32_M * torch.rsqrt(x32_M.square().mean(-1, keepdim=True) + self.eps)).to(x_M.dtype)
+
+    def forward(self, x_M: Tensor) -> Tensor:
+        return self.normalise(x_M) * self.gain
+
+
+def make_norm(config: Config) -> Norm:
+    """The norm of this family, with fresh parameters."""
+    kinds = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+    return kinds[config.norm](config.d_model, config.norm_eps)

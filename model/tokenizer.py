@@ -1,0 +1,197 @@
+"""Text -> tokens and back, through tiktoken, for every byte-level BPE vocabulary.
+
+tiktoken takes a token's number for the rank of its merge. The vocabularies that come with models number their tokens
+as they like and may lack bytes, so tiktoken gets ranks of its own (256 bytes, then the merges in their order, then
+the special tokens) and a table leads from those to the model's ids. A byte that the vocabulary lacks has a rank
+without an id; tiktoken, which would panic on an unknown byte, never meets one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import regex
+import tiktoken
+
+# What may stand in one piece before bytes are merged. The possessive quantifiers (++) change no match; they keep a
+# run of a million spaces from filling the matcher's stack.
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+# Every digit alone first, then GPT-2's split of what lies between them: a digit ends a run of white space.
+DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?![^\s\p{N}])|\s"
+
+
+class TokenizerError(ValueError):
+    """A vocabulary that tiktoken cannot be built from, or a text that it cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text. `start` and `end` count characters (Unicode code points) of the text.
+
+    A piece that is only part of a character covers that character, so neighbours may overlap.
+    """
+
+    position: int
+    id: int
+    bytes: bytes
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A character of the text that the vocabulary cannot hold, because one of its bytes has no token."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text as the model gets it; frozen and hashable."""
+
+    tokens: tuple[Token, ...]
+    dropped: tuple[Dropped, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(token.id for token in self.tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Tokenizer:
+    """A byte-level BPE vocabulary: its merges, its ids, and the pattern that cuts a text in pieces first.
+
+    Args:
+        vocab: id of every token, by its bytes; without the special tokens.
+        merges: pairs of tokens that become one, the strongest first.
+        special: id of every special token, by its name.
+        pattern: the regular expression of the pieces.
+
+    Raises:
+        TokenizerError: when a merge makes a token that has no id.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab: Mapping[bytes, int],
+        merges: Iterable[tuple[bytes, bytes]],
+        special: Mapping[str, int],
+        pattern: str,
+    ) -> None:
+        ranks = {bytes([byte]): byte for byte in range(256)}
+        for left, right in merges:
+            if left + right not in vocab:
+                raise TokenizerError(f"the merge of {left!r} and {right!r} makes a token that has no id")
+            ranks.setdefault(left + right, len(ranks))
+        n_ordinary = len(ranks)
+        self.pattern = pattern
+        self.special = dict(special)
+        self._missing = frozenset(byte for byte in range(256) if bytes([byte]) not in vocab)
+        self._id_of_rank = [vocab.get(piece, -1) for piece in ranks] + list(special.values())
+        self._bytes_of_id = {token: piece for piece, token in vocab.items()}
+        self._bytes_of_id |= {token: name.encode() for name, token in special.items()}
+        self._encoding = tiktoken.Encoding(
+            "lookback",
+            pat_str=pattern,
+            mergeable_ranks=ranks,
+            special_tokens={name: n_ordinary + i for i, name in enumerate(special)},
+        )
+
+    def __len__(self) -> int:
+        return len(self._bytes_of_id)
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> Tokens:
+        """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is set.
+
+        Raises:
+            TokenizerError: when the text holds lone surrogates, which no bytes stand for.
+        """
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"character {error.start} of this text is half a surrogate pair, which stands for no character. "
+                "Take it away, or send both halves."
+            ) from error
+        held = self._held(raw)
+        if held.all():
+            allowed = self.special.keys() if special_tokens else set()
+            ranks = self._encoding.encode(text, allowed_special=set(allowed), disallowed_special=())
+        else:
+            ranks = self._encode_what_is_held(text, special_tokens)
+        return self._locate(text, ranks, held)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids; bytes that are no whole character become U+FFFD."""
+        return b"".join(self.piece(id) for id in ids).decode(errors="replace")
+
+    def piece(self, id: int) -> bytes:
+        """The bytes of one token; none for an id that the vocabulary leaves empty."""
+        return self._bytes_of_id.get(id, b"")
+
+    def _held(self, raw: bytes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which bytes of a text have a token."""
+        has_token = np.array([byte not in self._missing for byte in range(256)])
+        return has_token[np.frombuffer(raw, dtype=np.uint8)]
+
+    def _encode_what_is_held(self, text: str, special_tokens: bool) -> list[int]:
+        """Ranks of a text with bytes that have no token. What stands on either side of such a byte may merge.
+
+        That is what the `tokenizers` library does, and so what the models were trained with.
+        """
+        ranks: list[int] = []
+        for part in self._split_special(text) if special_tokens else [text]:
+            if special_tokens and part in self.special:
+                ranks += self._encoding.encode(part, allowed_special="all")
+                continue
+            for piece in regex.findall(self.pattern, part):
+                held = bytes(byte for byte in piece.encode() if byte not in self._missing)
+                ranks += self._encoding._encode_single_piece(held) if held else []
+        return ranks
+
+    def _split_special(self, text: str) -> list[str]:
+        names = "|".join(regex.escape(name) for name in sorted(self.special, key=len, reverse=True))
+        return regex.split(f"({names})", text) if names else [text]
+
+    def _locate(self, text: str, ranks: list[int], held: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Tokens:
+        """Walk the held bytes of the text token by token, and say which characters each covers."""
+        n_bytes = np.fromiter(map(_utf8_length, text), dtype=np.int64, count=len(text))
+        character = np.repeat(np.arange(len(text)), n_bytes)
+        character_of_held = character[held].tolist()
+        tokens, end = [], 0
+        for position, rank in enumerate(ranks):
+            id = self._id_of_rank[rank]
+            piece = self._bytes_of_id[id]
+            start, end = end, end + len(piece)
+            covers = character_of_held[start], character_of_held[end - 1] + 1
+            tokens.append(Token(position, id, piece, *covers))
+        lost = np.unique(character[~held]).tolist()
+        return Tokens(tuple(tokens), tuple(Dropped(i, i + 1, text[i]) for i in lost))
+
+
+def _utf8_length(character: str) -> int:
+    point = ord(character)
+    return 1 + (point >= 0x80) + (point >= 0x800) + (point >= 0x10000)
+
+
+def show(piece: bytes) -> str:
+    r"""A token's bytes as a reader can see them.
+
+    >>> [show(piece) for piece in (b" the", b"\n", b"\t", b"\xe2\x80", b"\x04")]
+    ['·the', '↵', '⇥', '‹e2 80›', '‹04›']
+    """
+    try:
+        return "".join(_show(character) for character in piece.decode())
+    except UnicodeDecodeError:
+        return f"‹{piece.hex(' ')}›"
+
+
+def _show(character: str) -> str:
+    if character.isprintable() and character != " ":
+        return character
+    return {" ": "·", "\n": "↵", "\t": "⇥"}.get(character, f"‹{character.encode().hex(' ')}›")
