@@ -24,6 +24,14 @@ class TokenizerError(ValueError):
     """A vocabulary that tiktoken cannot be built from, or a text that it cannot read."""
 
 
+class TooManyTokens(ValueError):
+    """A text with more tokens than were asked for; it was counted, and not looked at any further."""
+
+    def __init__(self, n_tokens: int) -> None:
+        super().__init__(f"{n_tokens} tokens")
+        self.n_tokens = n_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """One token of a text. `start` and `end` count characters (Unicode code points) of the text.
@@ -105,11 +113,12 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self._bytes_of_id)
 
-    def encode(self, text: str, *, special_tokens: bool = False) -> Tokens:
+    def encode(self, text: str, *, special_tokens: bool = False, n_most: int | None = None) -> Tokens:
         """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is set.
 
         Raises:
             TokenizerError: when the text holds lone surrogates, which no bytes stand for.
+            TooManyTokens: when there are more than `n_most`.
         """
         try:
             raw = text.encode()
@@ -124,6 +133,8 @@ class Tokenizer:
             ranks = self._encoding.encode(text, allowed_special=set(allowed), disallowed_special=())
         else:
             ranks = self._encode_what_is_held(text, special_tokens)
+        if n_most is not None and len(ranks) > n_most:
+            raise TooManyTokens(len(ranks))
         return self._locate(text, ranks, held)
 
     def decode(self, ids: Sequence[int]) -> str:

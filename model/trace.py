@@ -73,6 +73,12 @@ class Trace:
     def n_tokens(self) -> int:
         return self.hidden_TM.shape[0]
 
+    @property
+    def n_bytes(self) -> int:
+        """What this trace holds in memory; it grows with the number of tokens, not with its square."""
+        single = (self.norms_STK, self.residual_LT, self.hidden_TM)
+        return sum(t.nbytes for t in (*self.queries_LHTD, *self.keys_LGTD, *self.values_LGTD, *single))
+
     def stages(self, layer: int, heads: Sequence[int]) -> Iterator[tuple[Stage, Tensor]]:
         """The stages of some heads of a layer one after another, each (H, T, T), rows are queries; float32."""
         q_HTD, k_HTD = self._queries(layer, heads), self._shared(self.keys_LGTD, layer, heads)

@@ -30,6 +30,7 @@ def convert(gguf: Path, folder: Path) -> None:
     tensors = _tensors(reader, about)
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private; a container may serve as another user
     (folder / "config.json").write_text(json.dumps(_config(about, tensors), indent=2))
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(about)))
 

@@ -26,14 +26,25 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> tuple[GPT
     Raises:
         WeightsError: when a file is missing or something in one does not fit; the message names it.
     """
+    model = load_model(folder, read_config_file(folder), device=device, dtype=dtype)
+    try:
+        return model, load_tokenizer(folder)
+    except (TokenizerError, KeyError) as error:
+        raise WeightsError(f"The tokenizer in {folder} cannot be read: {_why(error)}.") from error
+
+
+def read_config_file(folder: Path) -> Config:
+    """The folder's Config.
+
+    Raises:
+        WeightsError: when there is no config.json, or it describes a network that gpt.py is not.
+    """
     if not folder.is_dir():
         raise WeightsError(f"There is no folder {folder}. A checkpoint is a folder with config.json and its weights.")
     try:
-        config = read_config(_json(folder / "config.json"))
-        return load_model(folder, config, device=device, dtype=dtype), load_tokenizer(folder)
-    except (ConfigError, TokenizerError, KeyError) as error:
-        what = f"there is no {error} in it" if isinstance(error, KeyError) else str(error)
-        raise WeightsError(f"{folder} cannot be read: {what}.") from error
+        return read_config(_json(folder / "config.json"))
+    except (ConfigError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder / 'config.json'} does not fit: {_why(error)}.") from error
 
 
 def load_model(folder: Path, config: Config, *, device: torch.device, dtype: torch.dtype) -> GPT:
@@ -262,6 +273,10 @@ _BYTE = _byte_of_character()
 
 def _bytes(piece: str) -> bytes:
     return bytes(_BYTE[character] for character in piece)
+
+
+def _why(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,244 @@
+"""The JSON API, /api/v1: tokens, attention, norms, predictions; and the page's own view of them."""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from app import figures, frame, problems, views
+from app.engine import Engine, Loaded
+from app.errors import AnswerTooLarge, NoSuchHead, NoSuchPosition
+from app.schemas import (
+    AttentionReply,
+    AttentionRequest,
+    ModelInfo,
+    ModelsReply,
+    NormsReply,
+    PredictionsReply,
+    PredictionsRequest,
+    TokensReply,
+    TokensRequest,
+    ViewRequest,
+)
+from model.tokenizer import Tokens
+from model.trace import Trace, norm_sites
+
+router = APIRouter(prefix="/api/v1", responses=problems.DESCRIBED)
+
+
+def engine(request: Request) -> Engine:
+    """The engine of the application that got this request."""
+    found: Engine = request.app.state.engine
+    return found
+
+
+EngineHere = Annotated[Engine, Depends(engine)]
+
+
+@router.get("/models", response_model=ModelsReply, tags=["models"])
+async def get_models(engine: EngineHere) -> Response:
+    """Every model that can be asked for, the default first."""
+    return _json({"models": [info.model_dump() for info in models(engine)]})
+
+
+@router.post("/tokens", response_model=TokensReply, tags=["text"])
+async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
+    """The tokens of a text: ids, bytes, and which characters each covers."""
+    model, tokens = await _read(engine, ask)
+    return _json({"model": model.name, **views.tokens(tokens)})
+
+
+@router.post(
+    "/attention",
+    response_model=AttentionReply,
+    tags=["attention"],
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def post_attention(
+    ask: AttentionRequest,
+    engine: EngineHere,
+    format: Annotated[
+        Literal["json", "npz"], Query(description="`npz`: a NumPy archive of `values`, `mask`, `ids`, `layers`, `heads`")
+    ] = "json",
+) -> Response:
+    """One stage of attention for some or all heads, in the model's own numbers."""
+    model, tokens = await _read(engine, ask)
+    config = model.network.config
+    layers = list(range(config.n_layers)) if ask.layers is None else ask.layers
+    heads = list(range(config.n_heads)) if ask.heads is None else ask.heads
+    _check_heads(model, layers, heads)
+    _check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format)
+    values, timings = await engine.look(model, tokens, lambda t: views.attention(t, ask.stage, layers, heads))
+    mask = views.mask(len(tokens))
+    if format == "npz":
+        arrays = {"values": values, "mask": mask, "ids": np.array(tokens.ids)}
+        arrays |= {"layers": np.array(layers), "heads": np.array(heads)}
+        return Response(await asyncio.to_thread(_npz, arrays), media_type="application/zip", headers=_NPZ_NAME)
+    header = {
+        "model": model.name,
+        "stage": ask.stage,
+        **views.tokens(tokens),
+        "layers": layers,
+        "heads": heads,
+        "mask": mask,
+        "timings": timings.model_dump(),
+    }
+    return StreamingResponse(_with_values(header, values), media_type="application/json")
+
+
+@router.post("/norms", response_model=NormsReply, tags=["norms"])
+async def post_norms(ask: TokensRequest, engine: EngineHere) -> Response:
+    """What every LayerNorm or RMSNorm found in every token, and what it left."""
+    model, tokens = await _read(engine, ask)
+    norms, timings = await engine.look(model, tokens, views.norms)
+    return _json({"model": model.name, **views.tokens(tokens), "norms": norms, "timings": timings.model_dump()})
+
+
+@router.post("/predictions", response_model=PredictionsReply, tags=["predictions"])
+async def post_predictions(ask: PredictionsRequest, engine: EngineHere) -> Response:
+    """The likeliest next tokens, after the last token or after every one."""
+    model, tokens = await _read(engine, ask)
+    n = len(tokens)
+    positions = range(n) if ask.positions == "all" else range(n - 1, n)
+    found, timings = await engine.look(
+        model, tokens, lambda trace: views.predictions(trace, tokens.ids, model.tokenizer, positions, ask.top)
+    )
+    return _json({"model": model.name, **views.tokens(tokens), "predictions": found, "timings": timings.model_dump()})
+
+
+@router.post(
+    "/view",
+    tags=["page"],
+    response_class=Response,
+    responses={200: {"content": {frame.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def post_view(ask: ViewRequest, engine: EngineHere) -> Response:
+    """Everything the page shows of a text, as one binary frame.
+
+    A frame is a JSON header with typed arrays after it: 4 bytes, the header's length (little-endian); the header in
+    UTF-8; then the arrays, each at the `offset` from the header's end and in the `dtype` and `shape` that the header's
+    `arrays` names. There are `grid` (uint8, layer × head × row × column: the weights of all heads, 255 is 1), `scores`,
+    `scaled` and `weights` of the chosen head (float32, query × key), and the norm statistics (float32, token × site).
+    """
+    model, tokens = await _read(engine, ask)
+    header, arrays = await look_at(engine, model, tokens, ask)
+    return Response(await asyncio.to_thread(frame.encode, header, arrays), media_type=frame.MEDIA_TYPE)
+
+
+async def look_at(
+    engine: Engine, model: Loaded, tokens: Tokens, ask: ViewRequest
+) -> tuple[dict[str, Any], dict[str, figures.Array]]:
+    """What the page shows of a text: the frame's header and arrays."""
+    _check_heads(model, [ask.layer], [ask.head])
+    query = len(tokens) - 1 if ask.query is None else ask.query
+    if query >= len(tokens):
+        raise NoSuchPosition(query, len(tokens))
+
+    def view(trace: Trace) -> tuple[dict[str, Any], dict[str, figures.Array]]:
+        arrays: dict[str, Any] = {"grid": views.thumbnails(trace)} if ask.grid else {}
+        arrays |= views.head(trace, ask.layer, ask.head)
+        return _page_header(trace, tokens, model, ask, query, arrays)
+
+    (header, arrays), timings = await engine.look(model, tokens, view)
+    return header | {"timings": timings.model_dump()}, arrays
+
+
+def _page_header(
+    trace: Trace, tokens: Tokens, model: Loaded, ask: ViewRequest, query: int, arrays: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, figures.Array]]:
+    seen = views.tokens(tokens)
+    pieces = [token["text"] for token in seen["tokens"]]
+    statistics = views.norm_table(trace)
+    shades = figures.shades(statistics)
+    sites = [site.name for site in norm_sites(trace.model.config)]
+    shown = arrays["scaled" if ask.stage == "masked" else ask.stage]
+    header = {
+        "model": model.name,
+        "device": str(model.network.device),
+        "dtype": str(model.network.dtype).removeprefix("torch."),
+        **seen,
+        "layer": ask.layer,
+        "head": ask.head,
+        "stage": ask.stage,
+        "query": query,
+        "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], 10)[0],
+        "figures": {
+            "head": figures.head(pieces, ask.stage, shown, model=model.name, layer=ask.layer, index=ask.head),
+            "norms": figures.norms(pieces, sites, shades, model=model.name),
+        },
+    }
+    return header, arrays | statistics | {f"{name}_shade": values for name, values in shades.items()}
+
+
+def models(engine: Engine) -> list[ModelInfo]:
+    """Every model of the catalogue, the default first."""
+    infos = []
+    for name, entry in engine.entries.items():
+        config, n_parameters = engine.shape(name)
+        fields = ("family", "n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "n_vocab")
+        infos.append(
+            ModelInfo(
+                name=name,
+                **{field: getattr(config, field) for field in (*fields, "norm", "positions", "tied")},
+                n_context=min(config.n_context, engine.settings.max_tokens),
+                n_parameters=n_parameters,
+                source=entry.source.origin,
+                state=entry.state,
+                default=name == engine.default,
+                device=str(entry.loaded.network.device) if entry.loaded else None,
+                dtype=engine.settings.dtype,
+            )
+        )
+    return infos
+
+
+async def _read(engine: Engine, ask: TokensRequest) -> tuple[Loaded, Tokens]:
+    model = engine.model(ask.model)
+    return model, await engine.tokens(ask.text, model, special_tokens=ask.special_tokens)
+
+
+def _check_heads(model: Loaded, layers: list[int], heads: list[int]) -> None:
+    config = model.network.config
+    for kind, chosen, n in (("layer", layers, config.n_layers), ("head", heads, config.n_heads)):
+        for wrong in (index for index in chosen if index >= n):
+            raise NoSuchHead(kind, wrong, n, model.name)
+
+
+def _check_size(engine: Engine, n_numbers: int, format: Literal["json", "npz"]) -> None:
+    n_json, n_npz = engine.settings.max_json_numbers, engine.settings.max_npz_numbers
+    if format == "json" and n_numbers > n_json:
+        archive = f", or for ?format=npz, which holds {n_npz:,}" if n_numbers <= n_npz else ""
+        raise AnswerTooLarge(n_numbers, n_json, f"Ask for fewer layers or heads{archive}.")
+    if n_numbers > n_npz:
+        raise AnswerTooLarge(n_numbers, n_npz, "Ask for fewer layers or heads at a time.")
+
+
+_NPZ_NAME = {"Content-Disposition": 'attachment; filename="attention.npz"'}
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _with_values(header: dict[str, Any], values: figures.Array) -> Iterator[bytes]:
+    """The JSON of a reply whose `values` are encoded layer by layer, so that others get a turn in between."""
+    yield _dumps(header)[:-1] + b',"values":['
+    for layer, of_layer in enumerate(values):
+        yield (b"," if layer else b"") + _dumps(of_layer)
+    yield b"]}"
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(_dumps(content), media_type="application/json")
+
+
+def _dumps(content: Any) -> bytes:
+    # OPT_SERIALIZE_NUMPY writes a float32 with the fewest digits that give it back, and -inf as null
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

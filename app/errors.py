@@ -1,0 +1,165 @@
+"""What can go wrong for a visitor, and the status of each.
+
+    AppError
+    ├── BadText           422
+    │   ├── EmptyText
+    │   ├── TextTooLong
+    │   └── NothingHeld
+    ├── NoSuchHead        422
+    ├── NoSuchPosition    422
+    ├── UnknownModel      404
+    ├── TooLarge          413
+    │   ├── BodyTooLarge
+    │   └── AnswerTooLarge
+    └── NotNow            503, with Retry-After
+        ├── Busy
+        ├── ModelLoading
+        └── ModelUnavailable
+
+Every message is a sentence with the numbers in it, and a way out.
+"""
+
+import re
+from collections.abc import Sequence
+
+
+class AppError(Exception):
+    """Something that a visitor can understand and mend."""
+
+    status = 500
+    title = "Something went wrong"
+    retry_after_s: int | None = None
+
+    @classmethod
+    def slug(cls) -> str:
+        """A name for programs: text-too-long."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+class BadText(AppError):
+    """This text cannot be read."""
+
+    status = 422
+    title = "This text cannot be read"
+
+
+class EmptyText(BadText):
+    """There is no text."""
+
+    title = "There is no text"
+
+    def __init__(self) -> None:
+        super().__init__("The text has 0 characters; a reading needs at least 1. Type a word.")
+
+
+class TextTooLong(BadText):
+    """The text has more tokens than the model reads at a time."""
+
+    title = "The text is too long"
+
+    def __init__(self, n_tokens: int, n_context: int, model: str) -> None:
+        super().__init__(
+            f"This text is {n_tokens:,} tokens; {model} reads {n_context:,}. "
+            f"Take away {n_tokens - n_context:,}, or choose a model with a longer context."
+        )
+
+
+class NothingHeld(BadText):
+    """No character of the text has a token in the model's vocabulary."""
+
+    title = "The model has no token for this text"
+
+    def __init__(self, n_characters: int, model: str) -> None:
+        super().__init__(
+            f"None of the {n_characters:,} characters of this text is in the vocabulary of {model}, so 0 tokens are "
+            "left to read. Add a letter, or choose another model."
+        )
+
+
+class NoSuchHead(AppError):
+    """A layer or head that the model does not have."""
+
+    status = 422
+    title = "There is no such layer or head"
+
+    def __init__(self, kind: str, wrong: int, n: int, model: str) -> None:
+        super().__init__(f"There is no {kind} {wrong}; {model} has {n} of them, counted from 0. Choose 0 to {n - 1}.")
+
+
+class NoSuchPosition(AppError):
+    """A position behind the end of the text."""
+
+    status = 422
+    title = "There is no such position"
+
+    def __init__(self, wrong: int, n_tokens: int) -> None:
+        super().__init__(f"There is no position {wrong}; the text has {n_tokens} tokens. Choose 0 to {n_tokens - 1}.")
+
+
+class UnknownModel(AppError):
+    """No model has this name."""
+
+    status = 404
+    title = "There is no such model"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no model {name[:100]!r}. There are: {', '.join(known)}.")
+
+
+class TooLarge(AppError):
+    """More than one message may hold."""
+
+    status = 413
+
+
+class BodyTooLarge(TooLarge):
+    """The request is longer than the server takes."""
+
+    title = "The request is too long"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"This request is over {max_bytes:,} bytes, the most that is taken. Send a shorter text.")
+
+
+class AnswerTooLarge(TooLarge):
+    """The answer would hold more numbers than one reply may."""
+
+    title = "The answer is too large"
+
+    def __init__(self, n_numbers: int, n_most: int, cure: str) -> None:
+        super().__init__(f"This answer would be {n_numbers:,} numbers; one reply holds {n_most:,}. {cure}")
+
+
+class NotNow(AppError):
+    """The same request can succeed later."""
+
+    status = 503
+    retry_after_s = 1
+
+
+class Busy(NotNow):
+    """More texts are waiting than the server keeps."""
+
+    title = "The server is busy"
+
+    def __init__(self, n_waiting: int, n_most: int) -> None:
+        super().__init__(f"{n_waiting} texts are waiting; the server keeps {n_most}. Try again in a second.")
+
+
+class ModelLoading(NotNow):
+    """The model is being fetched or loaded."""
+
+    title = "The model is loading"
+
+    def __init__(self, name: str, doing: str) -> None:
+        super().__init__(f"{name} is not ready yet: {doing}. Try again in a second; /readyz says when.")
+
+
+class ModelUnavailable(NotNow):
+    """The model could not be loaded."""
+
+    title = "The model could not be loaded"
+    retry_after_s = 30
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} could not be loaded. {why}")

@@ -1,0 +1,234 @@
+"""The pages for people, and the context that each template may use."""
+
+import gzip
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import fastapi_offline
+import plotly
+from fastapi import APIRouter, Query, Request
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs_version
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+
+from app import api
+from app.api import EngineHere
+from app.engine import Engine
+from app.errors import AppError, ModelLoading
+from app.schemas import ModelInfo, ViewRequest
+from model.trace import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
+STATIC = ROOT / "static"
+FIRST_TEXT = "the fat cat sat on the mat"
+FIRST_HEAD = {"smollm2-135m": (11, 7)}  # a head in which cat looks at fat, and not at mat
+FIRST_QUERY = 2  # cat
+PLOTLY = f"plotly-{get_plotlyjs_version()}.min.js"
+SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
+FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+EXAMPLES = (
+    FIRST_TEXT,
+    "The keys to the cabinet are on the table",
+    "When Mary and John went to the store, John gave a drink to",
+    "one two three four one two three",
+    "def add(a, b):\n    return a + b",
+)
+
+router = APIRouter(include_in_schema=False)
+templates = Jinja2Templates(
+    env=Environment(loader=FileSystemLoader(ROOT / "templates"), undefined=StrictUndefined, autoescape=True)
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key of the chosen query: the numbers of a cell, stage by stage."""
+
+    position: int
+    text: str
+    score: float
+    scaled: float
+    masked: float | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the page shows of a reading before any script runs."""
+
+    tokens: list[dict[str, Any]]
+    dropped: list[dict[str, Any]]
+    query: int
+    rows: list[Row]
+    prediction: dict[str, Any]
+    computed_ms: float
+
+
+@dataclass(frozen=True)
+class HomePage:
+    """The context of home.html."""
+
+    models: list[ModelInfo]
+    model: str  # the chosen one's name; it may be one that does not exist
+    text: str
+    layer: int
+    head: int
+    query: int | None  # None follows the last token
+    stage: str
+    stages: tuple[str, ...]
+    examples: tuple[str, ...]
+    plotly: str  # address of Plotly's script
+    seen: Seen | None  # None while there is nothing to show
+    notice: str  # an error, or that the model is loading; empty if all is well
+
+
+@router.get("/")
+async def home(
+    request: Request,
+    engine: EngineHere,
+    text: Annotated[str | None, Query()] = None,
+    model: Annotated[str | None, Query()] = None,
+    layer: Annotated[str, Query()] = "",
+    head: Annotated[str, Query()] = "",
+    query: Annotated[str, Query()] = "",
+    stage: Annotated[str, Query()] = "weights",
+) -> Response:
+    """The page: its address is its state, and whatever the address says, the page comes and keeps what was typed."""
+    name = model or engine.default
+    first_layer, first_head = FIRST_HEAD.get(name, (0, 0))
+    asked = {
+        "text": FIRST_TEXT if text is None else text,
+        "model": name,
+        "layer": _number(layer, first_layer),
+        "head": _number(head, first_head),
+        "query": _number(query, FIRST_QUERY if text is None else None),
+        "stage": stage,
+    }
+    seen, notice, status = await _see(engine, asked)
+    page = HomePage(
+        models=api.models(engine),
+        **asked,
+        stages=STAGES,
+        examples=EXAMPLES,
+        plotly=f"/static/{PLOTLY}",
+        seen=seen,
+        notice=notice,
+    )
+    context = {field.name: getattr(page, field.name) for field in fields(page)}
+    return templates.TemplateResponse(request, "home.html", context, status_code=status)
+
+
+async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str, int]:
+    try:
+        ask = ViewRequest(**asked, grid=False)
+        model = engine.model(ask.model)
+        tokens = await engine.tokens(ask.text, model)
+        header, arrays = await api.look_at(engine, model, tokens, ask)
+    except ModelLoading as error:
+        return None, str(error), 200  # the page is as it should be; it only waits
+    except AppError as error:
+        return None, str(error), error.status
+    except ValidationError as error:
+        return None, _sentence(error), 422
+    query = header["query"]
+    rows = [
+        Row(
+            position=token["position"],
+            text=token["text"],
+            score=float(arrays["scores"][query, key]),
+            scaled=float(arrays["scaled"][query, key]),
+            masked=float(arrays["scaled"][query, key]) if key <= query else None,
+            weight=float(arrays["weights"][query, key]),
+        )
+        for key, token in enumerate(header["tokens"])
+    ]
+    computed_ms = header["timings"]["computed_ms"]
+    return Seen(header["tokens"], header["dropped"], query, rows, header["prediction"], computed_ms), "", 200
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """The JSON API, described and tried out; Swagger UI from a Python package, not from a CDN."""
+    return templates.TemplateResponse(request, "docs.html", {"swagger": [f"/static/{name}" for name in SWAGGER]})
+
+
+@router.get("/problems/{slug}")
+async def problem(request: Request, slug: str) -> Response:
+    """What a `type` of an error means."""
+    for error in _descendants(AppError):
+        if error.slug() == slug:
+            context = {"title": error.title, "meaning": error.__doc__ or "", "status": error.status}
+            return templates.TemplateResponse(request, "problem.html", context)
+    raise HTTPException(404)
+
+
+@router.get("/healthz")
+async def healthz() -> Response:
+    """The process is alive."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/readyz")
+async def readyz(engine: EngineHere) -> Response:
+    """The default model can answer."""
+    if engine.ready:
+        return PlainTextResponse("ready\n")
+    entry = engine.entries[engine.default]
+    waiting = {"ready": False, "model": engine.default, "doing": entry.failure or entry.doing}
+    return JSONResponse(waiting, 503, {"Retry-After": "1"})
+
+
+@router.get(f"/static/{PLOTLY}")
+async def plotly_script(request: Request) -> Response:
+    """Plotly's script from the `plotly` wheel: compressed once, kept by browsers for ever under its version."""
+    headers = FOR_EVER | {"Vary": "Accept-Encoding"}
+    path = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileResponse(path, media_type="text/javascript", headers=headers)
+    return Response(_gzipped(path), media_type="text/javascript", headers=headers | {"Content-Encoding": "gzip"})
+
+
+@router.get("/static/swagger-ui-bundle.js")
+@router.get("/static/swagger-ui.css")
+async def swagger(request: Request) -> Response:
+    """Swagger UI's files."""
+    return FileResponse(Path(fastapi_offline.__file__).parent / "static" / Path(request.url.path).name)
+
+
+@cache
+def _gzipped(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), 6)
+
+
+def _number(given: str, otherwise: Any) -> Any:
+    """A number of the address; what is no number is left for the request's own check to refuse."""
+    return otherwise if given == "" else int(given) if given.isascii() and given.isdigit() and len(given) < 8 else given
+
+
+def _sentence(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+    )
+
+
+def _descendants(kind: type[AppError]) -> list[type[AppError]]:
+    return [found for child in kind.__subclasses__() for found in (child, *_descendants(child))]
+
+
+def address(state: dict[str, Any], **change: Any) -> str:
+    """The address of the page in this state, with something changed.
+
+    >>> address({"text": "a b", "layer": 3, "query": None}, layer=4)
+    '/?text=a+b&layer=4'
+    """
+    return "/?" + urlencode({key: value for key, value in {**state, **change}.items() if value is not None})
+
+
+templates.env.globals["address"] = address

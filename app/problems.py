@@ -1,0 +1,99 @@
+"""Errors -> replies: RFC 9457 for programs, a page for people. And the bound on a request's length."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import AppError, BodyTooLarge
+from app.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+DESCRIBED: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    for status, description in {
+        404: "No model has this name.",
+        413: "The request is over 1 MiB, or the answer would hold too many numbers.",
+        422: "The text, a layer, a head or a field cannot be read.",
+        503: "The server is busy or the model is loading; `Retry-After` says when to come back.",
+    }.items()
+}
+
+
+def problem(type: str, title: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A reply that says what went wrong; `type` is the last part of an address under /problems/."""
+    body = {"type": f"/problems/{type}", "title": title, "status": status, "detail": detail}
+    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+
+
+def of_error(error: AppError) -> Response:
+    """The reply to an error of ours."""
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    return problem(error.slug(), error.title, error.status, str(error), headers)
+
+
+def what_is_wrong(error: RequestValidationError) -> str:
+    """One sentence a field. What was sent is not repeated: it may be long, and may not even be JSON."""
+    found = []
+    for one in error.errors():
+        where = ".".join(str(part) for part in one["loc"] if part != "body")
+        message = str(one["msg"]).removeprefix("Value error, ").encode(errors="replace").decode()
+        found.append(f"{where[:100]}: {message}" if where else message)
+    return "; ".join(found[:10]).encode(errors="replace").decode()
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the JSON API have one shape."""
+
+    @app.exception_handler(AppError)
+    async def of_app_error(_: Request, error: AppError) -> Response:
+        return of_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(_: Request, error: RequestValidationError) -> Response:
+        return problem("invalid-request", "The request cannot be read", 422, what_is_wrong(error))
+
+    @app.exception_handler(StarletteHTTPException)
+    async def of_http(request: Request, error: StarletteHTTPException) -> Response:
+        if isinstance(error, TooLong):
+            return of_error(error.why)
+        detail = {
+            404: f"There is nothing at {request.url.path[:200]}. /docs lists what there is.",
+            405: f"{request.method} is not a way to ask for {request.url.path[:200]}. /docs lists the ways.",
+        }.get(error.status_code, str(error.detail))
+        return problem("http-error", str(error.detail), error.status_code, detail, error.headers)
+
+
+class TooLong(HTTPException):
+    """BodyTooLarge in the shape that FastAPI lets through while it reads a body."""
+
+    def __init__(self, why: BodyTooLarge) -> None:
+        super().__init__(why.status, str(why))
+        self.why = why
+
+
+class BodyLimit:
+    """Stops to take a request in once it is longer than `max_bytes`, whatever its Content-Length says."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        n_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal n_bytes
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > self.max_bytes:
+                raise TooLong(BodyTooLarge(self.max_bytes))
+            return message
+
+        await self.app(scope, counted, send)

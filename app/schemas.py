@@ -1,0 +1,188 @@
+"""What crosses the wire: bounds, units, and where counting starts. Layers, heads and positions count from 0."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from model.trace import Stage
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"character {text.index(chr(0))} of this text is a NUL, which no text holds; take it away")
+    return text
+
+
+Text = Annotated[
+    str,
+    AfterValidator(_no_nul),
+    Field(description="what to read; at least one character, at most the model's context in tokens"),
+]
+Index = Annotated[int, Field(ge=0, le=1_000_000)]
+Indices = Annotated[list[Index], Field(min_length=1, max_length=256)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"text": "the fat cat"}]})
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokensRequest(_Request):
+    """A text, and the model that is to read it."""
+
+    text: Text
+    model: str | None = Field(None, description="a name from `GET /api/v1/models`; the default model if left out")
+    special_tokens: bool = Field(
+        False, description="read names such as `<|im_start|>` as the special tokens they name, not as ordinary text"
+    )
+
+
+class AttentionRequest(TokensRequest):
+    """Which heads to look at, and at which stage."""
+
+    layers: Indices | None = Field(None, description="layers, in the order of the answer; all if left out")
+    heads: Indices | None = Field(None, description="heads of each layer, in the order of the answer; all if left out")
+    stage: Stage = Field("weights", description="`scores` q·k; `scaled` by √d_head; `masked`; `weights` after softmax")
+
+
+class PredictionsRequest(TokensRequest):
+    """How many next tokens, and where."""
+
+    top: int = Field(10, ge=1, le=100, description="how many next tokens, the likeliest first")
+    positions: Literal["last", "all"] = Field("last", description="after the last token, or after every one")
+
+
+class ViewRequest(TokensRequest):
+    """What the page has on its screen."""
+
+    layer: Index = 0
+    head: Index = 0
+    query: Index | None = Field(None, description="the token whose next-token predictions are shown; the last if left out")
+    stage: Stage = "weights"
+    grid: bool = Field(True, description="send the thumbnails of all heads")
+
+
+class ModelInfo(_Reply):
+    """A model: its shape, where it comes from, and whether it can answer."""
+
+    name: str
+    family: Literal["gpt2", "llama"]
+    n_layers: int
+    n_heads: int = Field(description="query heads of each layer")
+    n_kv_heads: int = Field(description="key and value heads of each layer, shared by the query heads")
+    d_model: int = Field(description="features of the residual stream")
+    d_head: int = Field(description="features of a query, a key, a value")
+    n_vocab: int
+    n_context: int = Field(description="the most tokens read at a time")
+    n_parameters: int = Field(description="tied ones counted once")
+    norm: Literal["layernorm", "rmsnorm"]
+    positions: Literal["learned", "rotary"]
+    tied: bool = Field(description="the unembedding is the embedding")
+    source: str = Field(description="where the weights come from")
+    state: Literal["ready", "loading", "available"]
+    default: bool
+    device: str | None = Field(description="where it runs, `null` until it is ready")
+    dtype: Literal["float32", "bfloat16"]
+
+
+class ModelsReply(_Reply):
+    models: list[ModelInfo]
+
+
+class TokenInfo(_Reply):
+    """A token; `start` and `end` count characters (Unicode code points) of the text."""
+
+    position: int
+    id: int
+    text: str = Field(description="its bytes as a reader can see them: `·` is a space, `↵` a line end, `‹e2 80›` raw bytes")
+    bytes: str = Field(description="in hexadecimal")
+    start: int
+    end: int
+
+
+class DroppedInfo(_Reply):
+    """A character that the vocabulary cannot hold; the model does not see it."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Timings(_Reply):
+    """Where the time of this answer went."""
+
+    queued_ms: float = Field(ge=0, description="from arrival to the start of the reading")
+    computed_ms: float = Field(ge=0, description="reading the text and making this answer's numbers; less if kept")
+
+
+class TokensReply(_Reply):
+    model: str
+    tokens: list[TokenInfo]
+    dropped: list[DroppedInfo]
+
+
+class AttentionReply(TokensReply):
+    """The chosen stage of the chosen heads."""
+
+    stage: Stage
+    layers: list[int]
+    heads: list[int]
+    mask: list[list[bool]] = Field(description="`mask[query][key]`: true where the query may look")
+    values: list[list[list[list[float | None]]]] = Field(
+        description="`values[layer][head][query][key]`, in the order of `layers` and `heads`; a masked score is `null`"
+    )
+    timings: Timings
+
+
+class NormStatistics(_Reply):
+    """One norm, over all tokens: each list has an entry for every token. Variances are biased."""
+
+    site: str = Field(examples=["layers.0.norm_1", "norm_final"])
+    layer: int | None = Field(description="`null` for the final norm")
+    kind: Literal["layernorm", "rmsnorm"]
+    eps: float
+    mean: list[float] = Field(description="of the features that the norm finds")
+    variance: list[float]
+    rms: list[float] = Field(description="root of the mean of squares")
+    normalised_mean: list[float] = Field(description="after normalising, before gain and bias")
+    normalised_variance: list[float]
+    output_mean: list[float] = Field(description="after gain and bias")
+    output_variance: list[float]
+
+
+class NormsReply(TokensReply):
+    norms: list[NormStatistics] = Field(description="2 · layers + 1 sites, in the order in which a token passes them")
+    timings: Timings
+
+
+class NextToken(_Reply):
+    id: int
+    text: str
+    logit: float
+    probability: float = Field(description="over the whole vocabulary")
+
+
+class Prediction(_Reply):
+    """What the model expects after one token."""
+
+    position: int
+    top: list[NextToken]
+    entropy_bits: float = Field(description="of the distribution over the whole vocabulary")
+    surprisal_bits: float | None = Field(description="of the token that did come next; `null` after the last")
+
+
+class PredictionsReply(TokensReply):
+    predictions: list[Prediction]
+    timings: Timings
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 (`application/problem+json`) has it."""
+
+    type: str = Field(examples=["/problems/text-too-long"])
+    title: str
+    status: int
+    detail: str = Field(description="a sentence with the numbers in it, and a way out")

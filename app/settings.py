@@ -1,0 +1,41 @@
+"""What an operator may set, read once at the start: field `x` comes from LOOKBACK_X or an option of `lookback`."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from platformdirs import user_cache_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting, with its unit and its bound."""
+
+    model_config = SettingsConfigDict(env_prefix="LOOKBACK_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    model: str = Field("smollm2-135m", description="the model to open with: a name, or a checkpoint folder")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes CUDA if it is there")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="the numbers models compute with")
+    cache: Path = Field(
+        default_factory=lambda: user_cache_path("lookback"), description="folder for weights that were fetched"
+    )
+    max_tokens: int = Field(2_048, ge=1, description="the longest text in tokens, where a model could read more")
+    max_body_bytes: int = Field(1_048_576, ge=1, description="the longest request")
+    max_json_numbers: int = Field(4_000_000, ge=1, description="the most numbers in one JSON answer")
+    max_npz_numbers: int = Field(64_000_000, ge=1, description="the most numbers in one NumPy archive")
+    max_waiting: int = Field(64, ge=1, description="texts that may wait to be read; the next is told to come back")
+    max_loaded: int = Field(2, ge=1, description="models in memory; the one longest unused makes room")
+    kept_mb: int = Field(256, ge=0, description="memory for traces of texts that were just read, in MB")
+
+    @property
+    def torch_device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]

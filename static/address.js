@@ -1,0 +1,59 @@
+// The state of the page has one home, the address. Panels subscribe; whoever wants something else calls `show`.
+
+/**
+ * @typedef {object} State
+ * @property {string} model
+ * @property {string} text
+ * @property {number} layer
+ * @property {number} head
+ * @property {number | null} query the chosen token; null follows the last one
+ * @property {string} stage scores, scaled, masked or weights
+ */
+
+/** @type {Set<(state: State) => void>} */
+const listeners = new Set();
+/** @type {Readonly<State>} */
+let state;
+let writing = 0;
+
+/** What is shown now. */
+export const now = () => state;
+
+/** Begin with what the server put into the page. @param {State} first */
+export function begin(first) {
+  state = Object.freeze(first);
+}
+
+/** Show something else: every panel hears of it, and the address follows. @param {Partial<State>} change */
+export function show(change) {
+  const next = { ...state, ...change };
+  if (Object.keys(next).every((key) => next[key] === state[key])) return;
+  state = Object.freeze(next);
+  // Browsers refuse an address that changes with every key of a fast typist, so it follows after a breath.
+  clearTimeout(writing);
+  writing = setTimeout(write, 250);
+  for (const listen of listeners) listen(state);
+}
+
+/** Be told of every change. @param {(state: State) => void} listen */
+export function onShow(listen) {
+  listeners.add(listen);
+}
+
+/** The address of a state. @param {State} of */
+export function toAddress(of) {
+  const query = new URLSearchParams({ model: of.model, text: of.text, layer: of.layer, head: of.head });
+  if (of.query !== null) query.set("query", of.query);
+  query.set("stage", of.stage);
+  return `/?${query}`;
+}
+
+function write() {
+  try {
+    history.replaceState(null, "", toAddress(state));
+  } catch {
+    // Too long for this browser, or too often: the picture is right all the same.
+  }
+}
+
+addEventListener("pagehide", write);

@@ -1,0 +1,71 @@
+// A figure of the server and the arrays of its frame -> Plotly. app/figures.py says what is in a figure.
+
+import { rows } from "./frame.js";
+import { template } from "./theme.js";
+
+const CONFIG = {
+  displaylogo: false,
+  showSendToCloud: false,
+  plotlyServerURL: "",
+  responsive: true,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  toImageButtonOptions: { format: "svg", filename: "lookback" },
+};
+
+/** Plotly's script is large and comes last; until it is there, pictures wait. @type {Promise<object>} */
+const plotly = new Promise((resolve) => {
+  const script = document.getElementById("plotly");
+  if (window.Plotly) resolve(window.Plotly);
+  else script.addEventListener("load", () => resolve(window.Plotly));
+});
+
+/** A place on the page where one figure after another is drawn. */
+export class Figure {
+  /** @param {HTMLElement} element @param {(width: number) => number} height of a picture of this width, in px */
+  constructor(element, height) {
+    this.element = element;
+    this.height = height;
+    this.latest = null; // the newest figure; an older one that still waits for Plotly is not drawn
+  }
+
+  /** Draw a figure with its numbers. @param {object} figure @param {Record<string, import("./frame.js").Tensor>} arrays */
+  async draw(figure, arrays) {
+    this.latest = [figure, arrays];
+    const Plotly = await plotly;
+    if (this.latest?.[0] !== figure) return;
+    const height = this.height(this.element.clientWidth);
+    this.element.style.height = `${height}px`;
+    await Plotly.react(
+      this.element,
+      figure.data.map((trace) => fill(trace, arrays)),
+      { ...figure.layout, template: template(), height, autosize: true },
+      { ...CONFIG, toImageButtonOptions: { ...CONFIG.toImageButtonOptions, height, width: this.element.clientWidth } },
+    );
+    this.element.dataset.drawn = figure.layout.title.text;
+  }
+
+  /** Draw the same again, in today's colours. */
+  redraw() {
+    if (this.latest) this.draw({ ...this.latest[0] }, this.latest[1]);
+  }
+
+  /** Hear Plotly's events, such as plotly_hover. */
+  async on(event, listen) {
+    await plotly;
+    await new Promise((resolve) => {
+      const wait = () => (this.element.on ? resolve() : setTimeout(wait, 50));
+      wait();
+    });
+    this.element.on(event, listen);
+  }
+}
+
+function fill(trace, arrays) {
+  const { z, customdata, causal } = trace.meta;
+  const matrix = rows(arrays[z]);
+  return {
+    ...trace,
+    z: causal ? matrix.map((row, query) => row.subarray(0, query + 1)) : matrix, // a shorter row leaves its end blank
+    ...(customdata ? { customdata: rows(arrays[customdata]) } : {}),
+  };
+}

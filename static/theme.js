@@ -1,0 +1,54 @@
+// Colours of the pictures, light and dark after the system. The page's own colours are in app.css.
+//
+// Two scales, both readable without seeing hue: one runs from the paper to violet (weights, 0 to 1), one from orange
+// over the paper to violet (scores, around 0).
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+const SEQUENTIAL = {
+  light: ["#f1eff9", "#d6cff0", "#ab9de0", "#7b67c8", "#4d37a0", "#241159"],
+  dark: ["#1d1b2a", "#3a3168", "#6250ab", "#9a88e0", "#cdc0fb", "#fff8e0"],
+};
+const DIVERGING = {
+  light: ["#8a3b00", "#d0762a", "#f3c492", "#f4f3f6", "#b9aee6", "#7b67c8", "#3a2586"],
+  dark: ["#ffc27a", "#d9812f", "#7d4a1d", "#201f2b", "#4b3f86", "#8b78d6", "#d3c8ff"],
+};
+
+/** light or dark */
+export const scheme = () => (dark.matches ? "dark" : "light");
+
+/** Be told when the system changes. @param {() => void} redraw */
+export const onScheme = (redraw) => dark.addEventListener("change", redraw);
+
+/** The scale of weights as 256 colours, [r, g, b] each. */
+export function shades() {
+  const stops = SEQUENTIAL[scheme()].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+  return Array.from({ length: 256 }, (_, value) => {
+    const place = (value / 255) * (stops.length - 1);
+    const left = Math.min(Math.floor(place), stops.length - 2);
+    return stops[left].map((from, i) => Math.round(from + (stops[left + 1][i] - from) * (place - left)));
+  });
+}
+
+/** What Plotly calls a template: everything in a figure that is a matter of theme. */
+export function template() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { color: colour("--ink"), linecolor: colour("--line"), gridcolor: colour("--line"), automargin: true };
+  return {
+    data: { heatmap: [{ colorscale: spread(SEQUENTIAL[scheme()]) }] },
+    layout: {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: colour("--font"), size: 12, color: colour("--ink") },
+      colorscale: { diverging: spread(DIVERGING[scheme()]), sequential: spread(SEQUENTIAL[scheme()]) },
+      hoverlabel: { bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+      shapedefaults: { line: { color: colour("--hatch"), width: 1 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--faint"), activecolor: colour("--accent") },
+      xaxis: axis,
+      yaxis: axis,
+    },
+  };
+}
+
+const spread = (colours) => colours.map((colour, i) => [i / (colours.length - 1), colour]);
