@@ -1,0 +1,36 @@
+# Two commands: `make run` serves the app, `make test` checks it. Everything lands in .venv; nothing else is touched.
+
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: run test clean
+
+run: .venv/installed
+	$(BIN)/lookback serve --port $(PORT)
+
+test: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lookback fetch smollm2-135m
+	$(BIN)/python -m tests.browser.chromium
+	$(BIN)/pytest
+
+# Debian's python3 can make an environment, but not put pip in it; the pip outside can.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Lookback needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). PYTHON=python3.12 make … names another."; exit 1; }
+	$(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python .venv/bin/python install --quiet --constraint constraints.txt pip
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots
