@@ -63,7 +63,8 @@ async def post_attention(
     ask: AttentionRequest,
     engine: EngineHere,
     format: Annotated[
-        Literal["json", "npz"], Query(description="`npz`: a NumPy archive of `values`, `mask`, `ids`, `layers`, `heads`")
+        Literal["json", "npz"],
+        Query(description="`npz`: a NumPy archive of `values`, `mask`, `ids`, `layers`, `heads`"),
     ] = "json",
 ) -> Response:
     """One stage of attention for some or all heads, in the model's own numbers."""

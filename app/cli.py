@@ -34,8 +34,10 @@ def serve(
 ) -> None:
     """Serve the page and the JSON API. The model is fetched and loaded while the page is already there."""
     settings = _settings(host=host, port=port, model=model, device=device, dtype=dtype, cache=cache)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
+    )
+    logging.getLogger("lookback").setLevel(logging.INFO)
     with _bar() as bar:
         try:
             created = create_app(settings, _Report(bar))
@@ -72,7 +74,9 @@ def models(cache: Cache = None, model: str | None = None) -> None:
 
 
 @main.command()
-def fetch(name: Annotated[str, typer.Argument(help="A model's name; `lookback models` lists them.")], cache: Cache = None) -> None:
+def fetch(
+    name: Annotated[str, typer.Argument(help="A model's name; `lookback models` lists them.")], cache: Cache = None
+) -> None:
     """Fetch a model's weights, so that serving it needs no network."""
     settings = _settings(cache=cache)
     with _bar() as bar:

@@ -46,7 +46,7 @@ def head(pieces: Sequence[str], stage: Stage, values_TT: Array, *, model: str, l
     one way, the automatic one around 0.
     """
     causal = stage in ("masked", "weights")
-    seen = values_TT[np.tri(len(pieces), dtype=bool)] if causal else values_TT
+    seen = values_TT[np.tri(len(pieces), dtype=np.bool_)] if causal else values_TT
     reach = 1.0 if stage == "weights" else max(float(np.abs(seen).max()), 1e-6)
     n = len(pieces)
     name = f"{model} · layer {layer}, head {index} · {STAGE_NAMES[stage]}"
@@ -80,17 +80,20 @@ def head(pieces: Sequence[str], stage: Stage, values_TT: Array, *, model: str, l
 def hatch(n_tokens: int) -> str:
     """Slanted lines over the cells behind the causal mask, as one SVG path in units of cells.
 
-    Every line runs from the top or right edge down to the staircase below the diagonal.
+    On each line row + column is constant. It runs from the top or right edge down to the staircase that the visible
+    cells make.
 
     >>> hatch(2)
-    'M0.5,0.5L1.5,-0.5'
+    'M1,-0.5L0.5,0M1.5,-0.5L0.5,0.5M1.5,0L1,0.5'
     """
-    step = max(1, n_tokens // 32)
+    step = max(0.5, n_tokens / 32)
     lines = []
-    for total in range(1, 2 * n_tokens - 2, step):  # row + column of the cells that the line goes through
-        top = (max(total - (n_tokens - 1), 0), min(total, n_tokens - 1))
-        bottom = ((total - 1) // 2, total - (total - 1) // 2)
-        lines.append(f"M{bottom[1] - 0.5:g},{bottom[0] + 0.5:g}L{top[1] + 0.5:g},{top[0] - 0.5:g}")
+    for total in np.arange(step, 2 * (n_tokens - 1), step):
+        right = min(total + 0.5, n_tokens - 0.5)
+        row = total // 2
+        below = total - row - 0.5
+        x, y = (row + 0.5, below) if total - 2 * row <= 1 else (below, row + 0.5)
+        lines.append(f"M{right:g},{total - right:g}L{x:g},{y:g}")
     return "".join(lines)
 
 
@@ -169,21 +172,21 @@ def filled(figure: Figure, arrays: Mapping[str, Array]) -> Figure:
     for trace in figure["data"]:
         values = arrays[trace["meta"]["z"]]
         if trace["meta"].get("causal"):
-            values = np.where(np.tri(*values.shape, dtype=bool), values, np.nan)
+            values = np.where(np.tri(len(values), dtype=np.bool_), values, np.nan)
         custom = trace["meta"].get("customdata")
         data.append(trace | {"z": values} | ({"customdata": arrays[custom]} if custom else {}))
     return {"data": data, "layout": figure["layout"]}
 
 
 def _ticks(name: str, shade_TS: Array) -> dict[str, Any]:
-    """Ticks of a colour bar at powers of ten of the true numbers."""
+    """A few ticks of a colour bar, at powers of ten of the true numbers."""
     low, high = float(shade_TS.min()), float(shade_TS.max())
     if name == "mean":
-        exponents = range(-2, 5)
-        values = [-(10.0**e) for e in reversed(exponents)] + [0.0] + [10.0**e for e in exponents]
+        largest = np.floor(np.log10(MEAN_UNIT * np.sinh(max(abs(low), abs(high))) + 1e-12))
+        values = [-(10.0**largest), 0.0, 10.0**largest]
         places = [float(np.arcsinh(value / MEAN_UNIT)) for value in values]
-        reach = max(abs(low), abs(high))
-        kept = [(p, v) for p, v in zip(places, values, strict=True) if abs(p) <= reach]
     else:
-        kept = [(float(e), 10.0**e) for e in range(int(np.ceil(low)), int(np.floor(high)) + 1)]
-    return {"tickvals": [place for place, _ in kept], "ticktext": [f"{value:g}" for _, value in kept]}
+        exponents = np.arange(np.ceil(low), np.floor(high) + 1)
+        exponents = exponents[:: max(1, -(-len(exponents) // 4))]
+        places, values = exponents.tolist(), (10.0**exponents).tolist()
+    return {"tickvals": places, "ticktext": [f"{value:,.10g}" for value in values]}

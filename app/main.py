@@ -8,8 +8,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-
-
 from app import api, pages, problems
 from app.engine import Engine
 from app.settings import Settings

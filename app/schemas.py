@@ -60,7 +60,9 @@ class ViewRequest(TokensRequest):
 
     layer: Index = 0
     head: Index = 0
-    query: Index | None = Field(None, description="the token whose next-token predictions are shown; the last if left out")
+    query: Index | None = Field(
+        None, description="the token whose next-token predictions are shown; the last if left out"
+    )
     stage: Stage = "weights"
     grid: bool = Field(True, description="send the thumbnails of all heads")
 
@@ -97,7 +99,9 @@ class TokenInfo(_Reply):
 
     position: int
     id: int
-    text: str = Field(description="its bytes as a reader can see them: `·` is a space, `↵` a line end, `‹e2 80›` raw bytes")
+    text: str = Field(
+        description="its bytes as a reader can see them: `·` is a space, `↵` a line end, `‹e2 80›` raw bytes"
+    )
     bytes: str = Field(description="in hexadecimal")
     start: int
     end: int

@@ -17,7 +17,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     model: str = Field("smollm2-135m", description="the model to open with: a name, or a checkpoint folder")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto takes CUDA if it is there")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where models run; auto takes CUDA if it is there"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="the numbers models compute with")
     cache: Path = Field(
         default_factory=lambda: user_cache_path("lookback"), description="folder for weights that were fetched"

@@ -115,9 +115,7 @@ def thumbnails(trace: Trace) -> NDArray[np.uint8]:
 
 def head(trace: Trace, layer: int, head: int) -> dict[str, NDArray[np.float32]]:
     """Scores, scaled scores and weights of one head, (T, T) each. The masked scores are the scaled ones, masked."""
-    return {
-        name: values_HTT[0].cpu().numpy() for name, values_HTT in trace.stages(layer, [head]) if name != "masked"
-    }
+    return {name: values_HTT[0].cpu().numpy() for name, values_HTT in trace.stages(layer, [head]) if name != "masked"}
 
 
 def _bits(nats: torch.Tensor) -> float:

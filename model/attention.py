@@ -42,7 +42,7 @@ def visible(n_queries: int, n_keys: int, device: torch.device | None = None) -> 
 
 def masked(scaled_HTS: Tensor) -> Tensor:
     """Scaled scores with -inf where a query would see a later token."""
-    return scaled_HTS.masked_fill(~visible(*scaled_HTS.shape[-2:], scaled_HTS.device), -math.inf)
+    return scaled_HTS.masked_fill(~visible(scaled_HTS.shape[-2], scaled_HTS.shape[-1], scaled_HTS.device), -math.inf)
 
 
 def weights(masked_HTS: Tensor) -> Tensor:
@@ -85,4 +85,5 @@ class Attention(nn.Module):
         return self.output(context_BHTD.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, projected_BTX: Tensor) -> Tensor:
-        return projected_BTX.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        n_texts, n_tokens, _ = projected_BTX.shape
+        return projected_BTX.view(n_texts, n_tokens, -1, self.d_head).transpose(1, 2)

@@ -33,7 +33,7 @@ class LearnedPositions(nn.Module):
 
     def place(self, x_BTM: Tensor, at_T: Tensor) -> Tensor:
         """Token embeddings with their position's vector added."""
-        return x_BTM + self.table(at_T)
+        return x_BTM + self.table(at_T)  # type: ignore[no-any-return]
 
     def turn(self, at_T: Tensor) -> Turn:  # noqa: ARG002
         """Nothing is turned."""

@@ -6,6 +6,8 @@ import { shades } from "./theme.js";
 const GAP = 2; // px between thumbnails
 const LABEL = 22; // px for the numbers on the edges
 const LARGEST = 40; // px of a thumbnail's side
+const SMALLEST = 8;
+const TALLEST = 860; // px of the whole grid, if that leaves thumbnails that can be told apart
 
 /** Follows the chosen head, and chooses it. */
 export class Grid {
@@ -27,7 +29,8 @@ export class Grid {
     this.grid = grid;
     const [nLayers, nHeads, n] = grid.shape;
     const room = this.canvas.parentElement.clientWidth - LABEL;
-    this.side = Math.max(6, Math.min(LARGEST, Math.floor(room / nHeads) - GAP));
+    const low = Math.max(14, Math.floor(TALLEST / nLayers) - GAP);
+    this.side = Math.max(SMALLEST, Math.min(LARGEST, low, Math.floor(room / nHeads) - GAP));
     const scale = devicePixelRatio;
     const width = LABEL + nHeads * (this.side + GAP);
     const height = LABEL + nLayers * (this.side + GAP);

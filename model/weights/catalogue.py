@@ -109,13 +109,15 @@ class HubSource(Source):
         progress(f"fetching {self.repo} from the Hugging Face hub", 0, 0)
         try:
             return Path(
-                snapshot_download(self.repo, allow_patterns=list(self.FILES), tqdm_class=_reporting(self.name, progress))
+                snapshot_download(
+                    self.repo, allow_patterns=list(self.FILES), tqdm_class=_reporting(self.name, progress)
+                )
             )
         except Exception as error:  # the hub's client lets every network library's errors through
             raise FetchError(
                 f"{self.repo} could not be fetched from the Hugging Face hub ({_first_line(error)}). "
-                f"With a connection, `lookback fetch {self.name}` tries again and goes on where it stopped; without one, "
-                f"put {', '.join(self.FILES)} in a folder and start with --model FOLDER."
+                f"With a connection, `lookback fetch {self.name}` tries again and goes on where it stopped; "
+                f"without one, put {', '.join(self.FILES)} in a folder and start with --model FOLDER."
             ) from error
 
 
@@ -261,13 +263,13 @@ def _move(folder: Path, to: Path) -> Path:
 def _reporting(name: str, progress: Progress) -> type[tqdm]:
     """A progress bar that draws nothing and reports its bytes."""
 
-    class Reporting(tqdm):  # type: ignore[type-arg]
+    class Reporting(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **(kwargs | {"file": open(os.devnull, "w"), "disable": False}))  # noqa: SIM115, PTH123
 
         def update(self, n: float | None = 1) -> bool | None:
-            moved = super().update(n)
+            moved: bool | None = super().update(n)
             if self.unit == "B":
                 progress(f"fetching {name}", int(self.n), int(self.total or 0))
             return moved

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from model.config import Config
@@ -135,8 +136,10 @@ def ours(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
         tensor = tensor.T if place.transposed else tensor
         sizes = [tensor.shape[0]] if len(place.ours) == 1 else [config.n_heads * config.d_head, d_keys, d_keys]
         if sum(sizes) != tensor.shape[0]:
-            raise WeightsError(f"{name} has {tensor.shape[0]} outputs; query, key and value together need {sum(sizes)}.")
-        for target, part in zip(place.ours, tensor.split(sizes), strict=True):
+            raise WeightsError(
+                f"{name} has {tensor.shape[0]} outputs; query, key and value together need {sum(sizes)}."
+            )
+        for target, part in zip(place.ours, torch.split(tensor, sizes), strict=True):
             state[target.replace("*", number)] = part.contiguous()
     if config.tied:
         state["unembed.weight"] = state["embed.weight"] if "embed.weight" in state else state["unembed.weight"]

@@ -45,4 +45,6 @@ def _say(words: str) -> None:
 
 
 if __name__ == "__main__":
-    _say(f"Browser tests run in {found}." if (found := get()) else "No Chromium could be had: browser tests are skipped.")
+    _say(
+        f"Browser tests run in {found}." if (found := get()) else "No Chromium could be had: browser tests are skipped."
+    )
