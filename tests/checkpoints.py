@@ -1,0 +1,44 @@
+"""Writes tiny random checkpoints with `transformers`, in exactly the layout of the Hugging Face hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+N_VOCAB = 400
+CORPUS = ["the fat cat sat on the mat", "der dicke Kater saß auf der Matte", "猫が座った", "12 cats, 345 mats\n\n  end"] * 9
+
+
+def write_gpt2(folder: Path, **change: Any) -> Path:
+    """GPT-2: 3 layers of 4 heads of 8 features; config.json, model.safetensors, vocab.json, merges.txt."""
+    shape = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": N_VOCAB}
+    torch.manual_seed(0)
+    network = GPT2LMHeadModel(GPT2Config(**{**shape, "bos_token_id": 0, "eos_token_id": 0, **change}))
+    return _write(folder, network)
+
+
+def write_llama(folder: Path, **change: Any) -> Path:
+    """Llama: 3 layers of 4 query heads over 2 key heads; tied unless `change` says otherwise."""
+    shape = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32}
+    more = {"intermediate_size": 48, "max_position_embeddings": 64, "vocab_size": N_VOCAB, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    network = LlamaForCausalLM(LlamaConfig(**{**shape, **more, "bos_token_id": 0, "eos_token_id": 0, **change}))
+    return _write(folder, network)
+
+
+def _write(folder: Path, network: Any) -> Path:
+    for parameter in network.parameters():  # large enough that heads differ, norms and biases included
+        torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
+    network.save_pretrained(folder)
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(CORPUS, vocab_size=N_VOCAB, special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer.save_model(str(folder))
+    return folder
+
+
+def edit_json(path: Path, **change: Any) -> None:
+    """Change some entries of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))

