@@ -13,8 +13,8 @@ import numpy as np
 import regex
 import tiktoken
 
-# What may stand in one piece before bytes are merged. The possessive quantifiers (++) change no match; they keep a
-# run of a million spaces from filling the matcher's stack.
+# What may stand in one piece before bytes are merged. The possessive quantifiers (++) change no match; they keep
+# long runs of letters and signs from filling the matcher's stack.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 # Every digit alone first, then GPT-2's split of what lies between them: a digit ends a run of white space.
 DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?![^\s\p{N}])|\s"
@@ -117,7 +117,7 @@ class Tokenizer:
         """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is set.
 
         Raises:
-            TokenizerError: when the text holds lone surrogates, which no bytes stand for.
+            TokenizerError: when the text holds lone surrogates, which no bytes stand for, or cannot be cut into pieces.
             TooManyTokens: when there are more than `n_most`.
         """
         try:
@@ -128,11 +128,7 @@ class Tokenizer:
                 "Take it away, or send both halves."
             ) from error
         held = self._held(raw)
-        if held.all():
-            allowed = self.special.keys() if special_tokens else set()
-            ranks = self._encoding.encode(text, allowed_special=set(allowed), disallowed_special=())
-        else:
-            ranks = self._encode_what_is_held(text, special_tokens)
+        ranks = self._encode(text, special_tokens) if held.all() else self._encode_what_is_held(text, special_tokens)
         if n_most is not None and len(ranks) > n_most:
             raise TooManyTokens(len(ranks))
         return self._locate(text, ranks, held)
@@ -144,6 +140,17 @@ class Tokenizer:
     def piece(self, id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary leaves empty."""
         return self._bytes_of_id.get(id, b"")
+
+    def _encode(self, text: str, special_tokens: bool) -> list[int]:
+        """Ranks of a text of which every byte has a token."""
+        allowed = set(self.special) if special_tokens else set()
+        try:
+            return self._encoding.encode(text, allowed_special=allowed, disallowed_special=())
+        except ValueError as error:  # the matcher's stack: a run of nearly a million spaces
+            raise TokenizerError(
+                f"this text of {len(text):,} characters cannot be cut into pieces: it repeats one kind of character for "
+                "too long. Break the longest run."
+            ) from error
 
     def _held(self, raw: bytes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which bytes of a text have a token."""

@@ -9,7 +9,12 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 N_VOCAB = 400
-CORPUS = ["the fat cat sat on the mat", "der dicke Kater saß auf der Matte", "猫が座った", "12 cats, 345 mats\n\n  end"] * 9
+CORPUS = [
+    "the fat cat sat on the mat",
+    "der dicke Kater saß auf der Matte",
+    "猫が座った",
+    "12 cats, 345 mats\n\n  end",
+] * 9
 
 
 def write_gpt2(folder: Path, **change: Any) -> Path:

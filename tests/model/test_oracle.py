@@ -87,7 +87,9 @@ def test_norm_statistics_are_those_of_the_oracles_residual_stream(ours: GPT, ora
         torch.testing.assert_close(found_TK[:, 0], mean_T, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found_TK[:, 1], variance_T, atol=1e-5, rtol=1e-5)
         if layer:
-            torch.testing.assert_close(trace.residual_LT[layer - 1], hidden[layer][0].norm(dim=-1), atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(
+                trace.residual_LT[layer - 1], hidden[layer][0].norm(dim=-1), atol=1e-4, rtol=1e-5
+            )
     torch.testing.assert_close(trace.hidden_TM, hidden[-1][0], atol=1e-5, rtol=1e-5)
 
 
