@@ -117,7 +117,7 @@ class Tokenizer:
         """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is set.
 
         Raises:
-            TokenizerError: when the text holds lone surrogates, which no bytes stand for, or cannot be cut into pieces.
+            TokenizerError: when the text holds half a surrogate pair, or cannot be cut into pieces.
             TooManyTokens: when there are more than `n_most`.
         """
         try:
@@ -148,8 +148,8 @@ class Tokenizer:
             return self._encoding.encode(text, allowed_special=allowed, disallowed_special=())
         except ValueError as error:  # the matcher's stack: a run of nearly a million spaces
             raise TokenizerError(
-                f"this text of {len(text):,} characters cannot be cut into pieces: it repeats one kind of character for "
-                "too long. Break the longest run."
+                f"this text of {len(text):,} characters cannot be cut into pieces: one kind of "
+                "character goes on for too long in it. Break the longest run."
             ) from error
 
     def _held(self, raw: bytes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  the lines are texts
 """Varied texts for the tokenizers: what people write, what programs write, and what nobody should."""
 
 import random

@@ -1,7 +1,7 @@
 """The models that have a name, where each comes from, and how it gets from there to a folder on this machine."""
 
 import hashlib
-import os
+import io
 import shutil
 import subprocess
 import sys
@@ -271,7 +271,7 @@ def _reporting(name: str, progress: Progress) -> type[tqdm]:
     class Reporting(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
-            super().__init__(*args, **(kwargs | {"file": open(os.devnull, "w"), "disable": False}))  # noqa: SIM115, PTH123
+            super().__init__(*args, **(kwargs | {"file": io.StringIO(), "disable": False}))
 
         def update(self, n: float | None = 1) -> bool | None:
             moved: bool | None = super().update(n)
