@@ -17,12 +17,21 @@ from typing import Literal, Self, TypeVar
 
 import torch
 
-from app.errors import Busy, EmptyText, ModelLoading, ModelUnavailable, NothingHeld, TextTooLong, UnknownModel
+from app.errors import (
+    Busy,
+    EmptyText,
+    ModelLoading,
+    ModelUnavailable,
+    NothingHeld,
+    TextTooLong,
+    UnknownModel,
+    UnreadableText,
+)
 from app.schemas import Timings
 from app.settings import Settings
 from model.config import Config
 from model.gpt import GPT
-from model.tokenizer import Tokenizer, Tokens, TooManyTokens
+from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
 from model.trace import Trace, read
 from model.weights.catalogue import Progress, Source
 from model.weights.folder import load
@@ -154,7 +163,7 @@ class Engine:
         """The tokens of a text that this model can read.
 
         Raises:
-            EmptyText, TextTooLong, NothingHeld: when it cannot.
+            EmptyText, TextTooLong, UnreadableText, NothingHeld: when it cannot.
         """
         if not text:
             raise EmptyText
@@ -164,6 +173,8 @@ class Engine:
             )
         except TooManyTokens as error:
             raise TextTooLong(error.n_tokens, model.n_context, model.name) from error
+        except TokenizerError as error:
+            raise UnreadableText(str(error)) from error
         if not tokens.tokens:
             raise NothingHeld(len(text), model.name)
         return tokens

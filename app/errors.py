@@ -4,6 +4,7 @@
     ├── BadText           422
     │   ├── EmptyText
     │   ├── TextTooLong
+    │   ├── UnreadableText
     │   └── NothingHeld
     ├── NoSuchHead        422
     ├── NoSuchPosition    422
@@ -62,6 +63,10 @@ class TextTooLong(BadText):
             f"This text is {n_tokens:,} tokens; {model} reads {n_context:,}. "
             f"Take away {n_tokens - n_context:,}, or choose a model with a longer context."
         )
+
+
+class UnreadableText(BadText):
+    """The text holds something that stands for no character, or goes on with one kind of character for too long."""
 
 
 class NothingHeld(BadText):

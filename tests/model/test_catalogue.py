@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -78,7 +79,7 @@ def test_a_conversion_that_was_cut_off_leaves_nothing_that_looks_whole(
 
     monkeypatch.setattr(catalogue_module, "convert", cut_off)
     monkeypatch.setattr(catalogue_module, "check_sha256", silent)
-    monkeypatch.setattr(catalogue_module.zipfile.ZipFile, "extract", extract)
+    monkeypatch.setattr(zipfile.ZipFile, "extract", extract)
     empty_zip = b"PK\x05\x06" + bytes(18)
     source = fake_wheel(empty_zip)(**vars(SMOLLM2))
     with pytest.raises(KeyboardInterrupt):

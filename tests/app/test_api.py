@@ -1,0 +1,296 @@
+"""The JSON API on a tiny random Llama: 3 layers, 4 heads, 64 tokens of context, 20,000 numbers a reply."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import frame, schemas
+from model.gpt import GPT
+from model.tokenizer import Tokenizer
+from model.trace import STAGES, read
+from model.weights.folder import load
+from tests.conftest import CPU, FLOAT
+
+TEXT = "the fat cat sat"
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_llama: Path) -> tuple[GPT, Tokenizer]:
+    return load(tiny_llama, device=CPU, dtype=FLOAT)
+
+
+def post(client: TestClient, call: str, **body: Any) -> Any:
+    reply = client.post(f"/api/v1/{call}", json={"text": TEXT, **body})
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_models_lists_the_catalogue_with_the_default_first(client: TestClient) -> None:
+    models = schemas.ModelsReply.model_validate(client.get("/api/v1/models").json()).models
+    assert [one.name for one in models] == [
+        "tiny-llama",
+        "smollm2-135m",
+        "gpt2",
+        "gpt2-medium",
+        "gpt2-large",
+        "gpt2-xl",
+    ]
+    tiny, smollm2, gpt2 = models[:3]
+    assert (tiny.state, tiny.default, tiny.device, tiny.dtype) == ("ready", True, "cpu", "float32")
+    assert (tiny.n_layers, tiny.n_heads, tiny.n_kv_heads, tiny.d_head, tiny.n_context) == (3, 4, 2, 8, 64)
+    assert (smollm2.n_parameters, smollm2.n_context, smollm2.norm) == (134_515_008, 2048, "rmsnorm")
+    assert (gpt2.n_parameters, gpt2.n_vocab, gpt2.positions, gpt2.tied) == (124_439_808, 50_257, "learned", True)
+
+
+def test_tokens_come_with_ids_bytes_and_characters(client: TestClient, tiny: tuple[GPT, Tokenizer]) -> None:
+    reply = post(client, "tokens", text="a 👍")
+    schemas.TokensReply.model_validate(reply)
+    assert [token["id"] for token in reply["tokens"]] == list(tiny[1].encode("a 👍").ids)
+    assert "".join(token["bytes"] for token in reply["tokens"]) == "a 👍".encode().hex()
+    of_a = {"position": 0, "id": tiny[1].encode("a").ids[0], "text": "a", "bytes": "61", "start": 0, "end": 1}
+    assert reply["tokens"][0] == of_a
+    assert {(token["start"], token["end"]) for token in reply["tokens"][2:]} == {(2, 3)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_attention_gives_the_traces_numbers_head_by_head(
+    client: TestClient, tiny: tuple[GPT, Tokenizer], stage: Any
+) -> None:
+    reply = post(client, "attention", stage=stage)
+    schemas.AttentionReply.model_validate(reply)
+    trace = read(tiny[0], tiny[1].encode(TEXT).ids)
+    assert (reply["stage"], reply["layers"], reply["heads"]) == (stage, [0, 1, 2], [0, 1, 2, 3])
+    for layer in range(3):
+        expected_HTT = trace.stage(stage, layer, range(4)).tolist()
+        found_HTT = [[[-math.inf if v is None else v for v in row] for row in head] for head in reply["values"][layer]]
+        np.testing.assert_array_equal(np.array(found_HTT, dtype=np.float32), np.array(expected_HTT, dtype=np.float32))
+
+
+def test_a_masked_score_is_null_where_the_mask_is_false(client: TestClient) -> None:
+    reply = post(client, "attention", stage="masked", layers=[1], heads=[2])
+    for mask, row in zip(reply["mask"], reply["values"][0][0], strict=True):
+        assert mask == [value is not None for value in row]
+    assert [sum(row) for row in reply["mask"]] == list(range(1, len(reply["tokens"]) + 1))
+
+
+def test_layers_and_heads_come_in_the_order_they_were_asked_for(client: TestClient) -> None:
+    every, some = post(client, "attention"), post(client, "attention", layers=[2, 0], heads=[3, 1])
+    assert (some["layers"], some["heads"]) == ([2, 0], [3, 1])
+    assert some["values"] == [[every["values"][layer][head] for head in (3, 1)] for layer in (2, 0)]
+
+
+def test_npz_holds_the_same_arrays(client: TestClient) -> None:
+    reply = client.post("/api/v1/attention?format=npz", json={"text": TEXT, "stage": "masked", "layers": [1, 2]})
+    assert reply.headers["content-type"] == "application/zip"
+    archive, json = np.load(io.BytesIO(reply.content)), post(client, "attention", stage="masked", layers=[1, 2])
+    assert set(archive) == {"values", "mask", "ids", "layers", "heads"}
+    assert archive["values"].dtype == np.float32
+    assert archive["values"].shape == (2, 4, len(json["tokens"]), len(json["tokens"]))
+    expected = [[[[-np.inf if v is None else v for v in row] for row in h] for h in of] for of in json["values"]]
+    np.testing.assert_array_equal(archive["values"], np.array(expected, dtype=np.float32))
+    assert archive["mask"].tolist() == json["mask"]
+    assert archive["ids"].tolist() == [token["id"] for token in json["tokens"]]
+    assert (archive["layers"].tolist(), archive["heads"].tolist()) == ([1, 2], [0, 1, 2, 3])
+
+
+def test_norms_give_every_site_and_every_token(client: TestClient, tiny: tuple[GPT, Tokenizer]) -> None:
+    reply = schemas.NormsReply.model_validate(post(client, "norms"))
+    assert [norm.site for norm in reply.norms[:3]] == ["layers.0.norm_1", "layers.0.norm_2", "layers.1.norm_1"]
+    assert (len(reply.norms), reply.norms[-1].site, reply.norms[-1].layer) == (7, "norm_final", None)
+    embedded_TM = tiny[0].embed.weight[list(tiny[1].encode(TEXT).ids)]
+    first = reply.norms[0]
+    np.testing.assert_allclose(first.mean, embedded_TM.mean(-1), atol=1e-6)
+    np.testing.assert_allclose(first.variance, embedded_TM.var(-1, correction=0), atol=1e-6)
+    np.testing.assert_allclose(first.rms, embedded_TM.square().mean(-1).sqrt(), atol=1e-6)
+    np.testing.assert_allclose(np.array(first.rms) ** 2, np.array(first.mean) ** 2 + first.variance, rtol=1e-5)
+
+
+def test_predictions_are_over_the_whole_vocabulary(client: TestClient, tiny: tuple[GPT, Tokenizer]) -> None:
+    reply = schemas.PredictionsReply.model_validate(post(client, "predictions", positions="all", top=100))
+    ids = tiny[1].encode(TEXT).ids
+    logits_TV = read(tiny[0], ids).logits(range(len(ids))).double()
+    p_TV = logits_TV.softmax(-1)
+    assert [one.position for one in reply.predictions] == list(range(len(ids)))
+    for t, one in enumerate(reply.predictions):
+        assert [next_.id for next_ in one.top] == logits_TV[t].topk(100).indices.tolist()
+        np.testing.assert_allclose([next_.probability for next_ in one.top], p_TV[t].topk(100).values, rtol=1e-4)
+        assert one.entropy_bits == pytest.approx(float(-(p_TV[t] * p_TV[t].log2()).sum()), rel=1e-4)
+        if t + 1 < len(ids):
+            assert one.surprisal_bits == pytest.approx(float(-p_TV[t, ids[t + 1]].log2()), rel=1e-4)
+    assert reply.predictions[-1].surprisal_bits is None
+
+
+def test_last_is_the_last_of_all(client: TestClient) -> None:
+    last, every = post(client, "predictions"), post(client, "predictions", positions="all")
+    assert_same_prediction(last["predictions"][0], every["predictions"][-1])
+    assert len(last["predictions"][0]["top"]) == 10
+
+
+def assert_same_prediction(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Alike but for the last bit: a matrix product of one row and of many need not round alike."""
+    assert [next_["id"] for next_ in one["top"]] == [next_["id"] for next_ in other["top"]]
+    for key in ("logit", "probability"):
+        assert [next_[key] for next_ in one["top"]] == pytest.approx([next_[key] for next_ in other["top"]], rel=1e-5)
+    assert one["entropy_bits"] == pytest.approx(other["entropy_bits"], rel=1e-5)
+
+
+def test_a_view_holds_what_the_calls_say(client: TestClient) -> None:
+    ask = {"text": TEXT, "layer": 2, "head": 1, "query": 1, "stage": "masked"}
+    reply = client.post("/api/v1/view", json=ask)
+    assert reply.headers["content-type"] == frame.MEDIA_TYPE
+    header, arrays = frame.decode(reply.content)
+    for stage in ("scores", "scaled", "weights"):
+        expected = post(client, "attention", stage=stage, layers=[2], heads=[1])["values"][0][0]
+        np.testing.assert_array_equal(arrays[stage], np.array(expected, dtype=np.float32))
+    norms = post(client, "norms")["norms"]
+    for name in ("mean", "variance", "rms"):
+        np.testing.assert_array_equal(arrays[name].T, np.array([norm[name] for norm in norms], dtype=np.float32))
+    assert header["tokens"] == post(client, "tokens")["tokens"]
+    assert_same_prediction(header["prediction"], post(client, "predictions", positions="all")["predictions"][1])
+    weights = np.array(post(client, "attention")["values"])
+    assert np.abs(arrays["grid"] / 255 - weights).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_view_without_the_grid_is_the_view_but_for_the_grid(client: TestClient) -> None:
+    _, arrays = frame.decode(client.post("/api/v1/view", json={"text": TEXT, "grid": False}).content)
+    assert "grid" not in arrays
+    assert "weights" in arrays
+
+
+def test_special_tokens_are_read_as_such_only_when_asked_for(client: TestClient) -> None:
+    plain, special = (post(client, "tokens", text="<|endoftext|>", special_tokens=flag) for flag in (False, True))
+    assert len(plain["tokens"]) > 1
+    assert [token["id"] for token in special["tokens"]] == [0]
+
+
+def test_timings_say_how_long_the_text_waited_and_was_computed(client: TestClient) -> None:
+    timings = schemas.Timings.model_validate(post(client, "norms")["timings"])
+    assert 0 < timings.computed_ms < 60_000
+    assert timings.queued_ms >= 0
+
+
+def problem(client: TestClient, status: int, call: str = "attention", **body: Any) -> str:
+    reply = client.post(f"/api/v1/{call}", json={"text": TEXT, **body})
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    told = schemas.Problem.model_validate(reply.json())
+    assert told.status == status
+    assert told.type.startswith("/problems/")
+    return told.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"text": ""}, 422, "0 characters; a reading needs at least 1"),
+        ({"text": "cat " * 100}, 422, "tokens; tiny-llama reads 64. Take away "),
+        ({"stage": "dropped"}, 422, "stage: Input should be 'scores', 'scaled', 'masked' or 'weights'"),
+        ({"layers": [0, 3]}, 422, "There is no layer 3; tiny-llama has 3 of them, counted from 0. Choose 0 to 2."),
+        ({"heads": [4]}, 422, "There is no head 4; tiny-llama has 4"),
+        ({"heads": [-1]}, 422, "heads.0: Input should be greater than or equal to 0"),
+        ({"heads": []}, 422, "at least 1 item"),
+        ({"layers": [0] * 257}, 422, "at most 256 items"),
+        ({"text": "a\0b"}, 422, "character 1 of this text is a NUL"),
+        ({"text": None}, 422, "text: Input should be a valid string"),
+        ({"text": 5}, 422, "text: Input should be a valid string"),
+        ({"txet": "typo"}, 422, "txet: Extra inputs are not permitted"),
+        ({"model": "gpt5"}, 404, "There is no model 'gpt5'. There are: tiny-llama, smollm2-135m"),
+        ({"model": "x" * 10_000}, 404, "There is no model"),
+        ({"text": "cat " * 42}, 413, "numbers; one reply holds 20,000. Ask for fewer layers or heads, or"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_an_error_with_the_numbers_and_a_way_out(
+    client: TestClient, body: dict[str, Any], status: int, words: str
+) -> None:
+    assert words in problem(client, status, **body)
+    post(client, "attention")  # and the next request works
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "\\ud800"}',
+        b'{"text": "a\\udfffb"}',
+        b'{"\\ud800": 1, "text": "x"}',
+        b'{"text": "x", "model": "\\ud800"}',
+        b'{"text": NaN}',
+        b'{"text": "x", "layers": [1e999]}',
+        b'{"text": "x", "layers": [1' + b"0" * 5000 + b"]}",
+        b'{"text": "\xff"}',
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b"[" * 100_000,
+        b'{"text": {"a": ' + b"[" * 500 + b"]" * 500 + b"}}",
+        b"\x00\x01\x02",
+    ],
+)
+def test_a_body_that_is_no_request_is_refused_and_harms_nothing(client: TestClient, body: bytes) -> None:
+    for call in ("tokens", "attention", "norms", "predictions", "view"):
+        reply = client.post(f"/api/v1/{call}", content=body, headers={"Content-Type": "application/json"})
+        assert reply.status_code in (400, 422) or (reply.status_code == 404 and b"model" in body), reply.text
+        assert reply.headers["content-type"] == "application/problem+json"
+    post(client, "tokens")
+
+
+def test_a_body_over_a_mebibyte_is_refused_however_it_is_sent(client: TestClient) -> None:
+    def chunks() -> Any:
+        yield b'{"text": "'
+        for _ in range(40):
+            yield b"a" * 65_536
+
+    for body in (b'{"text": "' + b"a" * 1_048_576 + b'"}', chunks()):
+        reply = client.post("/api/v1/tokens", content=body, headers={"Content-Type": "application/json"})
+        assert reply.status_code == 413
+        assert "over 1,048,576 bytes" in reply.json()["detail"]
+    post(client, "tokens")
+
+
+def test_a_text_of_nearly_a_mebibyte_is_counted_and_refused(client: TestClient) -> None:
+    for text in (" " * 1_000_000, "a" * 1_000_000, "é" * 170_000):
+        assert problem(client, 422, "tokens", text=text)
+
+
+@pytest.mark.parametrize("call", ["", "nothing", "attention/x"])
+def test_an_address_with_nothing_behind_it_is_a_problem_too(client: TestClient, call: str) -> None:
+    reply = client.post(f"/api/v1/{call}", json={})
+    assert (reply.status_code, reply.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_the_wrong_method_says_which_are_right(client: TestClient) -> None:
+    reply = client.get("/api/v1/attention")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_a_query_behind_the_end_is_refused(client: TestClient) -> None:
+    n = len(post(client, "tokens")["tokens"])
+    assert f"There is no position 60; the text has {n} tokens" in problem(client, 422, "view", query=60)
+
+
+@given(text=st.text(max_size=60), call=st.sampled_from(["tokens", "attention", "norms", "predictions", "view"]))
+@settings(max_examples=80, deadline=None)
+def test_no_text_makes_the_server_fail(client: TestClient, text: str, call: str) -> None:
+    reply = client.post(f"/api/v1/{call}", json={"text": text})
+    assert reply.status_code in (200, 413, 422)
+    if reply.status_code == 200 and call == "attention":
+        values = np.array(reply.json()["values"])
+        np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
+        assert (np.triu(values, 1) == 0).all()
+
+
+def test_every_call_is_described(client: TestClient) -> None:
+    description = client.get("/openapi.json").json()
+    for call in ("models", "tokens", "attention", "norms", "predictions", "view"):
+        (operation,) = description["paths"][f"/api/v1/{call}"].values()
+        assert operation["summary"]
+        assert operation["description"]
+        assert {"404", "413", "422", "503"} <= set(operation["responses"])

@@ -1,0 +1,72 @@
+"""The command line and its settings."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from app.cli import main
+from app.settings import Settings
+
+LOOKBACK = Path(sys.executable).with_name("lookback")
+
+
+def test_every_option_of_serve_is_a_setting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    help_text = CliRunner().invoke(main, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    options = set(re.findall(r"--(\w+)", re.sub(r"\x1b\[[\d;]*m", "", help_text))) - {"help"}
+    assert options == {"host", "port", "model", "device", "dtype", "cache"}
+    assert options <= set(Settings.model_fields)
+    monkeypatch.setenv("LOOKBACK_PORT", "9000")
+    monkeypatch.setenv("LOOKBACK_DTYPE", "bfloat16")
+    assert (Settings().port, Settings().dtype) == (9000, "bfloat16")
+
+
+def test_a_setting_out_of_bounds_does_not_become_settings() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 65535"):
+        Settings(port=70_000)
+
+
+def test_models_lists_what_can_be_asked_for(tmp_path: Path) -> None:
+    output = CliRunner().invoke(main, ["models", "--cache", str(tmp_path)], env={"COLUMNS": "200"}).output
+    for words in ("smollm2-135m", "30 × 9", "2,048", "to be fetched", "gpt2-xl", "48 × 25"):
+        assert words in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "--model", "gpt5"], "There is no model 'gpt5'"),
+        (["serve", "--device", "tpu"], "device: Input should be 'auto', 'cpu' or 'cuda'"),
+        (["serve", "--port", "70000"], "port: Input should be less than or equal to 65535"),
+        (["fetch", "gpt5"], "There is no model 'gpt5'"),
+        (["fetch", "."], "has no config.json"),
+        (["models", "--model", "gpt5"], "There is no model 'gpt5'"),
+    ],
+)
+def test_a_wrong_word_is_explained_in_one_line(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_serve_prints_its_address_and_serves_there(tiny_gpt2: Path) -> None:
+    command = [str(LOOKBACK), "serve", "--port", "0", "--model", str(tiny_gpt2)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"}) as server:
+        try:
+            assert server.stderr
+            address = next(m[1] for line in server.stderr if (m := re.search(r"Lookback is at (http://\S+)", line)))
+            with urllib.request.urlopen(f"{address}/healthz") as reply:
+                assert reply.status == 200
+            with urllib.request.urlopen(f"{address}/?text=cat") as reply:  # also while its model loads
+                assert b"tiny-gpt2" in reply.read()
+        finally:
+            server.terminate()
+            server.communicate(timeout=20)
+    assert server.returncode in (0, -15)

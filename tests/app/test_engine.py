@@ -1,0 +1,189 @@
+"""Loading in the background, waiting in line, and what is kept."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.engine import Engine, Kept, Loaded
+from app.errors import Busy, ModelLoading, ModelUnavailable, UnknownModel
+from app.settings import Settings
+from model.trace import Trace
+from model.weights.catalogue import FetchError, FolderSource, Progress
+from model.weights.folder import load
+from tests.checkpoints import write_llama
+from tests.conftest import CPU, FLOAT
+
+
+class Slow(FolderSource):
+    """A folder that is fetched only when the test says so; `orders` holds what happens at each fetch."""
+
+    orders: tuple[Callable[[], object], ...] = ()
+
+    def fetch(self, _: Path, progress: Progress) -> Path:
+        progress("fetching weights", 34_000_000, 93_000_000)
+        order, *rest = type(self).orders
+        type(self).orders = tuple(rest)
+        order()
+        return self.folder
+
+
+def slow(*orders: Callable[[], object]) -> type[Slow]:
+    return type("Ordered", (Slow,), {"orders": orders})
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, timeout=60))
+
+
+async def ready(engine: Engine, name: str | None = None) -> Loaded:
+    while True:
+        try:
+            return engine.model(name)
+        except ModelLoading:
+            await asyncio.sleep(0.01)
+
+
+def settings(**change: Any) -> Settings:
+    return Settings(**{"device": "cpu", **change})
+
+
+def test_a_model_that_loads_says_how_far_it_is(tiny_llama: Path) -> None:
+    gate = threading.Event()
+
+    async def test() -> None:
+        sources = {"tiny": slow(gate.wait)("tiny", tiny_llama)}
+        async with Engine.serving(sources, settings()) as engine:
+            while "MB" not in engine.entries["tiny"].doing:
+                await asyncio.sleep(0.01)
+            assert (engine.ready, engine.entries["tiny"].state) == (False, "loading")
+            with pytest.raises(ModelLoading, match="tiny is not ready yet: fetching weights, 34 of 93 MB"):
+                engine.model()
+            gate.set()
+            await ready(engine)
+            assert (engine.ready, engine.entries["tiny"].state) == (True, "ready")
+
+    run(test())
+
+
+def test_a_model_that_cannot_be_had_says_why_and_can_be_asked_for_again(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise FetchError("The registry is out of reach.")
+
+    async def test() -> None:
+        sources = {"tiny": slow(fail, bool)("tiny", tiny_llama)}
+        async with Engine.serving(sources, settings()) as engine:
+            while engine.entries["tiny"].loading:
+                await asyncio.sleep(0.01)
+            assert engine.entries["tiny"].state == "available"
+            with pytest.raises(ModelUnavailable, match=r"tiny could not be loaded\. The registry is out of reach\."):
+                engine.model()
+            monkeypatch.setattr(ModelUnavailable, "retry_after_s", 0)
+            await ready(engine)
+
+    run(test())
+
+
+def test_an_unknown_model_is_told_which_there_are(tiny_llama: Path) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            with pytest.raises(UnknownModel, match=r"There is no model 'other'\. There are: tiny"):
+                engine.model("other")
+
+    run(test())
+
+
+def test_the_model_longest_unused_makes_room_but_never_the_default(tiny_llama: Path) -> None:
+    async def test() -> None:
+        sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b", "c")}
+        async with Engine.serving(sources, settings(max_loaded=2)) as engine:
+            for name in ("default", "b", "c"):
+                await ready(engine, name)
+            await asyncio.sleep(0)
+            states = {name: entry.state for name, entry in engine.entries.items()}
+            assert states == {"default": "ready", "b": "available", "c": "ready"}
+
+    run(test())
+
+
+def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: Path) -> None:
+    gate = threading.Event()
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=2)) as engine:
+            model = await ready(engine)
+            tokens = await engine.tokens("cat", model)
+
+            def wait(trace: Trace) -> int:
+                gate.wait()
+                return trace.n_tokens
+
+            first, second = (asyncio.ensure_future(engine.look(model, tokens, wait)) for _ in range(2))
+            await asyncio.sleep(0.05)
+            with pytest.raises(Busy, match="2 texts are waiting; the server keeps 2"):
+                await engine.look(model, tokens, wait)
+            gate.set()
+            assert (await first)[0] == (await second)[0] == len(tokens)
+            assert (await second)[1].queued_ms > 20
+            await engine.look(model, tokens, wait)
+
+    run(test())
+
+
+def test_the_event_loop_goes_on_while_torch_works(tiny_llama: Path) -> None:
+    gate = threading.Event()
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            look = asyncio.ensure_future(engine.look(model, await engine.tokens("cat", model), lambda _: gate.wait()))
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+            assert not look.done()
+            gate.set()
+            assert (await look)[0]
+
+    run(test())
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_llama: Path) -> Loaded:
+    return Loaded("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)
+
+
+def test_a_text_that_was_just_read_is_not_read_again(loaded: Loaded) -> None:
+    kept = Kept(1_000_000)
+    assert kept.read(loaded, (1, 2, 3)) is kept.read(loaded, (1, 2, 3))
+    assert kept.read(loaded, (1, 2, 4)) is not kept.read(loaded, (1, 2, 3))
+
+
+def test_what_is_kept_of_one_model_is_not_shown_for_another(loaded: Loaded, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network, tokenizer = load(write_llama(tmp_path / "other", num_key_value_heads=1), device=CPU, dtype=FLOAT)
+    other = Loaded("other", network, tokenizer, 64)
+    kept = Kept(1_000_000)
+    assert kept.read(loaded, (1, 2)).model is loaded.network
+    assert kept.read(other, (1, 2)).model is network
+
+
+def test_the_text_longest_unused_is_let_go_first(loaded: Loaded) -> None:
+    size = Kept(0).read(loaded, (1, 2)).n_bytes
+    kept = Kept(2 * size)
+    first, second = kept.read(loaded, (1, 2)), kept.read(loaded, (3, 4))
+    assert kept.read(loaded, (1, 2)) is first
+    kept.read(loaded, (5, 6))
+    assert kept.read(loaded, (1, 2)) is first
+    assert kept.read(loaded, (3, 4)) is not second
+
+
+def test_a_forgotten_model_leaves_nothing_behind(loaded: Loaded) -> None:
+    kept = Kept(1_000_000)
+    before = kept.read(loaded, (1, 2))
+    kept.forget("tiny")
+    assert kept.read(loaded, (1, 2)) is not before

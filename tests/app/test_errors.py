@@ -1,0 +1,48 @@
+"""Every error has a status of its own, a title, and words with a number and a way out."""
+
+import pytest
+
+from app import errors
+from app.errors import AppError
+from app.pages import _descendants
+
+LEAVES = [kind for kind in _descendants(AppError) if not kind.__subclasses__()]
+EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
+    errors.EmptyText: (),
+    errors.TextTooLong: (2_100, 2_048, "smollm2-135m"),
+    errors.UnreadableText: ("character 1 of this text is half a surrogate pair. Take it away.",),
+    errors.NothingHeld: (3, "tiny"),
+    errors.NoSuchHead: ("head", 9, 4, "tiny"),
+    errors.NoSuchPosition: (9, 4),
+    errors.UnknownModel: ("gpt5", ["gpt2"]),
+    errors.BodyTooLarge: (1_048_576,),
+    errors.AnswerTooLarge: (5_000_000, 4_000_000, "Ask for fewer heads."),
+    errors.Busy: (64, 64),
+    errors.ModelLoading: ("gpt2", "fetching, 3 of 500 MB"),
+    errors.ModelUnavailable: ("gpt2", "The hub is out of reach."),
+}
+
+
+def test_every_error_has_an_example_here() -> None:
+    assert set(EXAMPLES) == set(LEAVES)
+
+
+@pytest.mark.parametrize("kind", LEAVES)
+def test_an_error_has_a_status_a_title_and_a_meaning(kind: type[AppError]) -> None:
+    error = kind(*EXAMPLES[kind])
+    assert 400 <= error.status < 600
+    assert error.status != 500
+    assert error.title != AppError.title
+    assert kind.__doc__
+    assert str(error).endswith(".") or "says when" in str(error)
+    assert (error.retry_after_s is not None) == (error.status == 503)
+
+
+def test_a_text_that_is_too_long_is_told_both_numbers() -> None:
+    told = str(errors.TextTooLong(2_100, 2_048, "smollm2-135m"))
+    assert "2,100 tokens; smollm2-135m reads 2,048. Take away 52" in told
+
+
+def test_the_tree_at_the_top_of_the_file_names_every_error() -> None:
+    assert errors.__doc__
+    assert all(kind.__name__ in errors.__doc__ for kind in _descendants(AppError))

@@ -1,0 +1,93 @@
+"""Figures are valid Plotly, show the right cells, and keep equal tokens apart."""
+
+import re
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import figures
+from model.trace import STAGES, Stage
+
+PIECES = ["the", "·fat", "·cat", "the", "<b>x</b>"]
+N = len(PIECES)
+
+
+def values(seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(N, N)).astype(np.float32)
+
+
+def head(stage: Stage) -> figures.Figure:
+    return figures.head(PIECES, stage, values(), model="tiny", layer=3, index=1)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_head_is_a_valid_plotly_figure_with_the_models_numbers(stage: Stage) -> None:
+    arrays = {name: values(i) for i, name in enumerate(("scores", "scaled", "weights"))}
+    drawn = go.Figure(figures.filled(head(stage), arrays)).data[0]
+    shown = arrays["scaled" if stage == "masked" else stage]
+    behind = np.triu(np.ones((N, N), dtype=bool), 1)
+    if stage in ("masked", "weights"):
+        assert np.isnan(drawn.z[behind]).all()
+        np.testing.assert_array_equal(drawn.z[~behind], shown[~behind])
+    else:
+        np.testing.assert_array_equal(drawn.z, shown)
+
+
+def test_norms_are_a_valid_plotly_figure_with_the_true_numbers_behind_the_shades() -> None:
+    statistics = {name: np.abs(values(i)) + 0.01 for i, name in enumerate(("mean", "variance", "rms"))}
+    shades = figures.shades(statistics)
+    sites = [f"site {i}" for i in range(N)]
+    arrays = statistics | {f"{name}_shade": shade for name, shade in shades.items()}
+    drawn = go.Figure(figures.filled(figures.norms(PIECES, sites, shades, model="tiny"), arrays))
+    for trace, (name, numbers) in zip(drawn.data, statistics.items(), strict=True):
+        np.testing.assert_array_equal(trace.customdata, numbers)
+        assert name in trace.hovertemplate
+
+
+def test_rows_are_queries_and_columns_are_keys() -> None:
+    layout = head("weights")["layout"]
+    assert (layout["yaxis"]["title"]["text"], layout["xaxis"]["title"]["text"]) == ("query", "key")
+    assert layout["yaxis"]["range"][0] > layout["yaxis"]["range"][1]  # the first query is on top
+
+
+def test_every_picture_names_its_model_layer_head_and_stage() -> None:
+    assert head("weights")["layout"]["title"]["text"] == "tiny · layer 3, head 1 · attention weights"
+
+
+def test_weights_run_from_zero_to_one_and_scores_around_zero() -> None:
+    weights, scores = head("weights")["data"][0], head("scores")["data"][0]
+    assert (weights["zmin"], weights["zmax"], weights["autocolorscale"]) == (0, 1, False)
+    assert (scores["zmin"], scores["autocolorscale"]) == (-scores["zmax"], True)
+    assert scores["zmax"] == pytest.approx(np.abs(values()).max())
+
+
+def test_what_is_behind_the_mask_does_not_stretch_the_colours_of_masked_scores() -> None:
+    loud = values()
+    loud[0, 4] = 1e6
+    figure = figures.head(PIECES, "masked", loud, model="tiny", layer=0, index=0)
+    assert figure["data"][0]["zmax"] < 10
+
+
+@given(st.lists(st.text(max_size=40), max_size=20))
+def test_labels_are_unique_and_hold_no_markup(pieces: list[str]) -> None:
+    labels = figures.labels(pieces)
+    assert len(set(labels)) == len(pieces)
+    assert not any(re.search("[<>]", label) for label in labels)
+
+
+@given(st.integers(2, 60))
+def test_the_hatch_stays_behind_the_mask(n: int) -> None:
+    for x1, y1, x2, y2 in re.findall(r"M([\d.-]+),([\d.-]+)L([\d.-]+),([\d.-]+)", figures.hatch(n)):
+        middle_x, middle_y = (float(x1) + float(x2)) / 2, (float(y1) + float(y2)) / 2
+        assert float(x1) + float(y1) == pytest.approx(float(x2) + float(y2), abs=1e-3)
+        assert -0.5 <= middle_y <= middle_x <= n - 0.5
+        assert round(middle_x + 1e-9) >= round(middle_y - 1e-9)
+
+
+def test_one_token_has_nothing_to_hatch() -> None:
+    figure = figures.head(["x"], "weights", np.ones((1, 1), np.float32), model="m", layer=0, index=0)
+    assert figure["layout"]["shapes"] == []

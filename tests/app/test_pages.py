@@ -1,0 +1,170 @@
+"""The pages before any script runs: what they hold, what they keep, and what they say when something is wrong."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from jinja2 import meta
+
+from app import pages
+from app.main import CONTENT_SECURITY_POLICY, create_app
+from app.settings import Settings
+
+
+def get(client: TestClient, **query: Any) -> tuple[int, str]:
+    reply = client.get("/", params=query)
+    return reply.status_code, reply.text
+
+
+def notice(html: str) -> str:
+    found = re.search(r'<p id="notice"[^>]*>(.*?)</p>', html, re.DOTALL)
+    assert found
+    return unescape(found[1])
+
+
+def typed(html: str) -> str:
+    found = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", html, re.DOTALL)
+    assert found
+    return unescape(found[1])
+
+
+def test_the_page_shows_tokens_numbers_and_predictions_before_any_script(client: TestClient) -> None:
+    status, html = get(client, text="the fat cat", layer=2, head=3, stage="scores", query=1)
+    reply = client.post("/api/v1/attention", json={"text": "the fat cat", "layers": [2], "heads": [3]}).json()
+    assert status == 200
+    assert notice(html) == ""
+    assert typed(html) == "the fat cat"
+    for token, weight in zip(reply["tokens"], reply["values"][0][0][1], strict=True):
+        assert f"{token['position']} {token['text']}</th>" in html
+        assert f"{weight:.6f}<meter" in html
+    top = client.post("/api/v1/predictions", json={"text": "the fat cat", "positions": "all"}).json()["predictions"][1]
+    assert f"{100 * top['top'][0]['probability']:.2f} %" in html
+    assert re.search(r'data-stage="scores" aria-current="true"', html)
+    assert len(re.findall(r'aria-current="true"', html)) == 2  # one token, one stage
+
+
+@pytest.mark.parametrize("text", ["<b>x</b>", "</textarea><script>alert(1)</script>", '"&amp;', "\n\nx", " x "])
+def test_text_reaches_the_page_as_text_and_is_kept_to_the_letter(client: TestClient, text: str) -> None:
+    status, html = get(client, text=text)
+    assert status in (200, 422)
+    assert typed(html) == text
+    assert "<b>x" not in html
+    assert "<script>alert" not in html
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"text": ""}, "0 characters"),
+        ({"text": "cat " * 99}, "tiny-llama reads 64"),
+        ({"text": "cat", "layer": 3}, "There is no layer 3; tiny-llama has 3"),
+        ({"text": "cat", "head": "x"}, "head: Input should be a valid integer"),
+        ({"text": "cat", "head": "9" * 500}, "head: Input should be"),
+        ({"text": "cat", "query": 50}, "There is no position 50"),
+        ({"text": "cat", "stage": "soup"}, "stage: Input should be 'scores'"),
+        ({"text": "a\0b"}, "NUL"),
+    ],
+)
+def test_a_bad_address_is_explained_and_what_was_typed_is_kept(
+    client: TestClient, query: dict[str, Any], words: str
+) -> None:
+    status, html = get(client, **query)
+    assert status == 422
+    assert words in notice(html)
+    assert typed(html) == query["text"]
+
+
+def test_an_unknown_model_is_explained(client: TestClient) -> None:
+    status, html = get(client, text="cat", model="<gpt5>")
+    assert (status, typed(html)) == (404, "cat")
+    assert "There is no model '<gpt5>'" in notice(html)
+
+
+@pytest.fixture
+def loading(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """The app while its model is not ready and never will be."""
+    monkeypatch.setattr("app.engine.Engine._start_load", lambda _, entry: setattr(entry, "loading", True))
+    with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
+        yield client
+
+
+def test_while_the_model_loads_pages_answer_and_say_so(loading: TestClient) -> None:
+    status, html = get(loading, text="cat")
+    assert (status, typed(html)) == (200, "cat")
+    assert "tiny-llama is not ready yet" in notice(html)
+    assert loading.get("/healthz").status_code == 200
+    ready = loading.get("/readyz")
+    assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+    call = loading.post("/api/v1/attention", json={"text": "cat"})
+    assert (call.status_code, call.headers["retry-after"]) == (503, "1")
+    assert call.json()["type"] == "/problems/model-loading"
+    assert loading.get("/api/v1/models").json()["models"][0]["state"] == "loading"
+
+
+def test_ready_and_healthy(client: TestClient) -> None:
+    assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/static/home.js", "/api/v1/models", "/nothing", "/healthz"])
+def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert "http" not in CONTENT_SECURITY_POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_no_page_and_no_script_of_ours_names_another_origin(client: TestClient) -> None:
+    sources = [client.get(path).text for path in ("/", "/docs", "/problems/busy")]
+    sources += [path.read_text() for path in pages.STATIC.iterdir()]
+    for source in sources:
+        assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
+
+
+def test_plotlys_script_is_small_on_the_wire_and_kept_for_ever(client: TestClient) -> None:
+    html = client.get("/").text
+    found = re.search(r'<script id="plotly" src="([^"]+)" async', html)
+    assert found
+    packed = client.get(found[1])
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < 1_600_000
+    assert "immutable" in packed.headers["cache-control"]
+    plain = client.get(found[1], headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == packed.text
+
+
+def test_docs_work_without_a_network(client: TestClient) -> None:
+    html = client.get("/docs").text
+    for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', html):
+        assert client.get(address).status_code == 200, address
+    assert "<script>" not in html  # the policy would refuse it
+    assert client.get("/openapi.json").json()["info"]["title"] == "Lookback"
+
+
+def test_the_type_of_every_error_leads_to_its_meaning(client: TestClient) -> None:
+    told = client.post("/api/v1/tokens", json={"text": ""}).json()
+    page = client.get(told["type"])
+    assert page.status_code == 200
+    assert told["title"] in page.text
+    assert client.get("/problems/nothing").status_code == 404
+
+
+def test_the_context_of_the_page_is_what_its_template_uses() -> None:
+    environment = pages.templates.env
+    assert environment.loader
+    source, _, _ = environment.loader.get_source(environment, "home.html")
+    used = meta.find_undeclared_variables(environment.parse(source)) - set(environment.globals)
+    assert used == {field.name for field in dataclasses.fields(pages.HomePage)}
+
+
+def test_the_installed_package_holds_templates_and_static_files() -> None:
+    """Both stand beside `app`; pyproject.toml ships all four folders."""
+    pyproject = Path(pages.ROOT / "pyproject.toml").read_text()
+    assert json.loads(re.search(r"\npackages = (\[.*\])", pyproject)[1]) == ["app", "model", "templates", "static"]  # type: ignore[index]
