@@ -1,5 +1,5 @@
 # Lookback with its default model inside: the container starts with no network.
-#   docker build -t lookback . && docker run --rm -p 8000:8000 lookback
+#   docker build -t lookback . && docker run --rm --init -p 127.0.0.1:8000:8000 lookback
 
 # Both stages start from the same image: a virtual environment points at the Python it was made with.
 ARG PYTHON=python:3.11-slim

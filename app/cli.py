@@ -96,6 +96,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port, *_ = self.servers[0].sockets[0].getsockname()
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # all of them; this one can be clicked
             shown = f"[{host}]" if ":" in host else host
             console.print(f"Lookback is at [bold]http://{shown}:{port}[/]  (Ctrl-C stops it)", soft_wrap=True)
 

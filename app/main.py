@@ -36,8 +36,8 @@ at). An error is `application/problem+json` (RFC 9457), and its `detail` says wh
 """
 
 
-class SecurityHeaders:
-    """Every reply says that nothing may come from elsewhere, and nothing be guessed."""
+class SafeHeaders:
+    """Every reply says that nothing may come from elsewhere, nothing be guessed, and nothing be old."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -49,6 +49,7 @@ class SecurityHeaders:
                 headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"  # an address holds what was typed
+                headers.setdefault("Cache-Control", "no-cache")  # a page and its scripts are of one version
             await send(message)
 
         await self.app(scope, receive, with_headers)
@@ -72,7 +73,7 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
         title="Lookback", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     created.add_middleware(problems.BodyLimit, max_bytes=settings.max_body_bytes)
-    created.add_middleware(SecurityHeaders)
+    created.add_middleware(SafeHeaders)
     problems.install(created)
     created.include_router(api.router)
     created.include_router(pages.router)

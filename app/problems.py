@@ -70,6 +70,12 @@ def install(app: FastAPI) -> None:
         return problem("http-error", str(error.detail), error.status_code, detail, error.headers)
 
 
+    @app.exception_handler(Exception)
+    async def of_bug(_: Request, error: Exception) -> Response:
+        detail = f"{type(error).__name__}: this is a fault of the server, which has noted it. Other requests go on."
+        return problem("internal-error", "The server made a mistake", 500, detail)
+
+
 class TooLong(HTTPException):
     """BodyTooLarge in the shape that FastAPI lets through while it reads a body."""
 

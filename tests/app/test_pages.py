@@ -122,7 +122,7 @@ def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, p
 
 def test_no_page_and_no_script_of_ours_names_another_origin(client: TestClient) -> None:
     sources = [client.get(path).text for path in ("/", "/docs", "/problems/busy")]
-    sources += [path.read_text() for path in pages.STATIC.iterdir()]
+    sources += [path.read_text() for path in pages.STATIC.iterdir() if path.suffix != ".png"]
     for source in sources:
         assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
 
