@@ -104,7 +104,8 @@ async def home(
     name = model or engine.default
     first_layer, first_head = FIRST_HEAD.get(name, (0, 0))
     asked = {
-        "text": FIRST_TEXT if text is None else text,
+        # a form without a script sends \r\n for each line end of its text box, which itself holds \n
+        "text": FIRST_TEXT if text is None else text.replace("\r\n", "\n"),
         "model": name,
         "layer": _number(layer, first_layer),
         "head": _number(head, first_head),

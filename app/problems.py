@@ -18,6 +18,7 @@ MEDIA_TYPE = "application/problem+json"
 DESCRIBED: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
     for status, description in {
+        400: "The request is no JSON.",
         404: "No model has this name.",
         413: "The request is over 1 MiB, or the answer would hold too many numbers.",
         422: "The text, a layer, a head or a field cannot be read.",

@@ -35,6 +35,13 @@ export function show(change) {
   for (const listen of listeners) listen(state);
 }
 
+/** Show something quite different, to which the browser's Back leads back. @param {Partial<State>} change */
+export function visit(change) {
+  write();
+  history.pushState(null, "", toAddress({ ...state, ...change }));
+  show(change);
+}
+
 /** Be told of every change. @param {(state: State) => void} listen */
 export function onShow(listen) {
   listeners.add(listen);
@@ -48,7 +55,18 @@ export function toAddress(of) {
   return `/?${query}`;
 }
 
+/** The state of an address that this page wrote. @param {string} query */
+function fromAddress(query) {
+  const of = new URLSearchParams(query);
+  const number = (name) => (of.has(name) ? Number(of.get(name)) : null);
+  const { model, text, stage } = Object.fromEntries(of);
+  return { model, text, stage, layer: number("layer"), head: number("head"), query: number("query") };
+}
+
+addEventListener("popstate", () => new URLSearchParams(location.search).has("stage") && show(fromAddress(location.search)));
+
 function write() {
+  clearTimeout(writing);
   try {
     history.replaceState(null, "", toAddress(state));
   } catch {

@@ -1,6 +1,6 @@
 // The page: what is typed and chosen becomes the address; every view that comes back is drawn.
 
-import { begin, now, onShow, show } from "./address.js";
+import { begin, now, onShow, show, visit } from "./address.js";
 import { Figure } from "./figure.js";
 import { Grid } from "./grid.js";
 import { chooseTokens, drawCell, drawDropped, drawNext, drawRow, drawTokens } from "./panels.js";
@@ -73,7 +73,7 @@ onNotice((words, isFinal) => {
 });
 
 onShow((state) => {
-  if (document.activeElement !== text) text.value = state.text;
+  if (text.value !== state.text) text.value = state.text;
   for (const [field, value] of [[layer, state.layer], [head, state.head]])
     if (Number(field.value) !== value) field.value = value;
   model.value = state.model;
@@ -128,8 +128,7 @@ document.querySelector(".examples").addEventListener("click", (event) => {
   const link = event.target.closest("[data-text]");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  text.value = link.dataset.text;
-  show({ text: link.dataset.text, query: null });
+  visit({ text: link.dataset.text, query: null }); // Back brings back what was typed
 });
 chooseTokens(find("tokens"));
 

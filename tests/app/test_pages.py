@@ -58,6 +58,10 @@ def test_text_reaches_the_page_as_text_and_is_kept_to_the_letter(client: TestCli
     assert "<script>alert" not in html
 
 
+def test_line_ends_are_what_the_text_box_holds_not_what_a_form_sends(client: TestClient) -> None:
+    assert typed(get(client, text="a\r\nb")[1]) == "a\nb"
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
