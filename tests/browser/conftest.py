@@ -1,0 +1,140 @@
+"""A real Chromium on a real server with the real SmolLM2, and an eye on what no page may ever do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Dialog, ViewportSize, sync_playwright
+
+from tests.browser import chromium
+from tests.browser.home import Home
+from tests.browser.server import Server, serving
+
+WIDE: ViewportSize = {"width": 1360, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+    "--js-flags=--no-enable-lazy-source-positions",  # else Plotly's script is parsed four times while one debugs
+)
+
+
+class Watch:
+    """What the pages of a context did that none may: ask another origin, log an error, throw, open a dialog."""
+
+    def __init__(self, context: BrowserContext, origin: str) -> None:
+        self.found: list[str] = []
+        self._allowed: list[str] = []
+        self._origin = origin
+        context.on("request", lambda request: self._request(request.url))
+        context.on("console", lambda message: self._console(message.type, message.text))
+        context.on("weberror", lambda error: self.found.append(f"thrown: {error.error}"))
+        context.on("dialog", self._dialog)
+
+    def allow(self, *words: str) -> None:
+        """Let the console hold errors with these words in them: this test provokes them."""
+        self._allowed += words
+
+    def check(self) -> None:
+        """Nothing was found; begin anew."""
+        found = [one for one in self.found if not any(words in one for words in self._allowed)]
+        self.found, self._allowed = [], []
+        assert not found
+
+    def _request(self, url: str) -> None:
+        if not url.startswith((f"{self._origin}/", "data:", "blob:")):
+            self.found.append(f"request: {url}")
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.found.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _console(self, kind: str, text: str) -> None:
+        if kind == "error":
+            self.found.append(f"console: {text}")
+
+
+class Tab(Home):
+    """A page that is watched."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        context.set_default_timeout(20_000)
+        self.watch = Watch(context, url)
+        super().__init__(context.new_page(), url)
+
+    def check(self) -> None:
+        """It did nothing that no page may do."""
+        self.page.title()  # by the time this is answered, everything older has been heard
+        self.watch.check()
+
+
+def pytest_runtest_setup() -> None:
+    if chromium.find() is None:
+        pytest.skip("no Chromium here; `python -m tests.browser.chromium` gets one where it can")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium.find(), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def server() -> Iterator[Server]:
+    """The app as it is out of the box."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def shared(browser: Browser, server: Server) -> Iterator[Tab]:
+    with tab(browser, server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def home(shared: Tab, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """A tab, wide and light. All tests have the same one: Chromium takes seconds to compile Plotly's 5 MB."""
+    shared.page.set_viewport_size(WIDE)
+    shared.page.emulate_media(color_scheme="light")
+    shared.page.mouse.move(0, 0)
+    n_failed = request.session.testsfailed
+    yield shared
+    if request.session.testsfailed > n_failed:
+        shared.page.goto("about:blank")  # nobody knows in what state this test left it
+    shared.check()
+
+
+@pytest.fixture(scope="package")
+def stranger(browser: Browser, server: Server) -> Iterator[Tab]:
+    """A tab of somebody else, who has nothing of what `home` has but an address."""
+    with tab(browser, server.url) as opened:
+        yield opened
+
+
+@contextmanager
+def tab(browser: Browser, url: str, **options: Any) -> Iterator[Tab]:
+    """A watched tab of a visitor who was never here before, wide if nothing else is said."""
+    context = browser.new_context(**{"viewport": WIDE, **options})
+    try:
+        opened = Tab(context, url)
+        yield opened
+        opened.check()
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="package")
+def screenshots() -> Path:
+    """A folder that git ignores."""
+    folder = Path(__file__).resolve().parents[2] / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder

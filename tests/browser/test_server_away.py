@@ -1,0 +1,54 @@
+"""The server goes away, comes back, and has several models: nothing typed is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.conftest import Tab, tab
+from tests.browser.server import Server, serving
+
+
+@pytest.fixture(scope="module")
+def small(browser: Browser, tiny_llama: Path) -> Iterator[tuple[Server, Tab]]:
+    """A server of these tests' own, whose default model is a tiny one, and a tab on it."""
+    with serving("--model", str(tiny_llama)) as server, tab(browser, server.url) as opened:
+        yield server, opened
+
+
+def test_a_page_outlives_its_server(small: tuple[Server, Tab]) -> None:
+    server, home = small
+    home.watch.allow("Failed to load resource: net::ERR_", "status of 503")
+    home.open(text="the fat cat")
+    server.stop()
+    home.text.press("Control+End")
+    home.page.keyboard.type(" sat")
+    home.notice.filter(has_text="The server does not answer").wait_for()
+    assert home.text.input_value() == "the fat cat sat"
+    assert home.pieces() == ["the", "·fat", "·cat"]
+    server.start()
+    home.wait_until_shown(text="the fat cat sat")
+    assert home.notice.is_hidden()
+    assert home.text.input_value() == "the fat cat sat"
+    home.check()
+
+
+def test_choosing_a_model_redraws_with_it(small: tuple[Server, Tab]) -> None:
+    server, home = small
+    home.watch.allow("status of 503")  # until the model is loaded
+    server.wait_until_ready()
+    home.open(text="the fat cat", layer=2, head=3)
+    tiny = home.shown()[0]
+    models = [model["name"] for model in server.get("/api/v1/models")["models"]]
+    assert home.page.locator("#model option").all_text_contents() == models
+    assert home.page.locator("#model").input_value() == models[0] == tiny
+    home.page.locator("#model").select_option("smollm2-135m")
+    home.wait_until_shown(model="smollm2-135m", layer=2, head=3)
+    assert home.notice.is_hidden()
+    assert home.pieces() == ["the", "·fat", "·cat"]
+    home.page.locator("#layer").fill("29")
+    home.wait_until_shown(layer=29)
+    home.page.locator("#model").select_option(tiny)
+    home.wait_until_shown(model=tiny, layer=2, head=3)  # its last layer
+    home.check()

@@ -1,0 +1,147 @@
+"""What is typed is what is drawn, whatever it is, and never something else."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Route
+
+from tests.browser.conftest import Tab
+from tests.browser.server import Server
+
+FIRST = "the fat cat sat on the mat"
+MARKUP = '<b>x</b> & "q" <img src=x onerror=alert(1)>'
+
+# Notes, at every drawing, what stands in the box, and what the chips and `data-shown` say was drawn.
+NOTE_DRAWINGS = """() => {
+  window.drawings = [];
+  window.noting?.disconnect();
+  const chips = () => [...document.querySelectorAll("#tokens .token")].map((chip) => chip.textContent).join("");
+  window.noting = new MutationObserver(() =>
+    drawings.push([document.getElementById("text").value, JSON.parse(document.body.dataset.shown)[1], chips()]),
+  );
+  noting.observe(document.body, { attributes: true, attributeFilter: ["data-shown"] });
+}"""
+
+
+def test_the_page_opens_on_a_head_in_which_cat_looks_at_fat_and_not_at_mat(home: Tab) -> None:
+    home.open()
+    assert home.shown() == ["smollm2-135m", FIRST, 11, 7, "weights"]
+    assert home.text.input_value() == FIRST
+    assert home.title() == "smollm2-135m · layer 11, head 7 · attention weights"
+    assert home.page.locator(".token[aria-current]").text_content() == "·cat"
+    row = home.row()
+    assert float(row["1 ·fat"][3]) == pytest.approx(0.8669, abs=0.001)
+    assert row["6 ·mat"][2:] == ["−∞", "0.000000"]
+    z = home.z()
+    assert z[2, 1] == pytest.approx(0.8669, abs=0.001)
+    assert np.isnan(z[2, 6])
+
+
+def test_typing_redraws_everything(home: Tab) -> None:
+    def drawn() -> dict[str, Any]:
+        return {
+            "chips": home.pieces(),
+            "grid": home.picture(),
+            "figure": home.z().tolist(),
+            "axis": home.labels("x"),
+            "table": home.row(),
+            "next": home.next_tokens(),
+            "norms": home.norm_numbers(),
+        }
+
+    home.turn_to("the fat cat", layer=11, head=7)
+    before = drawn()
+    home.text.press("Control+End")
+    home.page.keyboard.type(" slept")
+    home.wait_until_shown(text="the fat cat slept")
+    after = drawn()
+    assert [part for part in before if before[part] == after[part]] == []
+    assert home.pieces() == ["the", "·fat", "·cat", "·slept"]
+    assert home.labels("x") == home.labels("y") == ["0 the", "1 ·fat", "2 ·cat", "3 ·slept"]
+    assert "3 ·slept" in home.norms.locator(".y3tick text").all_text_contents()
+    np.testing.assert_allclose(home.z()[:3, :3], before["figure"], atol=1e-5)  # no earlier row changes
+
+
+def test_typing_fast_ends_with_the_last_text_and_shows_no_other_on_the_way(home: Tab) -> None:
+    home.turn_to("the")
+    home.page.evaluate(NOTE_DRAWINGS)
+    home.text.press("Control+End")
+    home.page.keyboard.type(" keys are on the table", delay=40)  # ms; just too slow for one request for all of it
+    home.wait_until_shown(text="the keys are on the table")
+    drawings = home.page.evaluate("drawings")
+    assert drawings[-1][0] == "the keys are on the table"
+    assert [one for one in drawings if not one[0] == one[1] == one[2].replace("·", " ")] == []
+
+
+def test_a_late_reply_to_an_older_text_is_not_drawn(home: Tab) -> None:
+    home.turn_to("first")
+    home.page.evaluate(NOTE_DRAWINGS)
+    held: list[Route] = []
+    home.page.route("**/api/v1/view", lambda route: held.append(route) if not held else route.continue_())
+    home.text.fill("second")
+    while not held:
+        home.page.wait_for_timeout(10)
+    home.text.fill("third")
+    held[0].continue_()
+    home.wait_until_shown(text="third")
+    home.page.unroute("**/api/v1/view")
+    assert home.page.evaluate("drawings") == [["third", "third", "third"]]
+
+
+def test_text_is_shown_and_never_obeyed(home: Tab) -> None:
+    home.turn_to("x")
+    n_elements = home.page.locator("main b, main img, main script").count()
+    home.type(MARKUP)
+    pieces = home.pieces()
+    assert "".join(pieces).replace("·", " ") == MARKUP
+    named = [f"{position} {piece}" for position, piece in enumerate(pieces)]
+    assert home.labels("x") == home.labels("y") == named
+    assert list(home.row()) == named
+    for position in (0, len(pieces) - 1):
+        label = home.hover_cell(position, position)
+        label.filter(has_text=f"key {named[position]}").wait_for()
+        assert f"query {named[position]} → key {named[position]}:" in (home.cell.text_content() or "")
+    assert home.page.locator("main b, main img, main script").count() == n_elements == 0
+
+
+def test_equal_tokens_do_not_merge(home: Tab) -> None:
+    home.turn_to("the the the")
+    assert home.pieces() == ["the", "·the", "·the"]
+    assert home.labels("x") == home.labels("y") == ["0 the", "1 ·the", "2 ·the"]
+    assert home.z().shape == (3, 3)
+    assert len(home.row()) == 3
+    home.type("\n\n\n\n a")
+    assert len(set(home.labels("y"))) == len(home.pieces()) == home.z().shape[0]
+
+
+def test_characters_that_the_vocabulary_lacks_are_named(home: Tab, server: Server) -> None:
+    home.turn_to("ab")
+    assert home.page.locator("#dropped").is_hidden()
+    home.page.evaluate(
+        """() => { const box = document.getElementById("text");
+        box.value = "a\\u0004b"; box.dispatchEvent(new InputEvent("input", { bubbles: true })); }"""
+    )
+    home.wait_until_shown(text="a\u0004b")
+    assert home.page.locator("#dropped").is_visible()
+    assert "character 1" in (home.page.locator("#dropped").text_content() or "")
+    assert home.pieces() == [token["text"] for token in server.post("tokens", text="a\u0004b")["tokens"]]
+    home.type("ab")
+    assert home.page.locator("#dropped").is_hidden()
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [(" a" * 2_100, ["2,100", "2,048"]), ("", ["0", "1"])], ids=["too long", "empty"]
+)
+def test_an_error_is_shown_and_what_was_typed_is_kept(home: Tab, text: str, numbers: list[str]) -> None:
+    home.watch.allow("status of 422")
+    home.turn_to("before", layer=3, head=2)
+    assert home.notice.is_hidden()
+    home.text.fill(text)
+    home.notice.wait_for()
+    said = home.notice.text_content() or ""
+    assert [number for number in numbers if number not in said] == []
+    assert home.text.input_value() == text
+    home.type("after")
+    assert home.notice.is_hidden()
+    assert home.shown() == ["smollm2-135m", "after", 3, 2, "weights"]
