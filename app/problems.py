@@ -70,7 +70,6 @@ def install(app: FastAPI) -> None:
         }.get(error.status_code, str(error.detail))
         return problem("http-error", str(error.detail), error.status_code, detail, error.headers)
 
-
     @app.exception_handler(Exception)
     async def of_bug(_: Request, error: Exception) -> Response:
         detail = f"{type(error).__name__}: this is a fault of the server, which has noted it. Other requests go on."

@@ -74,7 +74,7 @@ class Home:
 
     def wait_until_shown(self, **wanted: Any) -> None:
         """Wait until all of this is drawn: any of model, text, layer, head and stage."""
-        self.page.wait_for_function(_SHOWS, arg=wanted)
+        self.page.wait_for_function(_SHOWS, arg=wanted, polling=20)
 
     def type(self, text: str) -> None:
         """Put this text into the box in place of what is there, and wait until it is drawn."""
