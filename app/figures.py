@@ -17,6 +17,7 @@ from model.trace import Stage
 Figure = dict[str, Any]
 Array = NDArray[np.float32]
 
+MARGIN = {"l": 10, "r": 10, "t": 62, "b": 10}  # px; the top holds Plotly's buttons, and the title below them
 N_LABEL = 24  # characters of a token's label on an axis, at most
 MEAN_UNIT = 0.01  # means are shaded by asinh(mean / unit): linear below it, logarithmic far above
 
@@ -68,11 +69,11 @@ def head(pieces: Sequence[str], stage: Stage, values_TT: Array, *, model: str, l
     return {
         "data": [trace],
         "layout": {
-            "title": {"text": html.escape(name, quote=False), "font": {"size": 13}, "x": 0, "xanchor": "left"},
+            "title": _title(name),
             "xaxis": {**axis, "range": [-0.5, n - 0.5], "side": "bottom", "title": {"text": "key"}, "tickangle": -60},
             "yaxis": {**axis, "range": [n - 0.5, -0.5], "scaleanchor": "x", "title": {"text": "query"}},
             "shapes": [{"type": "path", "path": hatch(n), "layer": "above", "line": {"width": 1}}] if n > 1 else [],
-            "margin": {"l": 10, "r": 10, "t": 36, "b": 10},
+            "margin": MARGIN,
         },
     }
 
@@ -103,7 +104,8 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
     The colours are logarithmic, because a trained model's first token is often a thousand times the others; the
     numbers on hover are the model's.
     """
-    data, layout = [], {}
+    data: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {}
     n_panels = len(shades)
     for number, (name, shade_TS) in enumerate(shades.items()):
         suffix = "" if number == 0 else str(number + 1)
@@ -152,9 +154,8 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
             "showgrid": False,
             **({"matches": "y"} if number else {}),
         }
-    title = html.escape(f"{model} · what every norm finds in every token", quote=False)
-    layout["title"] = {"text": title, "font": {"size": 13}, "x": 0, "xanchor": "left"}
-    layout["margin"] = {"l": 10, "r": 10, "t": 36, "b": 10}
+    layout["title"] = _title(f"{model} · what every norm finds in every token")
+    layout["margin"] = MARGIN
     return {"data": data, "layout": layout}
 
 
@@ -176,6 +177,16 @@ def filled(figure: Figure, arrays: Mapping[str, Array]) -> Figure:
         custom = trace["meta"].get("customdata")
         data.append(trace | {"z": values} | ({"customdata": arrays[custom]} if custom else {}))
     return {"data": data, "layout": figure["layout"]}
+
+
+def _title(words: str) -> dict[str, Any]:
+    below_the_buttons = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 34}}
+    return {
+        "text": html.escape(words, quote=False),
+        "font": {"size": 13},
+        "x": 0,
+        "xanchor": "left",
+    } | below_the_buttons
 
 
 def _ticks(name: str, shade_TS: Array) -> dict[str, Any]:

@@ -7,7 +7,6 @@ const CONFIG = {
   displaylogo: false,
   showSendToCloud: false,
   plotlyServerURL: "",
-  responsive: true,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   toImageButtonOptions: { format: "svg", filename: "lookback" },
 };
@@ -26,6 +25,8 @@ export class Figure {
     this.element = element;
     this.height = height;
     this.latest = null; // the newest figure; an older one that still waits for Plotly is not drawn
+    this.width = 0; // of what was drawn last, in px
+    new ResizeObserver(() => this.element.clientWidth !== this.width && this.redraw()).observe(element);
   }
 
   /** Draw a figure with its numbers. @param {object} figure @param {Record<string, import("./frame.js").Tensor>} arrays */
@@ -33,13 +34,14 @@ export class Figure {
     this.latest = [figure, arrays];
     const Plotly = await plotly;
     if (this.latest?.[0] !== figure) return;
-    const height = this.height(this.element.clientWidth);
+    this.width = this.element.clientWidth;
+    const height = this.height(this.width);
     this.element.style.height = `${height}px`;
     await Plotly.react(
       this.element,
       figure.data.map((trace) => fill(trace, arrays)),
-      { ...figure.layout, template: template(), height, autosize: true },
-      { ...CONFIG, toImageButtonOptions: { ...CONFIG.toImageButtonOptions, height, width: this.element.clientWidth } },
+      { ...figure.layout, template: template(), height, width: this.width },
+      { ...CONFIG, toImageButtonOptions: { ...CONFIG.toImageButtonOptions, height, width: this.width } },
     );
     this.element.dataset.drawn = figure.layout.title.text;
   }
