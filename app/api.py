@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
+from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
 from app import figures, frame, problems, views
@@ -40,13 +41,13 @@ def engine(request: Request) -> Engine:
 EngineHere = Annotated[Engine, Depends(engine)]
 
 
-@router.get("/models", response_model=ModelsReply, tags=["models"])
+@router.get("/models", summary="Models", response_model=ModelsReply, tags=["models"])
 async def get_models(engine: EngineHere) -> Response:
     """Every model that can be asked for, the default first."""
     return _json({"models": [info.model_dump() for info in models(engine)]})
 
 
-@router.post("/tokens", response_model=TokensReply, tags=["text"])
+@router.post("/tokens", summary="Tokens of a text", response_model=TokensReply, tags=["text"])
 async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
     """The tokens of a text: ids, bytes, and which characters each covers."""
     model, tokens = await _read(engine, ask)
@@ -55,6 +56,7 @@ async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
 
 @router.post(
     "/attention",
+    summary="Attention of some or all heads",
     response_model=AttentionReply,
     tags=["attention"],
     responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
@@ -92,7 +94,7 @@ async def post_attention(
     return StreamingResponse(_with_values(header, values), media_type="application/json")
 
 
-@router.post("/norms", response_model=NormsReply, tags=["norms"])
+@router.post("/norms", summary="Norm statistics", response_model=NormsReply, tags=["norms"])
 async def post_norms(ask: TokensRequest, engine: EngineHere) -> Response:
     """What every LayerNorm or RMSNorm found in every token, and what it left."""
     model, tokens = await _read(engine, ask)
@@ -100,7 +102,7 @@ async def post_norms(ask: TokensRequest, engine: EngineHere) -> Response:
     return _json({"model": model.name, **views.tokens(tokens), "norms": norms, "timings": timings.model_dump()})
 
 
-@router.post("/predictions", response_model=PredictionsReply, tags=["predictions"])
+@router.post("/predictions", summary="Next-token predictions", response_model=PredictionsReply, tags=["predictions"])
 async def post_predictions(ask: PredictionsRequest, engine: EngineHere) -> Response:
     """The likeliest next tokens, after the last token or after every one."""
     model, tokens = await _read(engine, ask)
@@ -114,6 +116,7 @@ async def post_predictions(ask: PredictionsRequest, engine: EngineHere) -> Respo
 
 @router.post(
     "/view",
+    summary="What the page shows, as a binary frame",
     tags=["page"],
     response_class=Response,
     responses={200: {"content": {frame.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
@@ -123,8 +126,9 @@ async def post_view(ask: ViewRequest, engine: EngineHere) -> Response:
 
     A frame is a JSON header with typed arrays after it: 4 bytes, the header's length (little-endian); the header in
     UTF-8; then the arrays, each at the `offset` from the header's end and in the `dtype` and `shape` that the header's
-    `arrays` names. There are `grid` (uint8, layer × head × row × column: the weights of all heads, 255 is 1), `scores`,
-    `scaled` and `weights` of the chosen head (float32, query × key), and the norm statistics (float32, token × site).
+    `arrays` names. There are `scores`, `scaled` and `weights` of the chosen head (float32, query × key); with
+    `overview` also `grid` (uint8, layer × head × row × column: the weights of all heads, 255 is 1) and the norm
+    statistics (float32, token × site).
     """
     model, tokens = await _read(engine, ask)
     header, arrays = await look_at(engine, model, tokens, ask)
@@ -133,30 +137,28 @@ async def post_view(ask: ViewRequest, engine: EngineHere) -> Response:
 
 async def look_at(
     engine: Engine, model: Loaded, tokens: Tokens, ask: ViewRequest
-) -> tuple[dict[str, Any], dict[str, figures.Array]]:
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What the page shows of a text: the frame's header and arrays."""
     _check_heads(model, [ask.layer], [ask.head])
     query = len(tokens) - 1 if ask.query is None else ask.query
     if query >= len(tokens):
         raise NoSuchPosition(query, len(tokens))
 
-    def view(trace: Trace) -> tuple[dict[str, Any], dict[str, figures.Array]]:
-        arrays: dict[str, Any] = {"grid": views.thumbnails(trace)} if ask.grid else {}
-        arrays |= views.head(trace, ask.layer, ask.head)
-        return _page_header(trace, tokens, model, ask, query, arrays)
+    def view(trace: Trace) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        header, arrays = _of_head(trace, tokens, model, ask, query)
+        if ask.overview:
+            header["overview"], more = _overview(trace, header["tokens"], model)
+            arrays |= more
+        return header, arrays
 
     (header, arrays), timings = await engine.look(model, tokens, view)
     return header | {"timings": timings.model_dump()}, arrays
 
 
-def _page_header(
-    trace: Trace, tokens: Tokens, model: Loaded, ask: ViewRequest, query: int, arrays: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, figures.Array]]:
-    seen = views.tokens(tokens)
-    pieces = [token["text"] for token in seen["tokens"]]
-    statistics = views.norm_table(trace)
-    shades = figures.shades(statistics)
-    sites = [site.name for site in norm_sites(trace.model.config)]
+def _of_head(
+    trace: Trace, tokens: Tokens, model: Loaded, ask: ViewRequest, query: int
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    seen, arrays = views.tokens(tokens), views.head(trace, ask.layer, ask.head)
     shown = arrays["scaled" if ask.stage == "masked" else ask.stage]
     header = {
         "model": model.name,
@@ -168,12 +170,29 @@ def _page_header(
         "stage": ask.stage,
         "query": query,
         "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], 10)[0],
-        "figures": {
-            "head": figures.head(pieces, ask.stage, shown, model=model.name, layer=ask.layer, index=ask.head),
-            "norms": figures.norms(pieces, sites, shades, model=model.name),
-        },
+        "figure": figures.head(
+            _pieces(seen["tokens"]), ask.stage, shown, model=model.name, layer=ask.layer, index=ask.head
+        ),
     }
-    return header, arrays | statistics | {f"{name}_shade": values for name, values in shades.items()}
+    return header, arrays
+
+
+def _overview(
+    trace: Trace, tokens: list[dict[str, Any]], model: Loaded
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    grid, first_share = views.thumbnails(trace)
+    statistics = views.norm_table(trace)
+    shades = figures.shades(statistics)
+    sites = [site.name for site in norm_sites(trace.model.config)]
+    header = {
+        "first_share": first_share,  # NaN, and so null, where there is but one token
+        "figure": figures.norms(_pieces(tokens), sites, shades, model=model.name),
+    }
+    return header, {"grid": grid} | statistics | {f"{name}_shade": values for name, values in shades.items()}
+
+
+def _pieces(tokens: list[dict[str, Any]]) -> list[str]:
+    return [token["text"] for token in tokens]
 
 
 def models(engine: Engine) -> list[ModelInfo]:

@@ -18,6 +18,7 @@ Figure = dict[str, Any]
 Array = NDArray[np.float32]
 
 MARGIN = {"l": 10, "r": 10, "t": 62, "b": 10}  # px; the top holds Plotly's buttons, and the title below them
+GAP_PX = 26  # between the three norm panels
 N_LABEL = 24  # characters of a token's label on an axis, at most
 MEAN_UNIT = 0.01  # means are shaded by asinh(mean / unit): linear below it, logarithmic far above
 
@@ -107,10 +108,12 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
     n_panels = len(shades)
+    panel_px = min(max(16 * len(pieces), 90), 320)
+    plot_px = n_panels * (panel_px + GAP_PX) - GAP_PX
     for number, (name, shade_TS) in enumerate(shades.items()):
         suffix = "" if number == 0 else str(number + 1)
-        top = 1 - number / n_panels
-        bottom = top - 1 / n_panels + 0.08
+        top = 1 - number * (panel_px + GAP_PX) / plot_px
+        bottom = max(top - panel_px / plot_px, 0)
         reach = max(float(np.abs(shade_TS).max()), 1e-6)
         data.append(
             {
@@ -128,7 +131,7 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
                     "thickness": 10,
                     "outlinewidth": 0,
                     "y": (top + bottom) / 2,
-                    "len": 1 / n_panels - 0.06,
+                    "len": top - bottom,
                     **_ticks(name, shade_TS),
                 },
             }
@@ -155,7 +158,7 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
             **({"matches": "y"} if number else {}),
         }
     layout["title"] = _title(f"{model} · what every norm finds in every token")
-    layout["margin"] = MARGIN
+    layout |= {"margin": MARGIN, "height": MARGIN["t"] + plot_px + 95}  # the sites' names stand below
     return {"data": data, "layout": layout}
 
 

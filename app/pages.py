@@ -64,7 +64,7 @@ class Seen:
     """What the page shows of a reading before any script runs."""
 
     tokens: list[dict[str, Any]]
-    dropped: list[dict[str, Any]]
+    dropped: list[str]  # characters that the vocabulary cannot hold, in words
     query: int
     rows: list[Row]
     prediction: dict[str, Any]
@@ -128,7 +128,7 @@ async def home(
 
 async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str, int]:
     try:
-        ask = ViewRequest(**asked, grid=False)
+        ask = ViewRequest(**asked, overview=False)
         model = engine.model(ask.model)
         tokens = await engine.tokens(ask.text, model)
         header, arrays = await api.look_at(engine, model, tokens, ask)
@@ -151,7 +151,8 @@ async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str,
         for key, token in enumerate(header["tokens"])
     ]
     computed_ms = header["timings"]["computed_ms"]
-    return Seen(header["tokens"], header["dropped"], query, rows, header["prediction"], computed_ms), "", 200
+    dropped = [f"U+{ord(lost['text']):04X} (character {lost['start']})" for lost in header["dropped"]]
+    return Seen(header["tokens"], dropped, query, rows, header["prediction"], computed_ms), "", 200
 
 
 @router.get("/docs")

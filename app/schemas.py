@@ -64,7 +64,9 @@ class ViewRequest(TokensRequest):
         None, description="the token whose next-token predictions are shown; the last if left out"
     )
     stage: Stage = "weights"
-    grid: bool = Field(True, description="send the thumbnails of all heads")
+    overview: bool = Field(
+        True, description="send what does not depend on the chosen head too: thumbnails of all heads, and the norms"
+    )
 
 
 class ModelInfo(_Reply):

@@ -97,20 +97,23 @@ def predictions(
 
 
 @torch.inference_mode()
-def thumbnails(trace: Trace) -> NDArray[np.uint8]:
+def thumbnails(trace: Trace) -> tuple[NDArray[np.uint8], float]:
     """The weights of all heads as small pictures, (layers, heads, P, P): 255 is a weight of 1.
+
+    And the share of their attention that all tokens but the first give the first, the mean over all heads.
 
     Up to 64 tokens a pixel is a cell. Beyond, a pixel is the largest weight of the cells that it covers, because a
     mean would hide the lines and single cells that tell heads apart.
     """
     n_heads = trace.model.config.n_heads
-    pictures = []
+    pictures, first = [], []
     for layer in range(trace.model.config.n_layers):
         weight_HTT = trace.stage("weights", layer, range(n_heads))
+        first.append(weight_HTT[:, 1:, 0].mean())
         if trace.n_tokens > N_THUMBNAIL:
             weight_HTT = F.adaptive_max_pool2d(weight_HTT, N_THUMBNAIL)
         pictures.append((weight_HTT * 255).round().to(torch.uint8))
-    return torch.stack(pictures).cpu().numpy()
+    return torch.stack(pictures).cpu().numpy(), float(torch.stack(first).mean())
 
 
 def head(trace: Trace, layer: int, head: int) -> dict[str, NDArray[np.float32]]:

@@ -20,10 +20,9 @@ const plotly = new Promise((resolve) => {
 
 /** A place on the page where one figure after another is drawn. */
 export class Figure {
-  /** @param {HTMLElement} element @param {(width: number) => number} height of a picture of this width, in px */
-  constructor(element, height) {
+  /** @param {HTMLElement} element */
+  constructor(element) {
     this.element = element;
-    this.height = height;
     this.latest = null; // the newest figure; an older one that still waits for Plotly is not drawn
     this.width = 0; // of what was drawn last, in px
     new ResizeObserver(() => this.element.clientWidth !== this.width && this.redraw()).observe(element);
@@ -35,7 +34,7 @@ export class Figure {
     const Plotly = await plotly;
     if (this.latest?.[0] !== figure) return;
     this.width = this.element.clientWidth;
-    const height = this.height(this.width);
+    const height = figure.layout.height ?? Math.min(Math.max(this.width * 0.86, 320), 680);
     this.element.style.height = `${height}px`;
     await Plotly.react(
       this.element,

@@ -3,7 +3,7 @@
 import { begin, now, onShow, show, visit } from "./address.js";
 import { Figure } from "./figure.js";
 import { Grid } from "./grid.js";
-import { chooseTokens, drawCell, drawDropped, drawNext, drawRow, drawTokens } from "./panels.js";
+import { chooseTokens, drawCell, drawDropped, drawNext, drawRow, drawSink, drawTokens } from "./panels.js";
 import { follow, onNotice, onView } from "./reader.js";
 import { onScheme } from "./theme.js";
 
@@ -11,50 +11,48 @@ const STAGE_WORDS = {
   scores: "q·k: how well each query matches each key, before anything is done to it.",
   scaled: "Scores over √d, so that wide heads are not sharper than narrow ones.",
   masked: "What lies behind the mask is −∞: no token sees a later one.",
-  weights: "The softmax of the masked scores: every row shares out 1. Hatched cells are behind the causal mask.",
+  weights:
+    "Row by row: how much of its attention a token (query) gives itself and the tokens before it (keys). " +
+    "Each row sums to 1; hatched cells are behind the causal mask.",
 };
 
 const find = (id) => document.getElementById(id);
 const [text, model, layer, head] = ["text", "model", "layer", "head"].map(find);
 
-const address = new URLSearchParams(location.search);
-const chip = document.querySelector("#tokens [aria-current]");
+// What the address asks for stands in the form's data, also where the form itself cannot hold it.
+const asked = find("ask").dataset;
+const number = (given) => (/^\d+$/.test(given) ? Number(given) : given || null); // the server refuses what is none
 begin({
-  model: model.value,
+  model: asked.model,
   text: text.value,
-  layer: Number(layer.value),
-  head: Number(head.value),
-  query: firstQuery(),
+  layer: number(asked.layer),
+  head: number(asked.head),
+  query: number(asked.query),
   stage: find("stage-kept").value,
 });
 
-function firstQuery() {
-  const given = address.get("query");
-  if (/^\d+$/.test(given ?? "")) return Number(given);
-  // An address without a text is the opening picture, which follows a token of its own.
-  return address.has("text") || !chip ? null : Number(new URL(chip.href).searchParams.get("query"));
-}
-
 const grid = new Grid(find("grid"), find("grid-name"));
-const headFigure = new Figure(find("head-figure"), (width) => Math.min(Math.max(width * 0.86, 320), 680));
-const normsFigure = new Figure(find("norms-figure"), () => normsHeight);
-let normsHeight = 480;
+const headFigure = new Figure(find("head-figure"));
+const normsFigure = new Figure(find("norms-figure"));
 let view = null;
 
 onView((seen) => {
-  view = seen;
   const { header, arrays, elapsed_ms } = seen;
+  const isSameText = view?.header.overview === header.overview;
+  view = seen;
   drawTokens(find("tokens"), header);
   drawDropped(find("dropped"), header);
-  grid.draw(arrays.grid);
-  headFigure.draw(header.figures.head, arrays);
-  normsHeight = 3 * Math.min(Math.max(header.tokens.length * 16, 90), 320) + 130;
-  normsFigure.draw(header.figures.norms, arrays);
+  headFigure.draw(header.figure, arrays);
+  if (!isSameText) {
+    grid.draw(arrays.grid);
+    drawSink(find("sink"), header.overview.first_share);
+    normsFigure.draw(header.overview.figure, arrays);
+  }
   drawRow(document.querySelector(".numbers"), seen);
   drawNext(document.querySelector(".numbers"), header);
   find("cell").textContent = "";
   find("facts").textContent = facts(header, elapsed_ms);
-  document.body.dataset.shown = JSON.stringify([header.model, now().text, header.layer, header.head, header.stage]);
+  document.body.dataset.shown = JSON.stringify([header.model, seen.text, header.layer, header.head, header.stage]);
   document.body.classList.remove("stale");
 });
 
@@ -76,7 +74,7 @@ onShow((state) => {
   if (text.value !== state.text) text.value = state.text;
   for (const [field, value] of [[layer, state.layer], [head, state.head]])
     if (Number(field.value) !== value) field.value = value;
-  model.value = state.model;
+  model.value = state.model; // a name that is no option leaves it empty, as it should
   find("head-layer").textContent = state.layer;
   find("head-index").textContent = state.head;
   markStage(state.stage);

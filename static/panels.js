@@ -1,7 +1,7 @@
 // The panels made of words: token chips, the chosen query's numbers, the next tokens, the cell under the pointer.
 // Text enters the page by textContent alone.
 
-import { now, show, toAddress } from "./address.js";
+import { now, show } from "./address.js";
 
 const N_ROWS = 256; // keys in the table, at most
 
@@ -21,27 +21,31 @@ const meter = (value) => {
 /** The tokens as chips; the chosen one is marked. @param {HTMLElement} list @param {object} header of a view */
 export function drawTokens(list, { tokens, query }) {
   const chips = tokens.map(({ position, id, text, bytes }) => {
-    const chip = element("a", {
-      className: "token",
-      href: toAddress({ ...now(), query: position }),
-      title: `position ${position}, id ${id}, bytes ${bytes}`,
-      textContent: text,
-    });
-    chip.dataset.position = position;
+    const title = `position ${position}, id ${id}, bytes ${bytes}`;
+    const chip = element("button", { type: "button", className: "token", value: position, title, textContent: text });
     if (position === query) chip.ariaCurrent = "true";
     return element("li", {}, chip);
   });
-  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.position : null;
+  const focused = list.contains(document.activeElement) ? document.activeElement.value : null;
   list.replaceChildren(...chips);
-  list.querySelector(`[data-position="${focused}"]`)?.focus();
+  list.querySelector(`[value="${focused}"]`)?.focus();
 }
 
 /** What the vocabulary cannot hold. @param {HTMLElement} place @param {object} header */
 export function drawDropped(place, { dropped }) {
   place.hidden = !dropped.length;
-  const some = dropped.slice(0, 20).map(({ text, start }) => `“${text}” (character ${start})`);
+  const some = dropped.slice(0, 20).map(({ text, start }) => `${codePoint(text)} (character ${start})`);
   const rest = dropped.length > 20 ? ` and ${dropped.length - 20} more` : "";
-  place.textContent = `Not in the vocabulary, so the model does not see: ${some.join(" ")}${rest}`;
+  place.textContent = `Not in the vocabulary, so the model does not see: ${some.join(", ")}${rest}`;
+}
+
+const codePoint = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+
+/** How much goes to the first token. @param {HTMLElement} place @param {number | null} share */
+export function drawSink(place, share) {
+  place.hidden = share === null;
+  const percent = (100 * share).toFixed(0);
+  place.textContent = `The left edge: over all heads, later tokens give the first one ${percent} % of their attention.`;
 }
 
 /** The numbers of the chosen query, key by key. @param {HTMLElement} section @param {import("./reader.js").View} view */
@@ -73,7 +77,7 @@ export function drawRow(section, { header, arrays }) {
 /** The likeliest next tokens. @param {HTMLElement} section @param {object} header */
 export function drawNext(section, { tokens, query, prediction }) {
   const known = prediction.surprisal_bits;
-  const surprise = known === null ? "" : ` · ${tokens[query + 1].text} came: ${known.toFixed(2)} bits of surprise`;
+  const surprise = known === null ? "" : ` · next came ${tokens[query + 1].text}, surprisal ${known.toFixed(2)} bits`;
   section.querySelector("#next-words").textContent =
     `after ${tokens[query].text} (${query}) · entropy ${prediction.entropy_bits.toFixed(2)} bits${surprise}`;
   section.querySelector("#next").replaceChildren(
@@ -100,9 +104,9 @@ export function drawCell(place, { header: { tokens }, arrays }, query, key) {
 export function chooseTokens(list) {
   list.addEventListener("click", (event) => {
     const chip = event.target.closest(".token");
-    if (!chip || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    const position = Number(chip.dataset.position);
+    if (!chip) return;
+    event.preventDefault(); // a chip of the server's page would send the form
+    const position = Number(chip.value);
     show({ query: now().query === position ? null : position });
   });
 }

@@ -25,7 +25,7 @@ const listeners = new Set();
 let waiting = 0; // the timer of the next request
 let busy = false;
 let failures = 0;
-let grid = null; // {key, tensor}: the thumbnails of all heads, which change with text and model only
+let overview = null; // {key, header, arrays}: all heads and the norms, which change with text and model only
 
 /** Be given every view that is to be shown. @param {(view: View) => void} draw */
 export const onView = (draw) => viewers.add(draw);
@@ -52,50 +52,50 @@ async function ask() {
   if (busy) return; // when it is done it asks again
   busy = true;
   const asked = now();
-  const key = JSON.stringify([asked.model, asked.text]);
+  const { view, words, again } = await read(asked).finally(() => (busy = false));
+  if (!same(asked)) return soon(0);
+  if (again !== null) soon(again);
+  notice(words, again === null);
+  if (view) for (const draw of viewers) draw(view);
+}
+
+/** What the server has to say of a state: a view, or words and perhaps after how many ms to ask again. */
+async function read(asked) {
+  const { layer, head, query, stage, model, text } = asked;
+  const key = JSON.stringify([model, text]);
+  const body = JSON.stringify({ model, text, layer, head, query, stage, overview: overview?.key !== key });
   const started = performance.now();
-  let again = null;
   try {
-    const { layer, head, query, stage, model, text } = asked;
-    const reply = await fetch("/api/v1/view", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ model, text, layer, head, query, stage, grid: grid?.key !== key }),
-    });
-    if (reply.ok) {
-      const { header, arrays } = decode(await reply.arrayBuffer());
-      if (arrays.grid) grid = { key, tensor: arrays.grid };
-      failures = 0;
-      if (same(asked)) {
-        notice("", true);
-        const elapsed_ms = performance.now() - started;
-        const view = { header, arrays: { ...arrays, grid: grid.tensor }, text, elapsed_ms };
-        for (const draw of viewers) draw(view);
-      }
-    } else {
-      const { detail, status } = await problem(reply);
-      if (status === 503) again = Math.min(1000 * (Number(reply.headers.get("Retry-After")) || 1), 5000);
-      if (same(asked)) notice(detail, again === null);
-    }
+    const headers = { "Content-Type": "application/json" };
+    const reply = await fetch("/api/v1/view", { method: "POST", headers, body });
+    failures = 0;
+    if (!reply.ok) return problem(reply);
+    const { header, arrays } = decode(await reply.arrayBuffer());
+    if (header.overview) overview = { key, header: header.overview, arrays };
+    const view = {
+      header: { ...header, overview: overview.header },
+      arrays: { ...overview.arrays, ...arrays },
+      text,
+      elapsed_ms: performance.now() - started,
+    };
+    return { view, words: "", again: null };
   } catch (error) {
-    if (!(error instanceof TypeError)) console.error(error);
-    again = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
-    notice("The server does not answer. What you typed is kept; the page asks again by itself.", false);
-  } finally {
-    busy = false;
+    if (!(error instanceof TypeError)) throw error;
+    const again = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
+    const words = "The server does not answer. What you typed is kept; the page asks again by itself.";
+    return { view: null, words, again };
   }
-  if (!same(asked)) soon(0);
-  else if (again !== null) soon(again);
 }
 
 /** Is this still what is wanted? */
 const same = (asked) => toAddress(asked) === toAddress(now());
 
 async function problem(reply) {
+  const { status, headers } = reply;
+  const again = status === 503 ? Math.min(1000 * (Number(headers.get("Retry-After")) || 1), 5000) : null;
   try {
-    const { detail } = await reply.json();
-    return { detail, status: reply.status };
+    return { view: null, words: (await reply.json()).detail, again };
   } catch {
-    return { detail: `The server answered ${reply.status}, and did not say why.`, status: reply.status };
+    return { view: null, words: `The server answered ${status}, and did not say why.`, again };
   }
 }

@@ -121,7 +121,7 @@ def test_the_table_the_predictions_and_the_norms_are_those_of_the_api(home: Tab,
     assert home.next_tokens() == [[one["text"], f"{100 * one['probability']:.2f} %"] for one in predicted["top"]]
     words = home.page.locator("#next-words").text_content() or ""
     assert f"entropy {predicted['entropy_bits']:.2f} bits" in words
-    assert f"·the came: {predicted['surprisal_bits']:.2f} bits" in words
+    assert f"next came ·the, surprisal {predicted['surprisal_bits']:.2f} bits" in words
     norms = server.post("norms", text=TEXT)["norms"]
     for name, of_tokens in home.norm_numbers().items():
         np.testing.assert_allclose(np.transpose(of_tokens), [site[name] for site in norms], rtol=SEVEN_DIGITS)

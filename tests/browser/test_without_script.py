@@ -28,7 +28,7 @@ def test_the_words_and_numbers_are_there(plain: Tab) -> None:
     assert plain.notice.is_hidden()
 
 
-def test_chips_stages_and_examples_are_links(plain: Tab) -> None:
+def test_chips_stages_and_examples_lead_on(plain: Tab) -> None:
     plain.go(text=TEXT, layer=3, head=2)
     plain.chips.nth(4).click()
     plain.page.locator(".token[aria-current]", has_text="·on").wait_for()
