@@ -1,5 +1,9 @@
 """What is chosen, by whatever means, is drawn; and the address restores it."""
 
+from typing import Any
+
+import pytest
+
 from tests.browser.conftest import Tab
 
 TEXT = "the fat cat sat on the mat"
@@ -92,14 +96,38 @@ def test_a_chosen_token_stays_chosen_while_what_stands_before_it_is_untouched(ho
     assert home.page.locator(".token[aria-current]").text_content() == "·sat"
 
 
-def test_an_example_is_typed_by_a_click(home: Tab) -> None:
+def test_an_example_is_typed_by_a_click_and_back_undoes_it(home: Tab) -> None:
     home.turn_to("x", layer=3, head=2)
     example = home.page.locator(".examples a").last
     text = example.get_attribute("data-text") or ""
     assert "\n" in text
     example.click()
-    home.wait_until_shown(text=text)
+    home.wait_until_shown(text=text, layer=3, head=2)
     assert home.text.input_value() == text
+    home.page.go_back()
+    home.wait_until_shown(text="x", layer=3, head=2)
+    assert home.text.input_value() == "x"
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "words"),
+    [
+        ({"model": "nope"}, 404, "There is no model 'nope'"),
+        ({"layer": 30}, 422, "There is no layer 30; smollm2-135m has 30"),
+        ({"head": "x"}, 422, "head: Input should be a valid integer"),
+        ({"stage": "soup"}, 422, "stage: Input should be"),
+    ],
+)
+def test_an_address_of_what_is_not_there_stays_explained(
+    home: Tab, state: dict[str, Any], status: int, words: str
+) -> None:
+    home.watch.allow(f"status of {status}")
+    with home.page.expect_response("**/api/v1/view") as asked_by_script:
+        home.go(text="the cat", **state)
+    assert asked_by_script.value.status == status
+    home.page.locator("body.stale").wait_for()
+    assert words in (home.notice.text_content() or "")
+    assert home.text.input_value() == "the cat"
 
 
 def test_an_address_opens_exactly_what_it_says(stranger: Tab) -> None:
