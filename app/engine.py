@@ -1,7 +1,8 @@
 """Models that load in the background, and texts that wait for the one thread in which torch works.
 
-The event loop never waits for torch: a reading is a job for the worker, a load is a job for the loader, and both
-answer through futures. Knows nothing of HTTP.
+The event loop never waits for torch: a reading and a load are jobs for the worker, a fetch is one for the fetcher, and
+both answer through futures. It is one thread for all of torch because every thread that calls it brings a team of
+OpenMP threads of its own; with two teams on two cores, readings took more than twice as long. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import torch
@@ -107,7 +109,7 @@ class Engine:
         self._kept = Kept(settings.kept_mb * 1_000_000)
         self._n_waiting = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="torch")
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="fetcher")
         self._loads: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -124,7 +126,7 @@ class Engine:
             for load_task in engine._loads:
                 load_task.cancel()
             engine._worker.shutdown(wait=False, cancel_futures=True)
-            engine._loader.shutdown(wait=False, cancel_futures=True)
+            engine._fetcher.shutdown(wait=False, cancel_futures=True)
 
     @property
     def ready(self) -> bool:
@@ -213,7 +215,8 @@ class Engine:
     async def _load(self, entry: Entry) -> None:
         loop = asyncio.get_running_loop()
         try:
-            entry.loaded = await loop.run_in_executor(self._loader, self._fetch_and_load, entry)
+            folder = await loop.run_in_executor(self._fetcher, self._fetch, entry)
+            entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, folder)
             entry.used_at = time.monotonic()
             log.info("%s is ready", entry.source.name)
         except Exception as error:
@@ -224,18 +227,20 @@ class Engine:
             entry.loading = False
         self._make_room()
 
-    def _fetch_and_load(self, entry: Entry) -> Loaded:
-        def progress(what: str, done: int, total: int) -> None:
-            entry.doing = f"{what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else what
-            if self._progress:
-                self._progress(what, done, total)
+    def _fetch(self, entry: Entry) -> Path:
+        return entry.source.fetch(self.settings.cache, lambda *progress: self._say(entry, *progress))
 
-        folder = entry.source.fetch(self.settings.cache, progress)
-        progress("loading the weights", 0, 0)
+    def _load_folder(self, entry: Entry, folder: Path) -> Loaded:
+        self._say(entry, "loading the weights", 0, 0)
         network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
         read(network, [0])  # the first reading is slow; no visitor should pay for it
         n_context = min(network.config.n_context, self.settings.max_tokens)
         return Loaded(entry.source.name, network, tokenizer, n_context)
+
+    def _say(self, entry: Entry, what: str, done: int, total: int) -> None:
+        entry.doing = f"{what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else what
+        if self._progress:
+            self._progress(what, done, total)
 
     def _make_room(self) -> None:
         """Let go of the models that were longest unused, but never of the default."""

@@ -12,7 +12,7 @@ import torch
 from app.engine import Engine, Kept, Loaded
 from app.errors import Busy, ModelLoading, ModelUnavailable, UnknownModel
 from app.settings import Settings
-from model.trace import Trace
+from model.trace import Trace, read
 from model.weights.catalogue import FetchError, FolderSource, Progress
 from model.weights.folder import load
 from tests.checkpoints import write_llama
@@ -150,6 +150,29 @@ def test_the_event_loop_goes_on_while_torch_works(tiny_llama: Path) -> None:
             assert (await look)[0]
 
     run(test())
+
+
+def test_torch_works_in_one_thread_alone_whatever_the_work(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread would bring a second team of OpenMP threads, and halve the speed of both."""
+    threads = set()
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any, **options: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return work(*arguments, **options)
+
+        return note
+
+    monkeypatch.setattr("app.engine.load", noted(load))
+    monkeypatch.setattr("app.engine.read", noted(read))
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            await engine.look(model, await engine.tokens("cat", model), noted(lambda trace: trace.logits([0])))
+
+    run(test())
+    assert threads == {"torch_0"}
 
 
 @pytest.fixture(scope="module")
