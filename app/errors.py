@@ -157,7 +157,7 @@ class ModelLoading(NotNow):
     title = "The model is loading"
 
     def __init__(self, name: str, doing: str) -> None:
-        super().__init__(f"{name} is not ready yet: {doing}. Try again in a second; /readyz says when.")
+        super().__init__(f"{name} is not ready yet: {doing}. Try again in a second; /api/v1/models says when.")
 
 
 class ModelUnavailable(NotNow):
