@@ -81,21 +81,27 @@ class Kept:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._traces: OrderedDict[tuple[str, tuple[int, ...]], Trace] = OrderedDict()
+        self._n_bytes = 0  # of all of them; hundreds may be kept, so it is not summed anew for each reading
 
     def read(self, loaded: Loaded, ids: tuple[int, ...]) -> Trace:
         """The trace of this text: the kept one, or a new one, which is then kept."""
         key = loaded.name, ids
-        trace = self._traces.pop(key, None) or read(loaded.network, ids)
-        self._traces[key] = trace
-        n_bytes = sum(trace.n_bytes for trace in self._traces.values())
-        while n_bytes > self.max_bytes:
-            n_bytes -= self._traces.popitem(last=False)[1].n_bytes
+        if key in self._traces:
+            self._traces.move_to_end(key)
+            return self._traces[key]
+        trace = self._traces[key] = read(loaded.network, ids)
+        self._n_bytes += trace.n_bytes
+        while self._n_bytes > self.max_bytes:
+            self._drop(next(iter(self._traces)))
         return trace
 
     def forget(self, model: str) -> None:
         """Drop what was kept of one model; its traces hold its weights."""
         for key in [key for key in self._traces if key[0] == model]:
-            del self._traces[key]
+            self._drop(key)
+
+    def _drop(self, key: tuple[str, tuple[int, ...]]) -> None:
+        self._n_bytes -= self._traces.pop(key).n_bytes
 
 
 class Engine:

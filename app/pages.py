@@ -188,7 +188,7 @@ async def readyz(engine: EngineHere) -> Response:
 
 
 @router.get(f"/static/{PLOTLY}")
-async def plotly_script(request: Request) -> Response:
+def plotly_script(request: Request) -> Response:  # not async: the first one compresses, which takes a thread a while
     """Plotly's script from the `plotly` wheel: compressed once, kept by browsers for ever under its version."""
     headers = FOR_EVER | {"Vary": "Accept-Encoding"}
     path = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
