@@ -2,8 +2,8 @@
 
 import asyncio
 import io
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Coroutine, Iterator
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -11,23 +11,28 @@ from fastapi import APIRouter, Depends, Query, Request
 from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
-from app import figures, frame, problems, views
-from app.engine import Engine, Loaded
-from app.errors import AnswerTooLarge, NoSuchHead, NoSuchPosition
+from app import figures, frame, picture, problems, views
+from app.engine import Engine, Progressed, Watch
+from app.errors import AnswerTooLarge, NoSuchHead, VisitorLeft
+from app.models import Loaded
+from app.picture import Shown
 from app.schemas import (
     AttentionReply,
     AttentionRequest,
+    LookRequest,
     ModelInfo,
     ModelsReply,
     NormsReply,
     PredictionsReply,
     PredictionsRequest,
+    Timings,
     TokensReply,
     TokensRequest,
     ViewRequest,
 )
 from model.tokenizer import Tokens
-from model.trace import Trace, norm_sites
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/api/v1", responses=problems.DESCRIBED)
 
@@ -41,6 +46,36 @@ def engine(request: Request) -> Engine:
 EngineHere = Annotated[Engine, Depends(engine)]
 
 
+class Visitor:
+    """Whoever sent a request, and may leave before it is answered."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+
+    async def waits_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of some work, which is given up when the visitor leaves.
+
+        Raises:
+            VisitorLeft: then.
+        """
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self._leaves())
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise VisitorLeft
+        finally:
+            working.cancel()
+            leaving.cancel()
+
+    async def _leaves(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+VisitorHere = Annotated[Visitor, Depends()]
+
+
 @router.get("/models", summary="Models", response_model=ModelsReply, tags=["models"])
 async def get_models(engine: EngineHere) -> Response:
     """Every model that can be asked for, the default first."""
@@ -50,7 +85,7 @@ async def get_models(engine: EngineHere) -> Response:
 @router.post("/tokens", summary="Tokens of a text", response_model=TokensReply, tags=["text"])
 async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
     """The tokens of a text: ids, bytes, and which characters each covers."""
-    model, tokens = await _read(engine, ask)
+    model, tokens = await read(engine, ask)
     return _json({"model": model.name, **views.tokens(tokens)})
 
 
@@ -64,19 +99,22 @@ async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
 async def post_attention(
     ask: AttentionRequest,
     engine: EngineHere,
+    visitor: VisitorHere,
     format: Annotated[
         Literal["json", "npz"],
         Query(description="`npz`: a NumPy archive of `values`, `mask`, `ids`, `layers`, `heads`"),
     ] = "json",
 ) -> Response:
     """One stage of attention for some or all heads, in the model's own numbers."""
-    model, tokens = await _read(engine, ask)
+    model, tokens = await read(engine, ask)
     config = model.network.config
     layers = list(range(config.n_layers)) if ask.layers is None else ask.layers
     heads = list(range(config.n_heads)) if ask.heads is None else ask.heads
     _check_heads(model, layers, heads)
     _check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format)
-    values, timings = await engine.look(model, tokens, lambda t: views.attention(t, ask.stage, layers, heads))
+    watch = engine.watch(model, tokens, lambda trace: views.stages(trace, ask.stage, layers, heads))
+    found, timings = await visitor.waits_for(_all(watch))
+    values = np.stack(found)
     mask = views.mask(len(tokens))
     if format == "npz":
         arrays = {"values": values, "mask": mask, "ids": np.array(tokens.ids)}
@@ -95,22 +133,26 @@ async def post_attention(
 
 
 @router.post("/norms", summary="Norm statistics", response_model=NormsReply, tags=["norms"])
-async def post_norms(ask: TokensRequest, engine: EngineHere) -> Response:
+async def post_norms(ask: TokensRequest, engine: EngineHere, visitor: VisitorHere) -> Response:
     """What every LayerNorm or RMSNorm found in every token, and what it left."""
-    model, tokens = await _read(engine, ask)
-    norms, timings = await engine.look(model, tokens, views.norms)
+    model, tokens = await read(engine, ask)
+    norms, timings = await visitor.waits_for(engine.look(model, tokens, views.norms))
     return _json({"model": model.name, **views.tokens(tokens), "norms": norms, "timings": timings.model_dump()})
 
 
 @router.post("/predictions", summary="Next-token predictions", response_model=PredictionsReply, tags=["predictions"])
-async def post_predictions(ask: PredictionsRequest, engine: EngineHere) -> Response:
+async def post_predictions(ask: PredictionsRequest, engine: EngineHere, visitor: VisitorHere) -> Response:
     """The likeliest next tokens, after the last token or after every one."""
-    model, tokens = await _read(engine, ask)
+    model, tokens = await read(engine, ask)
     n = len(tokens)
     positions = range(n) if ask.positions == "all" else range(n - 1, n)
-    found, timings = await engine.look(
-        model, tokens, lambda trace: views.predictions(trace, tokens.ids, model.tokenizer, positions, ask.top)
+    work = engine.look(
+        model,
+        tokens,
+        lambda trace: views.predictions(trace, tokens.ids, model.tokenizer, positions, ask.top),
+        foreseeing=ask.positions == "last",
     )
+    found, timings = await visitor.waits_for(work)
     return _json({"model": model.name, **views.tokens(tokens), "predictions": found, "timings": timings.model_dump()})
 
 
@@ -121,85 +163,77 @@ async def post_predictions(ask: PredictionsRequest, engine: EngineHere) -> Respo
     response_class=Response,
     responses={200: {"content": {frame.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def post_view(ask: ViewRequest, engine: EngineHere) -> Response:
+async def post_view(ask: ViewRequest, engine: EngineHere, visitor: VisitorHere) -> Response:
     """Everything the page shows of a text, as one binary frame.
 
     A frame is a JSON header with typed arrays after it: 4 bytes, the header's length (little-endian); the header in
     UTF-8; then the arrays, each at the `offset` from the header's end and in the `dtype` and `shape` that the header's
-    `arrays` names. There are `scores`, `scaled` and `weights` of the chosen head (float32, query × key); with
-    `overview` also `grid` (uint8, layer × head × row × column: the weights of all heads, 255 is 1) and the norm
-    statistics (float32, token × site).
+    `arrays` names. There are
+
+    - `scores`, `scaled`, `weights` of the chosen head (float32, query × key) in the header's `one.window`. Up to 256
+      tokens a cell is one weight; in a larger window a cell is the largest of `one.step`² of them. Ask for a smaller
+      `window` to see them all;
+    - `row_scores`, `row_scaled`, `row_weights`: the chosen query's numbers, exact;
+
+    and with `overview` also
+
+    - `grid` (uint8, layer × head × row × column): the weights of all heads, 255 is 1, a pixel the largest of
+      `grid.step`² of them; `first` (float32, layer × token): the mean weight that each token gives the first;
+    - `mean`, `variance`, `rms` before every norm (float32, token × site), and as `…_shade` what colours them.
+
+    The live channel, a WebSocket at `/api/v1/live`, sends the same frames with only what is new in them.
     """
-    model, tokens = await _read(engine, ask)
-    header, arrays = await look_at(engine, model, tokens, ask)
+    model, tokens = await read(engine, ask)
+    header, arrays = await visitor.waits_for(look_at(engine, model, tokens, ask, overview=ask.overview))
     return Response(await asyncio.to_thread(frame.encode, header, arrays), media_type=frame.MEDIA_TYPE)
 
 
 async def look_at(
-    engine: Engine, model: Loaded, tokens: Tokens, ask: ViewRequest
+    engine: Engine, model: Loaded, tokens: Tokens, ask: LookRequest, *, overview: bool
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What the page shows of a text: the frame's header and arrays."""
-    _check_heads(model, [ask.layer], [ask.head])
-    query = len(tokens) - 1 if ask.query is None else ask.query
-    if query >= len(tokens):
-        raise NoSuchPosition(query, len(tokens))
-
-    def view(trace: Trace) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        header, arrays = _of_head(trace, tokens, model, ask, query)
-        if ask.overview:
-            header["overview"], more = _overview(trace, header["tokens"], model)
-            arrays |= more
-        return header, arrays
-
-    (header, arrays), timings = await engine.look(model, tokens, view)
+    found, timings = await _all(watch_page(engine, model, tokens, ask, Shown(), overview=overview))
+    header, arrays = picture.whole(found)
     return header | {"timings": timings.model_dump()}, arrays
 
 
-def _of_head(
-    trace: Trace, tokens: Tokens, model: Loaded, ask: ViewRequest, query: int
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    seen, arrays = views.tokens(tokens), views.head(trace, ask.layer, ask.head)
-    shown = arrays["scaled" if ask.stage == "masked" else ask.stage]
-    header = {
-        "model": model.name,
-        "device": str(model.network.device),
-        "dtype": str(model.network.dtype).removeprefix("torch."),
-        **seen,
-        "layer": ask.layer,
-        "head": ask.head,
-        "stage": ask.stage,
-        "query": query,
-        "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], 10)[0],
-        "figure": figures.head(
-            _pieces(seen["tokens"]), ask.stage, shown, model=model.name, layer=ask.layer, index=ask.head
-        ),
-    }
-    return header, arrays
+def watch_page(
+    engine: Engine, model: Loaded, tokens: Tokens, ask: LookRequest, shown: Shown, *, overview: bool = True
+) -> Watch[picture.Part]:
+    """Have a text read for the page: the parts that a client lacks who was sent `shown`.
+
+    Raises:
+        NoSuchHead, Busy: when there is nothing to wait for.
+    """
+    _check_heads(model, [ask.layer], [ask.head])
+    return engine.watch(
+        model,
+        tokens,
+        lambda trace: picture.parts(trace, tokens, model, ask, shown, overview=overview),
+        foreseeing=ask.query in (None, len(tokens) - 1),
+    )
 
 
-def _overview(
-    trace: Trace, tokens: list[dict[str, Any]], model: Loaded
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    grid, first_share = views.thumbnails(trace)
-    statistics = views.norm_table(trace)
-    shades = figures.shades(statistics)
-    sites = [site.name for site in norm_sites(trace.model.config)]
-    header = {
-        "first_share": first_share,  # NaN, and so null, where there is but one token
-        "figure": figures.norms(_pieces(tokens), sites, shades, model=model.name),
-    }
-    return header, {"grid": grid} | statistics | {f"{name}_shade": values for name, values in shades.items()}
-
-
-def _pieces(tokens: list[dict[str, Any]]) -> list[str]:
-    return [token["text"] for token in tokens]
+async def _all(watch: Watch[T]) -> tuple[list[T], Timings]:
+    """All parts of a view."""
+    found, timings = [], None
+    try:
+        async for said in watch:
+            if not isinstance(said, Progressed):
+                part, timings = said
+                found.append(part)
+    finally:
+        watch.leave()
+    if timings is None:
+        raise RuntimeError("the worker was stopped")
+    return found, timings
 
 
 def models(engine: Engine) -> list[ModelInfo]:
     """Every model of the catalogue, the default first."""
     infos = []
-    for name, entry in engine.entries.items():
-        config, n_parameters = engine.shape(name)
+    for name, entry in engine.models.entries.items():
+        config, n_parameters = engine.models.shape(name)
         fields = ("family", "n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "n_vocab")
         infos.append(
             ModelInfo(
@@ -209,7 +243,7 @@ def models(engine: Engine) -> list[ModelInfo]:
                 n_parameters=n_parameters,
                 source=entry.source.origin,
                 state=entry.state,
-                default=name == engine.default,
+                default=name == engine.models.default,
                 device=str(entry.loaded.network.device) if entry.loaded else None,
                 dtype=engine.settings.dtype,
             )
@@ -217,8 +251,9 @@ def models(engine: Engine) -> list[ModelInfo]:
     return infos
 
 
-async def _read(engine: Engine, ask: TokensRequest) -> tuple[Loaded, Tokens]:
-    model = engine.model(ask.model)
+async def read(engine: Engine, ask: TokensRequest) -> tuple[Loaded, Tokens]:
+    """The model that a request names and the tokens of its text."""
+    model = engine.models.get(ask.model)
     return model, await engine.tokens(ask.text, model, special_tokens=ask.special_tokens)
 
 

@@ -52,6 +52,9 @@ def serve(
             timeout_graceful_shutdown=3,
             h11_max_incomplete_event_size=1 << 18,  # an address holds the text, which may be long
             http="h11",
+            ws="websockets-sansio",
+            ws_max_size=settings.max_body_bytes,
+            ws_per_message_deflate=False,  # compressing would take a core's time from torch, and gain little
         )
         _Server(config).run()
 

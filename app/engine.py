@@ -1,122 +1,126 @@
-"""Models that load in the background, and texts that wait for the one thread in which torch works.
+"""Waiting texts -> batches -> Traces, in the one thread in which torch works.
 
-The event loop never waits for torch: a reading and a load are jobs for the worker, a fetch is one for the fetcher, and
-both answer through futures. It is one thread for all of torch because every thread that calls it brings a team of
-OpenMP threads of its own; with two teams on two cores, readings took more than twice as long. Knows nothing of HTTP.
+The event loop never waits for torch: it hands the worker whatever texts wait, and the worker reads as many of their
+tokens in one pass as the budget allows, makes one part of a view for each text that is read, and comes back for more.
+So a long text is read in chunks, with everybody else's in between. It is one thread for all of torch because every
+thread that calls it brings a team of OpenMP threads of its own; with two teams on two cores, readings took more than
+twice as long. Knows nothing of HTTP.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Literal, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Self, TypeVar
 
-import torch
-
-from app.errors import (
-    Busy,
-    EmptyText,
-    ModelLoading,
-    ModelUnavailable,
-    NothingHeld,
-    TextTooLong,
-    UnknownModel,
-    UnreadableText,
-)
+from app.errors import Busy, EmptyText, NothingHeld, TextTooLong, UnreadableText
+from app.models import Loaded, Models
 from app.schemas import Timings
 from app.settings import Settings
-from model.config import Config
-from model.gpt import GPT
-from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
-from model.trace import Trace, read
+from model.prefix import Kept
+from model.tokenizer import TokenizerError, Tokens, TooManyTokens
+from model.trace import Trace, foresee, read_on
 from model.weights.catalogue import Progress, Source
-from model.weights.folder import load
-from model.weights.names import WeightsError
 
 log = logging.getLogger("lookback")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model that can answer."""
+class Progressed:
+    """How much of a long text is read."""
 
-    name: str
-    network: GPT
-    tokenizer: Tokenizer
-    n_context: int  # tokens; the model's own, or less where the operator says so
+    n_read: int  # tokens
+    n_tokens: int
 
 
-@dataclass
-class Entry:
-    """What the engine knows of one model of the catalogue. Changed in the event loop only, but for `doing`."""
+END: Final = object()  # the last that a watch hears
 
-    source: Source
-    loaded: Loaded | None = None
-    loading: bool = False
-    doing: str = "waiting for its turn"  # for people, while it loads
-    failure: str = ""  # why the last load went wrong
-    failed_at: float = -float("inf")  # on the monotonic clock
-    used_at: float = 0.0
+
+@dataclass(eq=False)
+class Job:
+    """A text on its way through the worker. The worker changes it while it runs, the event loop otherwise."""
+
+    model: Loaded
+    ids: tuple[int, ...]
+    view: Callable[[Trace], Iterator[Any]]
+    foreseeing: bool
+    said: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    arrived: float = field(default_factory=time.perf_counter)
+    computed_s: float = 0.0
+    trace: Trace | None = None  # of what is read of it
+    parts: Iterator[Any] | None = None  # of its view, once it is read
+    running: bool = False  # the worker has it
+    had_turn: bool = False  # in the step just done
+    left: bool = False  # nobody waits for it any more
+    done: bool = False
 
     @property
-    def state(self) -> Literal["ready", "loading", "available"]:
-        if self.loaded:
-            return "ready"
-        return "loading" if self.loading else "available"
+    def read(self) -> Trace:
+        """What is read of it; the worker looks for its beginning before anything else."""
+        assert self.trace
+        return self.trace
+
+    @property
+    def n_remaining(self) -> int:
+        """Tokens that are still to be read."""
+        return len(self.ids) - self.read.n_tokens
+
+    @property
+    def timings(self) -> Timings:
+        queued_s = max(0.0, time.perf_counter() - self.arrived - self.computed_s)
+        return Timings(queued_ms=round(queued_s * 1e3, 3), computed_ms=round(self.computed_s * 1e3, 3))
+
+    def took(self, since: float) -> None:
+        """It was in the pass that began then."""
+        self.had_turn = True
+        self.computed_s += time.perf_counter() - since
 
 
-class Kept:
-    """Traces of the texts that were read last, up to a number of bytes. Belongs to the worker thread.
+class Watch(Generic[T]):
+    """What comes of a text: `Progressed` while it is long in reading, then the parts of its view, each with timings."""
 
-    The key names all that a trace depends on: the model and the tokens.
+    def __init__(self, job: Job, leave: Callable[[Job], None]) -> None:
+        self._job = job
+        self._leave = leave
+
+    async def __aiter__(self) -> AsyncIterator[Progressed | tuple[T, Timings]]:
+        while (said := await self._job.said.get()) is not END:
+            if isinstance(said, BaseException):
+                raise said
+            yield said
+
+    def leave(self) -> None:
+        """Nobody waits for the rest. What the worker has in hand still comes; nothing else is begun."""
+        self._leave(self._job)
+
+
+def take_batch(remaining: Sequence[int], budget: int) -> list[int]:
+    """How many tokens of each waiting text to read in the next pass: first come, first served, as far as they go.
+
+    >>> take_batch([3, 500, 1], budget=128)
+    [3, 125, 0]
     """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._traces: OrderedDict[tuple[str, tuple[int, ...]], Trace] = OrderedDict()
-        self._n_bytes = 0  # of all of them; hundreds may be kept, so it is not summed anew for each reading
-
-    def read(self, loaded: Loaded, ids: tuple[int, ...]) -> Trace:
-        """The trace of this text: the kept one, or a new one, which is then kept."""
-        key = loaded.name, ids
-        if key in self._traces:
-            self._traces.move_to_end(key)
-            return self._traces[key]
-        trace = self._traces[key] = read(loaded.network, ids)
-        self._n_bytes += trace.n_bytes
-        while self._n_bytes > self.max_bytes:
-            self._drop(next(iter(self._traces)))
-        return trace
-
-    def forget(self, model: str) -> None:
-        """Drop what was kept of one model; its traces hold its weights."""
-        for key in [key for key in self._traces if key[0] == model]:
-            self._drop(key)
-
-    def _drop(self, key: tuple[str, tuple[int, ...]]) -> None:
-        self._n_bytes -= self._traces.pop(key).n_bytes
+    taken = []
+    for n in remaining:
+        taken.append(min(n, budget))
+        budget -= taken[-1]
+    return taken
 
 
 class Engine:
-    """Every model of the catalogue, and the queue of texts for them."""
+    """The queue of texts, and the models that read them."""
 
     def __init__(self, sources: Mapping[str, Source], settings: Settings, progress: Progress | None = None) -> None:
         self.settings = settings
-        self.entries = {name: Entry(source) for name, source in sources.items()}
-        self.default = next(iter(sources))
-        self._progress = progress
-        self._kept = Kept(settings.kept_mb * 1_000_000)
-        self._n_waiting = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="torch")
-        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="fetcher")
-        self._loads: set[asyncio.Task[None]] = set()
+        self._kept = Kept(settings.kept_mb * 1_000_000)
+        self.models = Models(sources, settings, self._worker, self._kept.forget, progress)
+        self._waiting: list[Job] = []
+        self._wake = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -125,47 +129,14 @@ class Engine:
     ) -> AsyncIterator[Self]:
         """An engine that has begun to load its default model, and is put away at the end."""
         engine = cls(sources, settings, progress)
-        engine._start_load(engine.entries[engine.default])
+        engine.models.start()
+        work = asyncio.create_task(engine._work())
         try:
             yield engine
         finally:
-            for load_task in engine._loads:
-                load_task.cancel()
+            work.cancel()
+            engine.models.close()
             engine._worker.shutdown(wait=False, cancel_futures=True)
-            engine._fetcher.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def ready(self) -> bool:
-        """The default model can answer."""
-        return self.entries[self.default].loaded is not None
-
-    def shape(self, name: str) -> tuple[Config, int]:
-        """A model's Config and its number of parameters, loaded or not."""
-        entry = self.entries[name]
-        if entry.loaded:
-            return entry.loaded.network.config, entry.loaded.network.n_parameters
-        config = entry.source.config()
-        return config, _n_parameters(config)
-
-    def model(self, name: str | None = None) -> Loaded:
-        """The model of this name, or the default.
-
-        Raises:
-            UnknownModel: when the catalogue has none of this name.
-            ModelLoading: when it is not ready; asking for it began to load it.
-            ModelUnavailable: when it could not be loaded a moment ago.
-        """
-        entry = self.entries.get(self.default if name is None else name)
-        if entry is None:
-            raise UnknownModel(str(name), list(self.entries))
-        entry.used_at = time.monotonic()
-        if entry.loaded:
-            return entry.loaded
-        if not entry.loading:
-            if time.monotonic() - entry.failed_at < ModelUnavailable.retry_after_s:
-                raise ModelUnavailable(entry.source.name, entry.failure)
-            self._start_load(entry)
-        raise ModelLoading(entry.source.name, entry.doing)
 
     async def tokens(self, text: str, model: Loaded, *, special_tokens: bool = False) -> Tokens:
         """The tokens of a text that this model can read.
@@ -187,79 +158,108 @@ class Engine:
             raise NothingHeld(len(text), model.name)
         return tokens
 
-    async def look(self, model: Loaded, tokens: Tokens, view: Callable[[Trace], T]) -> tuple[T, Timings]:
-        """Read a text (or take its kept trace) and make a view of it, both in the worker thread.
+    def watch(
+        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], Iterator[T]], *, foreseeing: bool = False
+    ) -> Watch[T]:
+        """Read a text, and make the parts of a view of it one after another, all in the worker thread.
+
+        A view that asks for the logits after the last token says so by `foreseeing`; they are then computed together
+        with those of the texts that are read at the same time.
 
         Raises:
             Busy: when too many texts wait already.
         """
-        if self._n_waiting >= self.settings.max_waiting:
-            raise Busy(self._n_waiting, self.settings.max_waiting)
+        n_waiting = sum(not job.left for job in self._waiting)
+        if n_waiting >= self.settings.max_waiting:
+            raise Busy(n_waiting, self.settings.max_waiting)
+        self._waiting.append(job := Job(model, tokens.ids, view, foreseeing))
+        self._wake.set()
+        return Watch(job, self._leave)
 
-        def work() -> tuple[T, float, float]:
-            started = time.perf_counter()
-            seen = view(self._kept.read(model, tokens.ids))
-            return seen, started, time.perf_counter()
+    async def look(
+        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], T], *, foreseeing: bool = False
+    ) -> tuple[T, Timings]:
+        """The same for a view in one part.
 
-        arrived = time.perf_counter()
-        self._n_waiting += 1
+        Raises:
+            Busy: when too many texts wait already.
+        """
+        watch = self.watch(model, tokens, lambda trace: iter([view(trace)]), foreseeing=foreseeing)
         try:
-            seen, started, finished = await asyncio.get_running_loop().run_in_executor(self._worker, work)
+            async for said in watch:
+                if not isinstance(said, Progressed):
+                    return said
         finally:
-            self._n_waiting -= 1
-        timings = Timings(
-            queued_ms=round(max(0.0, started - arrived) * 1e3, 3), computed_ms=round((finished - started) * 1e3, 3)
-        )
-        return seen, timings
+            watch.leave()
+        raise RuntimeError("the worker was stopped")
 
-    def _start_load(self, entry: Entry) -> None:
-        entry.loading, entry.failure, entry.doing = True, "", "waiting for its turn"
-        task = asyncio.get_running_loop().create_task(self._load(entry))
-        self._loads.add(task)
-        task.add_done_callback(self._loads.discard)
+    def _leave(self, job: Job) -> None:
+        job.left = True
+        if job in self._waiting and not job.running:
+            self._waiting.remove(job)
+            job.said.put_nowait(END)
 
-    async def _load(self, entry: Entry) -> None:
+    async def _work(self) -> None:
+        """Let the worker go on with what waits, for ever."""
         loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            if not self._waiting:
+                await self._wake.wait()
+                continue
+            jobs = [job for job in self._waiting if job.model.network is self._waiting[0].model.network]
+            for job in jobs:
+                job.running = True
+            await loop.run_in_executor(self._worker, self._step, jobs, loop)
+            await asyncio.sleep(0)  # who has heard enough leaves now
+            for job in jobs:
+                job.running = False
+                if job.left or job.done:
+                    self._waiting.remove(job)
+                    job.said.put_nowait(END)
+            # Who had a turn goes to the end of the line; whom the budget left out stays in front.
+            self._waiting.sort(key=lambda job: job.had_turn)
+            for job in self._waiting:
+                job.had_turn = False
+
+    def _step(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
+        """One turn of the worker: a pass over tokens of the texts that wait, then a part of each view."""
         try:
-            folder = await loop.run_in_executor(self._fetcher, self._fetch, entry)
-            entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, folder)
-            entry.used_at = time.monotonic()
-            log.info("%s is ready", entry.source.name)
+            self._read(jobs, lambda job, what: loop.call_soon_threadsafe(job.said.put_nowait, what))
         except Exception as error:
-            entry.failed_at = time.monotonic()
-            entry.failure = str(error) if isinstance(error, WeightsError) else f"{type(error).__name__}: {error}"
-            log.error("%s could not be loaded: %s", entry.source.name, entry.failure)
-        finally:
-            entry.loading = False
-        self._make_room()
+            log.exception("a pass over %d texts failed", len(jobs))
+            for job in jobs:
+                job.done = True
+                loop.call_soon_threadsafe(job.said.put_nowait, error)
 
-    def _fetch(self, entry: Entry) -> Path:
-        return entry.source.fetch(self.settings.cache, lambda *progress: self._say(entry, *progress))
-
-    def _load_folder(self, entry: Entry, folder: Path) -> Loaded:
-        self._say(entry, "loading the weights", 0, 0)
-        network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
-        read(network, [0])  # the first reading is slow; no visitor should pay for it
-        n_context = min(network.config.n_context, self.settings.max_tokens)
-        return Loaded(entry.source.name, network, tokenizer, n_context)
-
-    def _say(self, entry: Entry, what: str, done: int, total: int) -> None:
-        entry.doing = f"{what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else what
-        if self._progress:
-            self._progress(what, done, total)
-
-    def _make_room(self) -> None:
-        """Let go of the models that were longest unused, but never of the default."""
-        ready = [entry for name, entry in self.entries.items() if entry.loaded and name != self.default]
-        n_most = self.settings.max_loaded - 1
-        for entry in sorted(ready, key=lambda entry: -entry.used_at)[n_most:]:
-            entry.loaded = None
-            self._worker.submit(self._kept.forget, entry.source.name)
-
-
-@lru_cache
-def _n_parameters(config: Config) -> int:
-    with torch.device("meta"):  # counting needs no memory, and not every layer
-        one = GPT(replace(config, n_layers=1)).n_parameters
-        two = GPT(replace(config, n_layers=2)).n_parameters
-    return one + (config.n_layers - 1) * (two - one)
+    def _read(self, jobs: Sequence[Job], say: Callable[[Job, Any], object]) -> None:
+        started = time.perf_counter()
+        for job in jobs:
+            job.trace = job.trace or self._kept.longest(job.model.network, job.ids)
+        shares = take_batch([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
+        batch = [(job, n) for job, n in zip(jobs, shares, strict=True) if n]
+        if batch:
+            texts = [(job.read, job.ids[job.read.n_tokens : job.read.n_tokens + n]) for job, n in batch]
+            for (job, _), trace in zip(batch, read_on(batch[0][0].model.network, texts), strict=True):
+                job.trace = trace
+        ready = [job for job in jobs if not job.n_remaining]
+        foresee([job.read for job in ready if job.foreseeing])
+        for job in ready + [job for job, _ in batch if job.n_remaining]:
+            self._kept.keep(job.ids[: job.read.n_tokens], job.read)
+            job.took(started)
+            if job.n_remaining:
+                say(job, Progressed(job.read.n_tokens, len(job.ids)))
+        for job in ready:
+            began = time.perf_counter()
+            try:
+                job.parts = job.parts or job.view(job.read)
+                part = next(job.parts, END)
+            except Exception as error:
+                job.done = True
+                say(job, error)
+                continue
+            job.computed_s += time.perf_counter() - began
+            if part is END:
+                job.done = True
+            else:
+                say(job, (part, job.timings))

@@ -9,6 +9,7 @@
     ├── NoSuchHead        422
     ├── NoSuchPosition    422
     ├── UnknownModel      404
+    ├── VisitorLeft       499
     ├── TooLarge          413
     │   ├── BodyTooLarge
     │   └── AnswerTooLarge
@@ -109,6 +110,16 @@ class UnknownModel(AppError):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"There is no model {name[:100]!r}. There are: {', '.join(known)}.")
+
+
+class VisitorLeft(AppError):
+    """The visitor did not wait for the answer."""
+
+    status = 499
+    title = "Nobody waits for this answer"
+
+    def __init__(self) -> None:
+        super().__init__("The connection was closed before there was an answer, so 0 numbers were sent. Ask again.")
 
 
 class TooLarge(AppError):

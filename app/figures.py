@@ -1,12 +1,13 @@
 """What is drawn of a reading -> Plotly figures, as plain dicts. Pure: no torch, no request.
 
-Numbers do not travel inside a figure. A trace's `meta` names the arrays of the frame that belong in it, and
-static/figure.js puts them there; so does `filled`, for everybody who has the arrays in Python. Colours come from the
-page's theme, as Plotly's template.
+Numbers do not travel inside a figure, and neither do tokens. A trace's `meta` names the arrays that belong in it and
+the axes along which tokens stand, and static/figure.js puts them there; so does `filled`, for everybody who has the
+arrays in Python. Colours come from the page's theme, as Plotly's template.
 """
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,76 +31,111 @@ STAGE_NAMES: dict[Stage, str] = {
 }
 
 
-def labels(pieces: Sequence[str]) -> list[str]:
-    """One axis label a token. The position makes it unique: Plotly would draw equal categories as one.
+def labels(pieces: Sequence[str], first: int = 0, last: int | None = None, step: int = 1) -> list[str]:
+    """One axis label a cell. The position makes it unique: Plotly would draw equal categories as one.
 
     >>> labels(["the", "<b>", "the"])
     ['0 the', '1 &lt;b&gt;', '2 the']
+    >>> labels(["the", "fat", "cat"], step=2)
+    ['0–1 the', '2 cat']
     """
-    short = (piece if len(piece) <= N_LABEL else piece[: N_LABEL - 1] + "…" for piece in pieces)
-    return [f"{position} {html.escape(piece, quote=False)}" for position, piece in enumerate(short)]
+    made = []
+    for begin in range(first, end := len(pieces) if last is None else last, step):
+        piece = pieces[begin] if len(pieces[begin]) <= N_LABEL else pieces[begin][: N_LABEL - 1] + "…"
+        until = min(begin + step, end) - 1
+        made.append(f"{begin}{f'–{until}' if until > begin else ''} {html.escape(piece, quote=False)}")
+    return made
 
 
-def head(pieces: Sequence[str], stage: Stage, values_TT: Array, *, model: str, layer: int, index: int) -> Figure:
+@dataclass(frozen=True)
+class Window:
+    """Which cells of a head are shown, and how closely. Rows are queries, columns are keys."""
+
+    top: int
+    bottom: int  # behind the last row
+    left: int
+    right: int  # behind the last column
+    step: int = 1  # tokens a side of a cell; 1 shows every number
+
+    @property
+    def height(self) -> int:
+        return -(-(self.bottom - self.top) // self.step)
+
+    @property
+    def width(self) -> int:
+        return -(-(self.right - self.left) // self.step)
+
+
+def head(window: Window, stage: Stage, *, model: str, layer: int, index: int) -> Figure:
     """One stage of one head as a heatmap: queries down, keys across.
 
     Weights are coloured from 0 to 1, scores around 0. Cells behind the mask stay blank where the stage has no value
     for them, and are hatched at every stage. The theme's template holds the two colour scales: a heatmap's own runs
     one way, the automatic one around 0.
     """
-    causal = stage in ("masked", "weights")
-    seen = values_TT[np.tri(len(pieces), dtype=np.bool_)] if causal else values_TT
-    reach = 1.0 if stage == "weights" else max(float(np.abs(seen).max()), 1e-6)
-    n = len(pieces)
+    is_fine = max(window.height, window.width) <= 64
     name = f"{model} · layer {layer}, head {index} · {STAGE_NAMES[stage]}"
+    if window.step > 1:
+        name += f" · a cell is the largest of {window.step}×{window.step}"
     trace = {
         "type": "heatmap",
-        "meta": {"z": "scaled" if stage == "masked" else stage, "causal": causal},
-        "x": labels(pieces),
-        "y": labels(pieces),
-        "zmin": 0 if stage == "weights" else -reach,
-        "zmax": reach,
+        "meta": {
+            "z": "scaled" if stage == "masked" else stage,
+            "behind": (window.top - window.left) // window.step if stage in ("masked", "weights") else None,
+            "reach": stage != "weights",
+            "x": [window.left, window.right, window.step],
+            "y": [window.top, window.bottom, window.step],
+        },
+        "zmin": 0,
+        "zmax": 1,
         "autocolorscale": stage != "weights",
-        "xgap": 1 if n <= 64 else 0,
-        "ygap": 1 if n <= 64 else 0,
+        "xgap": 1 if is_fine else 0,
+        "ygap": 1 if is_fine else 0,
         "hoverongaps": False,
         "hovertemplate": f"query %{{y}}<br>key %{{x}}<br>{stage} %{{z:.7~g}}<extra></extra>",
         "colorbar": {"thickness": 10, "len": 0.6, "outlinewidth": 0, "title": {"text": stage, "side": "right"}},
     }
     axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "constrain": "domain"}
+    across, down = [-0.5, window.width - 0.5], [window.height - 0.5, -0.5]
     return {
         "data": [trace],
         "layout": {
             "title": _title(name),
-            "xaxis": {**axis, "range": [-0.5, n - 0.5], "side": "bottom", "title": {"text": "key"}, "tickangle": -60},
-            "yaxis": {**axis, "range": [n - 0.5, -0.5], "scaleanchor": "x", "title": {"text": "query"}},
-            "shapes": [{"type": "path", "path": hatch(n), "layer": "above", "line": {"width": 1}}] if n > 1 else [],
+            "xaxis": {**axis, "range": across, "side": "bottom", "title": {"text": "key"}, "tickangle": -60},
+            "yaxis": {**axis, "range": down, "scaleanchor": "x", "title": {"text": "query"}},
+            "shapes": [{"type": "path", "path": path, "layer": "above", "line": {"width": 1}}]
+            if (path := hatch(window.height, window.width, (window.top - window.left) // window.step))
+            else [],
             "margin": MARGIN,
         },
     }
 
 
-def hatch(n_tokens: int) -> str:
+def hatch(height: int, width: int, ahead: int = 0) -> str:
     """Slanted lines over the cells behind the causal mask, as one SVG path in units of cells.
 
-    On each line row + column is constant. It runs from the top or right edge down to the staircase that the visible
-    cells make.
+    Row y sees the columns up to y + `ahead`. On each line row + column is constant. It runs from the top or right edge
+    down to the staircase that the visible cells make.
 
-    >>> hatch(2)
+    >>> hatch(2, 2)
     'M1,-0.5L0.5,0M1.5,-0.5L0.5,0.5M1.5,0L1,0.5'
     """
-    step = max(0.5, n_tokens / 32)
+    step = max(0.5, max(height, width) / 32)
     lines = []
-    for total in np.arange(step, 2 * (n_tokens - 1), step):
-        right = min(total + 0.5, n_tokens - 0.5)
-        row = total // 2
-        below = total - row - 0.5
-        x, y = (row + 0.5, below) if total - 2 * row <= 1 else (below, row + 0.5)
-        lines.append(f"M{right:g},{total - right:g}L{x:g},{y:g}")
+    for total in np.arange(step, height + width - 2, step):
+        x0 = min(total + 0.5, width - 0.5)
+        y0 = total - x0
+        row = (total - ahead) // 2
+        below = total - ahead - row - 0.5
+        x1, y1 = (row + 0.5, below) if total - ahead - 2 * row <= 1 else (below, row + 0.5)
+        x1 = max(x1 + ahead, total - height + 0.5, -0.5)
+        y1 = total - x1
+        if y1 > y0:
+            lines.append(f"M{x0:g},{y0:g}L{x1:g},{y1:g}")
     return "".join(lines)
 
 
-def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Array], *, model: str) -> Figure:
+def norms(n_tokens: int, sites: Sequence[str], shades: Mapping[str, Array], *, model: str) -> Figure:
     """Mean, variance and rms before every norm: three heatmaps, tokens down and sites across.
 
     The colours are logarithmic, because a trained model's first token is often a thousand times the others; the
@@ -108,7 +144,7 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
     n_panels = len(shades)
-    panel_px = min(max(16 * len(pieces), 90), 320)
+    panel_px = min(max(16 * n_tokens, 90), 320)
     plot_px = n_panels * (panel_px + GAP_PX) - GAP_PX
     for number, (name, shade_TS) in enumerate(shades.items()):
         suffix = "" if number == 0 else str(number + 1)
@@ -118,9 +154,8 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
         data.append(
             {
                 "type": "heatmap",
-                "meta": {"z": f"{name}_shade", "customdata": name},
+                "meta": {"z": f"{name}_shade", "customdata": name, "y": [0, n_tokens, 1]},
                 "x": list(sites),
-                "y": labels(pieces),
                 "xaxis": f"x{suffix}",
                 "yaxis": f"y{suffix}",
                 "zmin": -reach if name == "mean" else float(shade_TS.min()),
@@ -151,7 +186,7 @@ def norms(pieces: Sequence[str], sites: Sequence[str], shades: Mapping[str, Arra
             "type": "category",
             "anchor": f"x{suffix}",
             "domain": [bottom, top],
-            "range": [len(pieces) - 0.5, -0.5],
+            "range": [n_tokens - 0.5, -0.5],
             "title": {"text": name},
             "ticks": "",
             "showgrid": False,
@@ -170,16 +205,24 @@ def shades(statistics: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def filled(figure: Figure, arrays: Mapping[str, Array]) -> Figure:
-    """The figure with its numbers in it, as Plotly draws it."""
-    data = []
-    for trace in figure["data"]:
-        values = arrays[trace["meta"]["z"]]
-        if trace["meta"].get("causal"):
-            values = np.where(np.tri(len(values), dtype=np.bool_), values, np.nan)
-        custom = trace["meta"].get("customdata")
-        data.append(trace | {"z": values} | ({"customdata": arrays[custom]} if custom else {}))
-    return {"data": data, "layout": figure["layout"]}
+def filled(figure: Figure, arrays: Mapping[str, Array], pieces: Sequence[str]) -> Figure:
+    """The figure with its numbers and tokens in it, as Plotly draws it."""
+    return {"data": [_fill(trace, arrays, pieces) for trace in figure["data"]], "layout": figure["layout"]}
+
+
+def _fill(trace: Mapping[str, Any], arrays: Mapping[str, Array], pieces: Sequence[str]) -> dict[str, Any]:
+    meta = trace["meta"]
+    values = arrays[meta["z"]]
+    if meta.get("behind") is not None:
+        values = np.where(np.tri(len(values), values.shape[1], meta["behind"], dtype=np.bool_), values, np.nan)
+    more: dict[str, Any] = {"z": values}
+    more |= {axis: labels(pieces, *meta[axis]) for axis in ("x", "y") if axis in meta}
+    if meta.get("reach"):
+        reach = max(float(np.nanmax(np.abs(values))), 1e-6)
+        more |= {"zmin": -reach, "zmax": reach}
+    if "customdata" in meta:
+        more["customdata"] = arrays[meta["customdata"]]
+    return dict(trace) | more
 
 
 def _title(words: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from app import api
 from app.api import EngineHere
 from app.engine import Engine
 from app.errors import AppError, ModelLoading
-from app.schemas import ModelInfo, ViewRequest
+from app.schemas import LookRequest, ModelInfo
 from model.trace import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
@@ -101,7 +101,7 @@ async def home(
     stage: Annotated[str, Query()] = "weights",
 ) -> Response:
     """The page: its address is its state, and whatever the address says, the page comes and keeps what was typed."""
-    name = model or engine.default
+    name = model or engine.models.default
     first_layer, first_head = FIRST_HEAD.get(name, (0, 0))
     asked = {
         # a form without a script sends \r\n for each line end of its text box, which itself holds \n
@@ -128,10 +128,9 @@ async def home(
 
 async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str, int]:
     try:
-        ask = ViewRequest(**asked, overview=False)
-        model = engine.model(ask.model)
-        tokens = await engine.tokens(ask.text, model)
-        header, arrays = await api.look_at(engine, model, tokens, ask)
+        ask = LookRequest(**asked)
+        model, tokens = await api.read(engine, ask)
+        header, arrays = await api.look_at(engine, model, tokens, ask, overview=False)
     except ModelLoading as error:
         return None, str(error), 200  # the page is as it should be; it only waits
     except AppError as error:
@@ -143,10 +142,10 @@ async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str,
         Row(
             position=token["position"],
             text=token["text"],
-            score=float(arrays["scores"][query, key]),
-            scaled=float(arrays["scaled"][query, key]),
-            masked=float(arrays["scaled"][query, key]) if key <= query else None,
-            weight=float(arrays["weights"][query, key]),
+            score=float(arrays["row_scores"][key]),
+            scaled=float(arrays["row_scaled"][key]),
+            masked=float(arrays["row_scaled"][key]) if key <= query else None,
+            weight=float(arrays["row_weights"][key]),
         )
         for key, token in enumerate(header["tokens"])
     ]
@@ -180,10 +179,10 @@ async def healthz() -> Response:
 @router.get("/readyz")
 async def readyz(engine: EngineHere) -> Response:
     """The default model can answer."""
-    if engine.ready:
+    if engine.models.ready:
         return PlainTextResponse("ready\n")
-    entry = engine.entries[engine.default]
-    waiting = {"ready": False, "model": engine.default, "doing": entry.failure or entry.doing}
+    entry = engine.models.entries[engine.models.default]
+    waiting = {"ready": False, "model": engine.models.default, "doing": entry.failure or entry.doing}
     return JSONResponse(waiting, 503, {"Retry-After": "1"})
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,53 +28,62 @@ DESCRIBED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def problem(type: str, title: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A reply that says what went wrong; `type` is the last part of an address under /problems/."""
-    body = {"type": f"/problems/{type}", "title": title, "status": status, "detail": detail}
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+def of_error(error: AppError) -> Problem:
+    """What to say of an error of ours; its `type` is an address of a page about it."""
+    return Problem(type=f"/problems/{error.slug()}", title=error.title, status=error.status, detail=str(error))
 
 
-def of_error(error: AppError) -> Response:
-    """The reply to an error of ours."""
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
-    return problem(error.slug(), error.title, error.status, str(error), headers)
-
-
-def what_is_wrong(error: RequestValidationError) -> str:
-    """One sentence a field. What was sent is not repeated: it may be long, and may not even be JSON."""
+def of_validation(error: RequestValidationError | ValidationError | ValueError) -> Problem:
+    """What to say of a request that is none. What was sent is not repeated: it may be long, and not even be JSON."""
     found = []
-    for one in error.errors():
+    for one in error.errors() if isinstance(error, RequestValidationError | ValidationError) else ():
         where = ".".join(str(part) for part in one["loc"] if part != "body")
         message = str(one["msg"]).removeprefix("Value error, ").encode(errors="replace").decode()
         found.append(f"{where[:100]}: {message}" if where else message)
-    return "; ".join(found[:10]).encode(errors="replace").decode()
+    detail = "; ".join(found[:10]).encode(errors="replace").decode() or f"This is no JSON: {error}."
+    return Problem(type="/problems/invalid-request", title="The request cannot be read", status=422, detail=detail)
+
+
+def of_bug(error: Exception) -> Problem:
+    """What to say of an error that nobody foresaw."""
+    detail = f"{type(error).__name__}: this is a fault of the server, which has noted it. Other requests go on."
+    return Problem(type="/problems/internal-error", title="The server made a mistake", status=500, detail=detail)
+
+
+def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem as a reply of its status."""
+    return Response(orjson.dumps(problem.model_dump()), problem.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
     """Let every error of the JSON API have one shape."""
 
     @app.exception_handler(AppError)
-    async def of_app_error(_: Request, error: AppError) -> Response:
-        return of_error(error)
+    async def app_error(_: Request, error: AppError) -> Response:
+        return _reply_to(error)
 
     @app.exception_handler(RequestValidationError)
-    async def of_validation(_: Request, error: RequestValidationError) -> Response:
-        return problem("invalid-request", "The request cannot be read", 422, what_is_wrong(error))
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return reply(of_validation(error))
 
     @app.exception_handler(StarletteHTTPException)
-    async def of_http(request: Request, error: StarletteHTTPException) -> Response:
+    async def http(request: Request, error: StarletteHTTPException) -> Response:
         if isinstance(error, TooLong):
-            return of_error(error.why)
+            return _reply_to(error.why)
         detail = {
             404: f"There is nothing at {request.url.path[:200]}. /docs lists what there is.",
             405: f"{request.method} is not a way to ask for {request.url.path[:200]}. /docs lists the ways.",
         }.get(error.status_code, str(error.detail))
-        return problem("http-error", str(error.detail), error.status_code, detail, error.headers)
+        told = Problem(type="/problems/http-error", title=str(error.detail), status=error.status_code, detail=detail)
+        return reply(told, error.headers)
 
     @app.exception_handler(Exception)
-    async def of_bug(_: Request, error: Exception) -> Response:
-        detail = f"{type(error).__name__}: this is a fault of the server, which has noted it. Other requests go on."
-        return problem("internal-error", "The server made a mistake", 500, detail)
+    async def bug(_: Request, error: Exception) -> Response:
+        return reply(of_bug(error))
+
+
+def _reply_to(error: AppError) -> Response:
+    return reply(of_error(error), {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None)
 
 
 class TooLong(HTTPException):

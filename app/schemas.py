@@ -55,7 +55,7 @@ class PredictionsRequest(TokensRequest):
     positions: Literal["last", "all"] = Field("last", description="after the last token, or after every one")
 
 
-class ViewRequest(TokensRequest):
+class LookRequest(TokensRequest):
     """What the page has on its screen."""
 
     layer: Index = 0
@@ -64,9 +64,23 @@ class ViewRequest(TokensRequest):
         None, description="the token whose next-token predictions are shown; the last if left out"
     )
     stage: Stage = "weights"
+    window: tuple[Index, Index, Index, Index] | None = Field(
+        None, description="the part of the head that is shown, `[top, bottom, left, right]` in tokens; all if left out"
+    )
+
+
+class ViewRequest(LookRequest):
+    """What the page has on its screen, for one answer."""
+
     overview: bool = Field(
         True, description="send what does not depend on the chosen head too: thumbnails of all heads, and the norms"
     )
+
+
+class LiveRequest(LookRequest):
+    """What the page has on its screen now, for the live channel."""
+
+    seq: int = Field(ge=0, le=2**53, description="the number of this ask; a client counts up")
 
 
 class ModelInfo(_Reply):
@@ -120,7 +134,7 @@ class DroppedInfo(_Reply):
 class Timings(_Reply):
     """Where the time of this answer went."""
 
-    queued_ms: float = Field(ge=0, description="from arrival to the start of the reading")
+    queued_ms: float = Field(ge=0, description="waiting while others were read")
     computed_ms: float = Field(ge=0, description="reading the text and making this answer's numbers; less if kept")
 
 

@@ -29,8 +29,13 @@ class Settings(BaseSettings):
     max_json_numbers: int = Field(4_000_000, ge=1, description="the most numbers in one JSON answer")
     max_npz_numbers: int = Field(64_000_000, ge=1, description="the most numbers in one NumPy archive")
     max_waiting: int = Field(64, ge=1, description="texts that may wait to be read; the next is told to come back")
+    max_batch_tokens: int = Field(
+        128, ge=1, description="tokens read in one pass; a longer text lets others in between"
+    )
     max_loaded: int = Field(2, ge=1, description="models in memory; the one longest unused makes room")
-    kept_mb: int = Field(256, ge=0, description="memory for traces of texts that were just read, in MB")
+    live_per_second: int = Field(60, ge=1, description="messages that one live socket may send a second")
+    live_idle_s: int = Field(900, ge=1, description="seconds after which a live socket that asks for nothing is closed")
+    kept_mb: int = Field(1_000, ge=0, description="memory for what was read of the latest texts, in MB")
 
     @property
     def torch_device(self) -> torch.device:

@@ -3,25 +3,31 @@
 These run in the worker thread.
 """
 
-# shapes: L chosen layers, H chosen heads, T tokens, P thumbnail pixels, S norm sites, K statistics, V vocabulary
+# shapes: L chosen layers, H chosen heads, G key heads, T tokens, R chosen rows, C columns, P thumbnail pixels,
+#         S norm sites, K statistics, D features of a head, V vocabulary
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
+from app.figures import Window
+from model import attention
 from model.tokenizer import Tokenizer, Tokens, show
 from model.trace import STATISTICS, Stage, Trace, norm_sites
 
 N_THUMBNAIL = 64  # pixels of a thumbnail's side, at most
+N_BLOCK = 1_000_000  # weights made at a time: what a processor's cache holds
 N_ROWS = 128  # rows of logits made at a time; one row of SmolLM2 is 200 kB
 
 
-def tokens(read: Tokens) -> dict[str, list[dict[str, Any]]]:
-    """The tokens of a text and the characters that were dropped, as every reply has them."""
+def tokens(read: Tokens, first: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """The tokens of a text from `first` on, and the characters that were dropped, as every reply has them."""
     return {
         "tokens": [
             {
@@ -32,15 +38,16 @@ def tokens(read: Tokens) -> dict[str, list[dict[str, Any]]]:
                 "start": token.start,
                 "end": token.end,
             }
-            for token in read.tokens
+            for token in read.tokens[first:]
         ],
         "dropped": [{"start": lost.start, "end": lost.end, "text": lost.text} for lost in read.dropped],
     }
 
 
-def attention(trace: Trace, stage: Stage, layers: Sequence[int], heads: Sequence[int]) -> NDArray[np.float32]:
-    """A stage of some heads, (L, H, T, T); masked scores are -inf."""
-    return np.stack([trace.stage(stage, layer, heads).cpu().numpy() for layer in layers])
+def stages(trace: Trace, stage: Stage, layers: Sequence[int], heads: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """A stage of some heads, (H, T, T) for one layer after another; masked scores are -inf."""
+    for layer in layers:
+        yield trace.stage(stage, layer, heads).cpu().numpy()
 
 
 def mask(n_tokens: int) -> NDArray[np.bool_]:
@@ -60,10 +67,8 @@ def norms(trace: Trace) -> list[dict[str, Any]]:
 
 def norm_table(trace: Trace) -> dict[str, NDArray[np.float32]]:
     """Mean, variance and rms before the norm, (T, S) each: a row for every token."""
-    return {
-        name: np.ascontiguousarray(trace.norms_STK[:, :, STATISTICS.index(name)].T.cpu().numpy())
-        for name in ("mean", "variance", "rms")
-    }
+    norms_TSK = trace.norms_STK.transpose(0, 1).cpu().numpy()
+    return {name: np.ascontiguousarray(norms_TSK[:, :, STATISTICS.index(name)]) for name in ("mean", "variance", "rms")}
 
 
 @torch.inference_mode()
@@ -96,29 +101,115 @@ def predictions(
     return found
 
 
-@torch.inference_mode()
-def thumbnails(trace: Trace) -> tuple[NDArray[np.uint8], float]:
-    """The weights of all heads as small pictures, (layers, heads, P, P): 255 is a weight of 1.
+def step_for(n_tokens: int, n_cells: int) -> int:
+    """How many tokens share a cell so that there are at most `n_cells`: 1, 2, 4, …
 
-    And the share of their attention that all tokens but the first give the first, the mean over all heads.
+    A power of two, because then a text that grows moves no border between cells until it is twice as long.
 
-    Up to 64 tokens a pixel is a cell. Beyond, a pixel is the largest weight of the cells that it covers, because a
-    mean would hide the lines and single cells that tell heads apart.
+    >>> [step_for(n, 64) for n in (64, 65, 2048)]
+    [1, 2, 32]
     """
-    n_heads = trace.model.config.n_heads
+    return 1 << max(0, -(-n_tokens // n_cells) - 1).bit_length()
+
+
+@torch.inference_mode()
+def thumbnails(trace: Trace, layers: range, n_known: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The weights of all heads of some layers as small pictures: rows of pixels, (L, H, R, P), 255 is a weight of 1.
+
+    And for each token the share of its attention that it gives the first, the mean over heads; (L, T).
+
+    A pixel is the largest weight of the step_for(T, 64)² cells that it covers, because a mean would hide the lines and
+    single cells that tell heads apart. The rows of the first `n_known` tokens, which somebody has already, are left
+    out of both.
+    """
+    n, step = trace.n_tokens, step_for(trace.n_tokens, N_THUMBNAIL)
+    first_row = n_known // step * step
+    n_heads = len(layers) * trace.model.config.n_heads
+    n_rows = max(step, N_BLOCK // (n_heads * n) // step * step)
     pictures, first = [], []
-    for layer in range(trace.model.config.n_layers):
-        weight_HTT = trace.stage("weights", layer, range(n_heads))
-        first.append(weight_HTT[:, 1:, 0].mean())
-        if trace.n_tokens > N_THUMBNAIL:
-            weight_HTT = F.adaptive_max_pool2d(weight_HTT, N_THUMBNAIL)
-        pictures.append((weight_HTT * 255).round().to(torch.uint8))
-    return torch.stack(pictures).cpu().numpy(), float(torch.stack(first).mean())
+    for top in range(first_row, n, n_rows):
+        rows = range(top, min(top + n_rows, n))
+        weight_LHRC = _weights(trace, layers, rows)
+        first.append(weight_LHRC[..., 0].mean(1))
+        pooled_LHRP = weight_LHRC.new_zeros(*weight_LHRC.shape[:2], -(-len(rows) // step), -(-n // step))
+        pooled = _largest(weight_LHRC, step)
+        pooled_LHRP[..., : pooled.shape[-1]] = pooled
+        pictures.append((pooled_LHRP * 255).round().to(torch.uint8))
+    share_LT = torch.cat(first, dim=1)[:, n_known - first_row :]
+    return torch.cat(pictures, dim=2).cpu().numpy(), share_LT.cpu().numpy()
 
 
-def head(trace: Trace, layer: int, head: int) -> dict[str, NDArray[np.float32]]:
-    """Scores, scaled scores and weights of one head, (T, T) each. The masked scores are the scaled ones, masked."""
-    return {name: values_HTT[0].cpu().numpy() for name, values_HTT in trace.stages(layer, [head]) if name != "masked"}
+def _weights(trace: Trace, layers: range, rows: range) -> Tensor:
+    """The weights of all heads of some layers for consecutive queries, with the keys up to the last; (L, H, R, C)."""
+    config = trace.model.config
+    at = slice(layers.start, layers.stop)
+    q_LHRD = torch.cat(
+        [
+            stretch.queries_LHTD[at, :, max(rows.start - first, 0) : rows.stop - first]
+            for first, stretch in trace.placed()
+            if first < rows.stop and first + len(stretch) > rows.start
+        ],
+        dim=2,
+    ).float()
+    # the heads that share keys become rows of one matrix
+    q_LGRD = q_LHRD.reshape(len(layers), config.n_kv_heads, -1, config.d_head)
+    score_LGRC = torch.cat(
+        [
+            attention.scores(q_LGRD, stretch.keys_LGTD[at, :, : rows.stop - first].float())
+            for first, stretch in trace.placed()
+            if first < rows.stop
+        ],
+        dim=-1,
+    )
+    scaled_LHRC = attention.scaled(score_LGRC, config.d_head).view(len(layers), config.n_heads, len(rows), rows.stop)
+    # only the last square has anything behind the mask
+    scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :])
+    return attention.weights(scaled_LHRC)
+
+
+def _largest(x_HRC: Tensor, step: int, fill: float = 0.0) -> Tensor:
+    """The largest value of each square of `step` × `step`, those at the end being smaller; (…, R/step, C/step)."""
+    if step == 1:
+        return x_HRC
+    n_rows, n_columns = x_HRC.shape[-2:]
+    padded = F.pad(x_HRC, (0, -n_columns % step, 0, -n_rows % step), value=fill)
+    *rest, height, width = padded.shape
+    rows_HRC = padded.view(*rest, height // step, step, width).amax(-2)  # rows first: ten times as fast as both at once
+    return rows_HRC.view(*rest, height // step, width // step, step).amax(-1)
+
+
+HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # the masked scores are the scaled ones, masked
+
+
+@torch.inference_mode()
+def head(trace: Trace, layer: int, head: int, window: Window, n_known: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Scores, scaled scores and weights of one head in a window, float32, by name; a cell is the largest it covers.
+
+    Where the client has the first `n_known` cells a side of the same window already: the rows below them, and, as
+    `scores_columns` and `scaled_columns`, the columns to the right of them. (Weights of those columns are 0.)
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    top, known = window.top + n_known * window.step, window.left + n_known * window.step
+    below, right = range(top, window.bottom), range(known, window.right)
+    for name, values_HRT in trace.stages(layer, [head], below):
+        if name in HEAD_STAGES:
+            found[name] = _cells(values_HRT[..., window.left : window.right], window.step)
+    if n_known:
+        for name, values_HRT in trace.stages(layer, [head], range(window.top, top), right):
+            if name in ("scores", "scaled"):
+                found[f"{name}_columns"] = _cells(values_HRT, window.step)
+    return found
+
+
+@torch.inference_mode()
+def row(trace: Trace, layer: int, head: int, query: int) -> dict[str, NDArray[np.float32]]:
+    """Scores, scaled scores and weights of one query of one head, (T) each, by name; exact."""
+    stages = trace.stages(layer, [head], range(query, query + 1))
+    return {f"row_{name}": values_HRT[0, 0].cpu().numpy() for name, values_HRT in stages if name in HEAD_STAGES}
+
+
+def _cells(values_HRC: Tensor, step: int) -> NDArray[np.float32]:
+    return np.ascontiguousarray(_largest(values_HRC, step, -math.inf)[0].cpu().numpy())
 
 
 def _bits(nats: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """Attention with grouped heads; each stage of a head is a function of its own.
 
-scores -> scaled -> masked -> weights -> context. The network itself takes the fused road (`Heads`), which never
+scores -> scaled -> masked -> weights -> context. The network itself takes the fused road (`look_back`), which never
 holds a weight; whoever wants to see one walks the stages over the same queries, keys and values. A test holds the
 two roads together.
 """
@@ -8,13 +8,17 @@ two roads together.
 # shapes: B texts, H query heads, G key and value heads, T queries, S keys, D features of a head, M features of a token
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Config
+from model.linear import Linear
 from model.positions import Turn
+
+Look = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values -> context, as `look_back` has them
 
 
 def scores(q_HTD: Tensor, k_HSD: Tensor) -> Tensor:
@@ -31,18 +35,22 @@ def scaled(score_HTS: Tensor, d_head: int) -> Tensor:
     return score_HTS / math.sqrt(d_head)
 
 
-def visible(n_queries: int, n_keys: int, device: torch.device | None = None) -> Tensor:
-    """The causal mask as truth: query i, counted from the text's end, may look at key j; (T, S) of bool.
+def visible(n_queries: int, n_keys: int, first: int | None = None, device: torch.device | None = None) -> Tensor:
+    """The causal mask as truth: which key each query may look at; (T, S) of bool.
+
+    The queries are those from position `first` on; the last ones of the text if it is left out.
 
     >>> visible(2, 3).tolist()
     [[True, True, False], [True, True, True]]
     """
-    return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
+    first = n_keys - n_queries if first is None else first
+    return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(first)
 
 
-def masked(scaled_HTS: Tensor) -> Tensor:
-    """Scaled scores with -inf where a query would see a later token."""
-    return scaled_HTS.masked_fill(~visible(scaled_HTS.shape[-2], scaled_HTS.shape[-1], scaled_HTS.device), -math.inf)
+def masked(scaled_HTS: Tensor, first: int | None = None) -> Tensor:
+    """Scaled scores with -inf where a query would see a later token; `first` as for `visible`."""
+    n_queries, n_keys = scaled_HTS.shape[-2:]
+    return scaled_HTS.masked_fill(~visible(n_queries, n_keys, first, scaled_HTS.device), -math.inf)
 
 
 def weights(masked_HTS: Tensor) -> Tensor:
@@ -55,14 +63,29 @@ def context(weight_HTS: Tensor, v_HSD: Tensor) -> Tensor:
     return weight_HTS @ v_HSD
 
 
-class Heads(nn.Module):
-    """All heads of a layer look at once. Its inputs are the queries, keys and values as attention uses them."""
+def look_back(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+    """Context vectors by the fused road, (B, H, T, D): the queries are those of the last T of the S tokens.
 
-    def forward(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
-        """Context vectors, (B, H, T, D). Query head h shares the key head h // (H / G)."""
-        return F.scaled_dot_product_attention(
-            q_BHTD, k_BGSD, v_BGSD, is_causal=True, enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1]
-        )
+    Query head h shares the key head h // (H / G).
+    """
+    n_queries, n_keys = q_BHTD.shape[-2], k_BGSD.shape[-2]
+    ragged = 1 < n_queries < n_keys  # one query sees everything; as many queries as keys are plainly causal
+    return F.scaled_dot_product_attention(
+        q_BHTD,
+        k_BGSD,
+        v_BGSD,
+        attn_mask=visible(n_queries, n_keys, device=q_BHTD.device) if ragged else None,
+        is_causal=n_queries == n_keys,
+        enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1],
+    )
+
+
+class Heads(nn.Module):
+    """All heads of a layer look at once. Its inputs are queries, keys and values as attention uses them."""
+
+    def forward(self, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, look: Look = look_back) -> Tensor:
+        """Context vectors, (B, H, T, D). `look` may know of more keys and values than those of this pass."""
+        return look(q_BHTD, k_BGTD, v_BGTD)
 
 
 class Attention(nn.Module):
@@ -72,16 +95,16 @@ class Attention(nn.Module):
         super().__init__()
         self.d_head = config.d_head
         d_queries, d_keys = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-        self.query = nn.Linear(config.d_model, d_queries, bias=config.attention_bias)
-        self.key = nn.Linear(config.d_model, d_keys, bias=config.attention_bias)
-        self.value = nn.Linear(config.d_model, d_keys, bias=config.attention_bias)
+        self.query = Linear(config.d_model, d_queries, bias=config.attention_bias)
+        self.key = Linear(config.d_model, d_keys, bias=config.attention_bias)
+        self.value = Linear(config.d_model, d_keys, bias=config.attention_bias)
         self.heads = Heads()
-        self.output = nn.Linear(d_queries, config.d_model, bias=config.attention_bias)
+        self.output = Linear(d_queries, config.d_model, bias=config.attention_bias)
 
-    def forward(self, x_BTM: Tensor, turn: Turn) -> Tensor:
+    def forward(self, x_BTM: Tensor, turn: Turn, look: Look) -> Tensor:
         """What attention adds to the residual stream; `turn` puts the positions into queries and keys."""
         q_BHTD, k_BGTD = turn(self._split(self.query(x_BTM))), turn(self._split(self.key(x_BTM)))
-        context_BHTD = self.heads(q_BHTD, k_BGTD, self._split(self.value(x_BTM)))
+        context_BHTD = self.heads(q_BHTD, k_BGTD, self._split(self.value(x_BTM)), look)
         return self.output(context_BHTD.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, projected_BTX: Tensor) -> Tensor:

@@ -7,11 +7,14 @@ puts its hooks on from outside.
 
 # shapes: B texts, T tokens, M features of a token, V tokens of the vocabulary
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from model.attention import Attention
+from model.attention import Attention, Look, look_back
 from model.config import Config
+from model.linear import Linear
 from model.mlp import make_mlp
 from model.norm import make_norm
 from model.positions import Embedding, Turn, make_positions
@@ -27,8 +30,8 @@ class Block(nn.Module):
         self.norm_2 = make_norm(config)
         self.mlp = make_mlp(config)
 
-    def forward(self, x_BTM: Tensor, turn: Turn) -> Tensor:
-        x_BTM = x_BTM + self.attention(self.norm_1(x_BTM), turn)
+    def forward(self, x_BTM: Tensor, turn: Turn, look: Look) -> Tensor:
+        x_BTM = x_BTM + self.attention(self.norm_1(x_BTM), turn, look)
         return x_BTM + self.mlp(self.norm_2(x_BTM))  # type: ignore[no-any-return]
 
 
@@ -42,17 +45,22 @@ class GPT(nn.Module):
         self.positions = make_positions(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm_final = make_norm(config)
-        self.unembed = nn.Linear(config.d_model, config.n_vocab, bias=False)
+        self.unembed = Linear(config.d_model, config.n_vocab, bias=False)
         if config.tied:
             self.unembed.weight = self.embed.weight
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """The residual stream after the last block and the final norm, (B, T, M): all but the unembedding."""
-        at_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    def hidden(self, ids_BT: Tensor, at_T: Tensor | None = None, looks: Sequence[Look] | None = None) -> Tensor:
+        """The residual stream after the last block and the final norm, (B, T, M): all but the unembedding.
+
+        Without more, the tokens are whole texts. `at_T` are their positions where they do not count 0, 1, 2, …, and
+        `looks` says, layer by layer, at what they look back where that is not themselves alone (prefix.py).
+        """
+        if at_T is None:
+            at_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
         turn = self.positions.turn(at_T)
         x_BTM = self.positions.place(self.embed(ids_BT), at_T)
-        for block in self.blocks:
-            x_BTM = block(x_BTM, turn)
+        for block, look in zip(self.blocks, looks or [look_back] * len(self.blocks), strict=True):
+            x_BTM = block(x_BTM, turn, look)
         return self.norm_final(x_BTM)  # type: ignore[no-any-return]
 
     def forward(self, ids_BT: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Config
+from model.linear import Linear
 
 
 class GeluMLP(nn.Module):
@@ -13,8 +14,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_mlp, bias=config.mlp_bias)
-        self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
+        self.up = Linear(config.d_model, config.d_mlp, bias=config.mlp_bias)
+        self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_M: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x_M), approximate="tanh"))  # type: ignore[no-any-return]
@@ -25,9 +26,9 @@ class SwigluMLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.d_mlp, bias=config.mlp_bias)
-        self.up = nn.Linear(config.d_model, config.d_mlp, bias=config.mlp_bias)
-        self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
+        self.gate = Linear(config.d_model, config.d_mlp, bias=config.mlp_bias)
+        self.up = Linear(config.d_model, config.d_mlp, bias=config.mlp_bias)
+        self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_M: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x_M)) * self.up(x_M))  # type: ignore[no-any-return]

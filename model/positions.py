@@ -57,12 +57,13 @@ class RotaryPositions(nn.Module):
     def turn(self, at_T: Tensor) -> Turn:
         """The rotation by these positions' angles; the angles are computed once for all layers."""
         angle_TF = at_T[:, None].float() * torch.tensor(self.frequencies, device=at_T.device)
-        cos_TD, sin_TD = angle_TF.cos().repeat(1, 2), angle_TF.sin().repeat(1, 2)
+        cos_TD = angle_TF.cos().repeat(1, 2)
+        # a quarter turn is (-right, left); here the halves change places and the sine bears the sign
+        sin_TD = torch.cat((-angle_TF.sin(), angle_TF.sin()), dim=-1)
 
         def turn(q_BHTD: Tensor) -> Tensor:
-            left, right = q_BHTD.chunk(2, dim=-1)
-            quarter_BHTD = torch.cat((-right, left), dim=-1)
-            return q_BHTD * cos_TD.to(q_BHTD.dtype) + quarter_BHTD * sin_TD.to(q_BHTD.dtype)
+            cos, sin = cos_TD.to(q_BHTD.dtype), sin_TD.to(q_BHTD.dtype)
+            return q_BHTD * cos + q_BHTD.roll(q_BHTD.shape[-1] // 2, -1) * sin
 
         return turn
 

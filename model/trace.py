@@ -1,12 +1,14 @@
 """Trace: what one reading of a text left behind, and any stage of any head on demand.
 
 `read` puts forward hooks on the parts that can be seen, lets the model read once, and takes them off; the network
-knows nothing of it. A trace keeps queries, keys and values, never an n×n matrix: those are made when somebody looks.
+knows nothing of it. Several texts can be read in one pass, each going on from what was read of it before. A trace
+keeps queries, keys and values, never an n×n matrix: those are made when somebody looks.
 """
 
-# shapes: B texts (here one), L layers, H query heads, G key heads, T tokens, S norm sites, K statistics,
-#         D features of a head, M features of a token, V tokens of the vocabulary, R chosen rows
+# shapes: L layers, H query heads, G key heads, N tokens of all texts of one pass, T tokens of a text, R chosen rows,
+#         S norm sites, K statistics, D features of a head, M features of a token, V tokens of the vocabulary
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,12 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from model import attention
+from model.attention import Look, look_back
 from model.config import Config
-from model.gpt import GPT, Block
+from model.gpt import GPT
 from model.norm import Norm
 
 Stage = Literal["scores", "scaled", "masked", "weights"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+
+N_STRETCH = 32  # tokens; longer ones cost more to copy where texts part, shorter ones more to put together
 
 STATISTICS = (
     "mean",
@@ -58,56 +63,156 @@ def norm_sites(config: Config) -> tuple[NormSite, ...]:
 
 
 @dataclass(frozen=True, eq=False)
+class Stretch:
+    """Consecutive tokens of a text, and all that was observed of them. Traces share what they have in common."""
+
+    queries_LHTD: Tensor  # as attention uses them: split in heads, turned
+    keys_LGTD: Tensor
+    values_LGTD: Tensor
+    norms_STK: Tensor  # float32; K as in STATISTICS
+    hidden_TM: Tensor  # after the final norm
+
+    def __len__(self) -> int:
+        return len(self.hidden_TM)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.queries_LHTD, self.keys_LGTD, self.values_LGTD, self.norms_STK, self.hidden_TM
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def part(self, first: int, last: int) -> "Stretch":
+        """The tokens from `first` to before `last`, in memory of their own."""
+        return Stretch(*(t.narrow(_AXES[i], first, last - first).clone() for i, t in enumerate(self.tensors)))
+
+    def then(self, later: "Stretch") -> "Stretch":
+        """These tokens with those of `later` behind them."""
+        pairs = zip(self.tensors, later.tensors, strict=True)
+        return Stretch(*(torch.cat(pair, dim=_AXES[i]) for i, pair in enumerate(pairs)))
+
+
+_AXES = (-2, -2, -2, -2, 0)  # where the tokens are, in the order of Stretch.tensors
+
+
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """All that was observed while one text was read. Tensors stay on the model's device."""
+    """All that was observed while a text was read. Tensors stay on the model's device.
+
+    Its tokens lie in stretches of N_STRETCH, but for the last, which is shorter. Whole ones are never copied: a text
+    that goes on where another ended shares them with it.
+    """
 
     model: GPT
-    queries_LHTD: tuple[Tensor, ...]  # one tensor a layer, as attention uses them: split in heads, turned
-    keys_LGTD: tuple[Tensor, ...]
-    values_LGTD: tuple[Tensor, ...]
-    norms_STK: Tensor  # float32; K as in STATISTICS
-    residual_LT: Tensor  # float32: the Euclidean length of the residual stream after each block
-    hidden_TM: Tensor  # after the final norm
+    stretches: tuple[Stretch, ...]
+    _logits: dict[int, Tensor] = field(default_factory=dict)  # of rows that were computed together with other texts'
 
     @property
     def n_tokens(self) -> int:
-        return self.hidden_TM.shape[0]
+        return sum(map(len, self.stretches))
 
     @property
     def n_bytes(self) -> int:
         """What this trace holds in memory; it grows with the number of tokens, not with its square."""
-        single = (self.norms_STK, self.residual_LT, self.hidden_TM)
-        return sum(t.nbytes for t in (*self.queries_LHTD, *self.keys_LGTD, *self.values_LGTD, *single))
+        return sum(stretch.n_bytes for stretch in self.stretches) + self.own_bytes
 
-    def stages(self, layer: int, heads: Sequence[int]) -> Iterator[tuple[Stage, Tensor]]:
-        """The stages of some heads of a layer one after another, each (H, T, T), rows are queries; float32."""
-        q_HTD, k_HTD = self._queries(layer, heads), self._shared(self.keys_LGTD, layer, heads)
-        yield "scores", (score_HTT := attention.scores(q_HTD, k_HTD))
-        yield "scaled", (scaled_HTT := attention.scaled(score_HTT, self.model.config.d_head))
-        yield "masked", (masked_HTT := attention.masked(scaled_HTT))
-        yield "weights", attention.weights(masked_HTT)
+    @property
+    def own_bytes(self) -> int:
+        """What no other trace can share with it."""
+        return sum(logits_V.nbytes for logits_V in self._logits.values())
+
+    @property
+    def norms_STK(self) -> Tensor:
+        """The statistics of every norm site; float32, K as in STATISTICS."""
+        return torch.cat([stretch.norms_STK for stretch in self.stretches], dim=1)
+
+    @property
+    def residual_LT(self) -> Tensor:
+        """The Euclidean length of the residual stream after each block: what the next norm finds."""
+        rms_LT = self.norms_STK[2::2, :, STATISTICS.index("rms")]
+        return rms_LT * math.sqrt(self.model.config.d_model)
+
+    @property
+    def hidden_TM(self) -> Tensor:
+        """The residual stream after the final norm."""
+        return torch.cat([stretch.hidden_TM for stretch in self.stretches])
+
+    def placed(self) -> Iterator[tuple[int, Stretch]]:
+        """The stretches, each with the position of its first token."""
+        for number, stretch in enumerate(self.stretches):
+            yield number * N_STRETCH, stretch
+
+    def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values of a layer, (G, T, D) each."""
+        keys = [stretch.keys_LGTD[layer] for stretch in self.stretches]
+        values = [stretch.values_LGTD[layer] for stretch in self.stretches]
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def stages(
+        self, layer: int, heads: Sequence[int], rows: range | None = None, keys: range | None = None
+    ) -> Iterator[tuple[Stage, Tensor]]:
+        """The stages of some heads of a layer one after another, each (H, R, S), rows are queries; float32.
+
+        Consecutive `rows` alone are computed if some are chosen, and consecutive `keys`: weights are of any use only if
+        these begin with the first token and reach to the last row.
+        """
+        q_HRD, k_HSD = self._queries(layer, heads, rows), self._keys(layer, heads, keys)
+        yield "scores", (score_HRS := attention.scores(q_HRD, k_HSD))
+        yield "scaled", (scaled_HRS := attention.scaled(score_HRS, self.model.config.d_head))
+        ahead = (rows.start if rows else 0) - (keys.start if keys else 0)
+        yield "masked", (masked_HRS := attention.masked(scaled_HRS, ahead))
+        yield "weights", attention.weights(masked_HRS)
 
     @torch.inference_mode()
-    def stage(self, stage: Stage, layer: int, heads: Sequence[int]) -> Tensor:
-        """One stage of some heads of a layer, (H, T, T), rows are queries; float32."""
-        return next(values_HTT for name, values_HTT in self.stages(layer, heads) if name == stage)
+    def stage(self, stage: Stage, layer: int, heads: Sequence[int], rows: range | None = None) -> Tensor:
+        """One stage of some heads of a layer, (H, R, T), rows are queries; float32."""
+        return next(values_HRT for name, values_HRT in self.stages(layer, heads, rows) if name == stage)
 
     @torch.inference_mode()
     def context(self, layer: int, heads: Sequence[int]) -> Tensor:
         """What each query of these heads takes away, (H, T, D); float32."""
-        return attention.context(self.stage("weights", layer, heads), self._shared(self.values_LGTD, layer, heads))
+        values_GTD = self.keys_values(layer)[1]
+        return attention.context(self.stage("weights", layer, heads), values_GTD[self._groups(heads)].float())
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[int]) -> Tensor:
         """The score of every token as the one that follows token r, for each r of `rows`; (R, V), float32."""
+        if all(row in self._logits for row in rows):
+            return torch.stack([self._logits[row] for row in rows])
         return self.model.unembed(self.hidden_TM[list(rows)]).float()  # type: ignore[no-any-return]
 
-    def _queries(self, layer: int, heads: Sequence[int]) -> Tensor:
-        return self.queries_LHTD[layer][list(heads)].float()
+    def start(self, n_tokens: int) -> "Trace":
+        """The trace of the first `n_tokens` of this text: a later token never changes an earlier row."""
+        n_whole, n_rest = divmod(n_tokens, N_STRETCH)
+        rest = (self.stretches[n_whole].part(0, n_rest),) if n_rest else ()
+        return Trace(self.model, self.stretches[:n_whole] + rest)
 
-    def _shared(self, tensors_LGTD: tuple[Tensor, ...], layer: int, heads: Sequence[int]) -> Tensor:
-        group = self.model.config.n_heads // self.model.config.n_kv_heads
-        return tensors_LGTD[layer][[head // group for head in heads]].float()
+    def then(self, later: Stretch) -> "Trace":
+        """This text with the tokens of `later` behind it."""
+        whole, last = list(self.stretches), later
+        if whole and len(whole[-1]) < N_STRETCH:
+            last = whole.pop().then(later)
+        cuts = range(0, len(last), N_STRETCH)
+        return Trace(self.model, (*whole, *(last.part(cut, min(cut + N_STRETCH, len(last))) for cut in cuts)))
+
+    def _queries(self, layer: int, heads: Sequence[int], rows: range | None) -> Tensor:
+        return _cut([stretch.queries_LHTD[layer] for stretch in self.stretches], rows)[list(heads)].float()
+
+    def _keys(self, layer: int, heads: Sequence[int], keys: range | None) -> Tensor:
+        return _cut([stretch.keys_LGTD[layer] for stretch in self.stretches], keys)[self._groups(heads)].float()
+
+    def _groups(self, heads: Sequence[int]) -> list[int]:
+        return [head // (self.model.config.n_heads // self.model.config.n_kv_heads) for head in heads]
+
+
+def _cut(pieces_HTD: Sequence[Tensor], tokens: range | None) -> Tensor:
+    """Some consecutive tokens of stretches that lie one behind the other, (H, T, D)."""
+    if tokens is None:
+        return torch.cat(list(pieces_HTD), dim=1)
+    first = tokens.start // N_STRETCH
+    near_HTD = torch.cat(list(pieces_HTD[first : -(-tokens.stop // N_STRETCH)]), dim=1)
+    return near_HTD[:, tokens.start - first * N_STRETCH : tokens.stop - first * N_STRETCH]
 
 
 @torch.inference_mode()
@@ -117,39 +222,84 @@ def read(model: GPT, ids: Sequence[int]) -> Trace:
     Raises:
         ValueError: when there is no token, or more than the model's context.
     """
-    if not 0 < len(ids) <= model.config.n_context:
-        raise ValueError(f"{len(ids)} tokens; this model reads 1 to {model.config.n_context}")
+    return read_on(model, [(Trace(model, ()), ids)])[0]
+
+
+@torch.inference_mode()
+def read_on(model: GPT, texts: Sequence[tuple[Trace, Sequence[int]]]) -> list[Trace]:
+    """Read several texts in one pass, each from where its trace ends: what is read of it, and the ids that follow.
+
+    The new tokens of all texts lie one behind the other, without padding; only when they look back is each text by
+    itself. So a text's numbers do not depend on its company.
+
+    Raises:
+        ValueError: when a text has no token to read, or gets longer than the model's context.
+    """
+    begins = [kept.n_tokens for kept, _ in texts]
+    for begin, (_, ids) in zip(begins, texts, strict=True):
+        if not (ids and begin + len(ids) <= model.config.n_context):
+            raise ValueError(f"{begin + len(ids)} tokens; this model reads 1 to {model.config.n_context}")
+    lengths = [len(ids) for _, ids in texts]
+    ids_N = torch.tensor([id for _, ids in texts for id in ids], device=model.device)
+    at_N = torch.cat([torch.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)])
+    looks = [_ragged(layer, [kept for kept, _ in texts], lengths) for layer in range(model.config.n_layers)]
     with observing(model) as notes:
-        hidden_BTM = model.hidden(torch.tensor([list(ids)], device=model.device))
-    queries, keys, values = zip(*notes.heads, strict=True)
-    return Trace(
-        model=model,
-        queries_LHTD=queries,
-        keys_LGTD=keys,
-        values_LGTD=values,
-        norms_STK=torch.stack(notes.norms),
-        residual_LT=torch.stack(notes.residual),
-        hidden_TM=hidden_BTM[0],
-    )
+        hidden_BNM = model.hidden(ids_N[None], at_N.to(model.device), looks)
+    every = notes.stretch(hidden_BNM[0])
+    ends = [sum(lengths[: i + 1]) for i in range(len(texts))]
+    parts = [every] if len(texts) == 1 else [every.part(end - n, end) for n, end in zip(lengths, ends, strict=True)]
+    return [kept.then(part) for (kept, _), part in zip(texts, parts, strict=True)]
+
+
+@torch.inference_mode()
+def foresee(traces: Sequence[Trace]) -> None:
+    """Compute the logits after the last token of several texts of one model in one multiplication.
+
+    The unembedding is the largest matrix of the network; it is then read from memory once for all of them.
+    """
+    lacking = [trace for trace in traces if trace.n_tokens - 1 not in trace._logits]
+    if lacking:
+        last_RM = torch.stack([trace.stretches[-1].hidden_TM[-1] for trace in lacking])
+        for trace, logits_V in zip(lacking, lacking[0].model.unembed(last_RM).float(), strict=True):
+            trace._logits[trace.n_tokens - 1] = logits_V.clone()  # a row of its own, not of all texts' matrix
+
+
+def _ragged(layer: int, kept: Sequence[Trace], lengths: Sequence[int]) -> Look:
+    """How the new tokens of several texts look back in one layer: each text at what is kept of it, and at itself."""
+
+    def look(q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
+        contexts = []
+        new = zip(*(torch.split(x, list(lengths), dim=2) for x in (q_BHND, k_BGND, v_BGND)), strict=True)
+        for trace, (q_BHTD, k_BGTD, v_BGTD) in zip(kept, new, strict=True):
+            if trace.stretches:
+                k_GPD, v_GPD = trace.keys_values(layer)
+                k_BGTD, v_BGTD = torch.cat((k_GPD[None], k_BGTD), 2), torch.cat((v_GPD[None], v_BGTD), 2)
+            contexts.append(look_back(q_BHTD, k_BGTD, v_BGTD))
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2)
+
+    return look
 
 
 @dataclass
 class Notes:
-    """What the hooks wrote down, in the order in which the network ran."""
+    """What the hooks wrote down, in the order in which the network ran. Nothing is computed before it has run."""
 
     heads: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
-    residual: list[Tensor] = field(default_factory=list)
+    norms: list[tuple[Norm, Tensor, Tensor]] = field(default_factory=list)
 
-    def note_heads(self, _: nn.Module, qkv: tuple[Tensor, Tensor, Tensor], __: Tensor) -> None:
-        q_BHTD, k_BGTD, v_BGTD = qkv
-        self.heads.append((q_BHTD[0], k_BGTD[0], v_BGTD[0]))
+    def note_heads(self, _: nn.Module, looked: tuple[Tensor, Tensor, Tensor, Look], __: Tensor) -> None:
+        q_BHND, k_BGND, v_BGND, *_look = looked
+        self.heads.append((q_BHND[0], k_BGND[0], v_BGND[0]))
 
-    def note_norm(self, norm: Norm, inputs: tuple[Tensor], output_BTM: Tensor) -> None:
-        self.norms.append(norm_statistics(norm, inputs[0][0], output_BTM[0]))
+    def note_norm(self, norm: Norm, inputs: tuple[Tensor], output_BNM: Tensor) -> None:
+        self.norms.append((norm, inputs[0][0], output_BNM[0]))
 
-    def note_block(self, _: nn.Module, __: object, output_BTM: Tensor) -> None:
-        self.residual.append(torch.linalg.vector_norm(output_BTM[0].float(), dim=-1))
+    def stretch(self, hidden_NM: Tensor) -> Stretch:
+        """All tokens of the pass as one stretch."""
+        norms, inputs, outputs = zip(*self.norms, strict=True)
+        statistics_SNK = norm_statistics(norms[0], torch.stack(inputs), torch.stack(outputs))
+        queries, keys, values = map(torch.stack, zip(*self.heads, strict=True))
+        return Stretch(queries, keys, values, statistics_SNK, hidden_NM)
 
 
 @contextmanager
@@ -162,13 +312,11 @@ def observing(model: GPT) -> Iterator[Notes]:
                 hooks.enter_context(part.register_forward_hook(notes.note_heads))
             elif isinstance(part, Norm):
                 hooks.enter_context(part.register_forward_hook(notes.note_norm))
-            elif isinstance(part, Block):
-                hooks.enter_context(part.register_forward_hook(notes.note_block))
         yield notes
 
 
 def norm_statistics(norm: Norm, input_TM: Tensor, output_TM: Tensor) -> Tensor:
-    """What a norm found and what it left, for every token; (T, K), K as in STATISTICS; float32.
+    """What norms of one kind found and what they left, for every token; (…, T, K), K as in STATISTICS; float32.
 
     Variances are biased (over M, not M - 1), as the norms themselves use them.
     """
@@ -176,7 +324,7 @@ def norm_statistics(norm: Norm, input_TM: Tensor, output_TM: Tensor) -> Tensor:
     for x_TM in (input_TM.float(), norm.normalise(input_TM).float(), output_TM.float()):
         mean_T = x_TM.mean(dim=-1)
         # a norm's length instead of torch.var_mean, which took ten times as long at 512 tokens
-        variance_T = torch.linalg.vector_norm(x_TM - mean_T[:, None], dim=-1).square() / x_TM.shape[-1]
+        variance_T = torch.linalg.vector_norm(x_TM - mean_T[..., None], dim=-1).square() / x_TM.shape[-1]
         columns += [mean_T, variance_T]
     mean_T, variance_T, *rest = columns
     rms_T = torch.linalg.vector_norm(input_TM.float(), dim=-1) / input_TM.shape[-1] ** 0.5

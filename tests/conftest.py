@@ -10,6 +10,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from app.main import create_app
+from app.models import Loaded
 from app.settings import Settings
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
@@ -79,3 +80,9 @@ def serve(settings: Settings) -> Iterator[TestClient]:
         while client.get("/readyz").status_code != 200:
             pass
         yield client
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_llama: Path) -> Loaded:
+    """The tiny Llama as the app has it: 3 layers, 4 heads, 64 tokens of context."""
+    return Loaded("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)

@@ -156,12 +156,12 @@ def test_a_view_holds_what_the_calls_say(client: TestClient) -> None:
     assert_same_prediction(header["prediction"], post(client, "predictions", positions="all")["predictions"][1])
     weights = np.array(post(client, "attention")["values"])
     assert np.abs(arrays["grid"] / 255 - weights).max() <= 0.5 / 255 + 1e-6
-    assert header["overview"]["first_share"] == pytest.approx(weights[:, :, 1:, 0].mean(), abs=1e-6)
+    np.testing.assert_allclose(arrays["first"], weights[..., 0].mean(1), atol=1e-6)
 
 
 def test_a_view_without_the_overview_is_of_the_chosen_head_alone(client: TestClient) -> None:
     _, arrays = frame.decode(client.post("/api/v1/view", json={"text": TEXT, "overview": False}).content)
-    assert set(arrays) == {"scores", "scaled", "weights"}
+    assert set(arrays) == {f"{of}{stage}" for of in ("", "row_") for stage in ("scores", "scaled", "weights")}
 
 
 def test_special_tokens_are_read_as_such_only_when_asked_for(client: TestClient) -> None:

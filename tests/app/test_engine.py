@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from app.engine import Engine, Kept, Loaded
+from app.engine import Engine
 from app.errors import Busy, ModelLoading, ModelUnavailable, UnknownModel
+from app.models import Loaded
 from app.settings import Settings
-from model.trace import Trace, read
+from model.trace import Trace, read_on
 from model.weights.catalogue import FetchError, FolderSource, Progress
 from model.weights.folder import load
-from tests.checkpoints import write_llama
-from tests.conftest import CPU, FLOAT
 
 
 class Slow(FolderSource):
@@ -43,7 +41,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 async def ready(engine: Engine, name: str | None = None) -> Loaded:
     while True:
         try:
-            return engine.model(name)
+            return engine.models.get(name)
         except ModelLoading:
             await asyncio.sleep(0.01)
 
@@ -58,14 +56,14 @@ def test_a_model_that_loads_says_how_far_it_is(tiny_llama: Path) -> None:
     async def test() -> None:
         sources = {"tiny": slow(gate.wait)("tiny", tiny_llama)}
         async with Engine.serving(sources, settings()) as engine:
-            while "MB" not in engine.entries["tiny"].doing:
+            while "MB" not in engine.models.entries["tiny"].doing:
                 await asyncio.sleep(0.01)
-            assert (engine.ready, engine.entries["tiny"].state) == (False, "loading")
+            assert (engine.models.ready, engine.models.entries["tiny"].state) == (False, "loading")
             with pytest.raises(ModelLoading, match="tiny is not ready yet: fetching weights, 34 of 93 MB"):
-                engine.model()
+                engine.models.get()
             gate.set()
             await ready(engine)
-            assert (engine.ready, engine.entries["tiny"].state) == (True, "ready")
+            assert (engine.models.ready, engine.models.entries["tiny"].state) == (True, "ready")
 
     run(test())
 
@@ -79,11 +77,11 @@ def test_a_model_that_cannot_be_had_says_why_and_can_be_asked_for_again(
     async def test() -> None:
         sources = {"tiny": slow(fail, bool)("tiny", tiny_llama)}
         async with Engine.serving(sources, settings()) as engine:
-            while engine.entries["tiny"].loading:
+            while engine.models.entries["tiny"].loading:
                 await asyncio.sleep(0.01)
-            assert engine.entries["tiny"].state == "available"
+            assert engine.models.entries["tiny"].state == "available"
             with pytest.raises(ModelUnavailable, match=r"tiny could not be loaded\. The registry is out of reach\."):
-                engine.model()
+                engine.models.get()
             monkeypatch.setattr(ModelUnavailable, "retry_after_s", 0)
             await ready(engine)
 
@@ -94,7 +92,7 @@ def test_an_unknown_model_is_told_which_there_are(tiny_llama: Path) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             with pytest.raises(UnknownModel, match=r"There is no model 'other'\. There are: tiny"):
-                engine.model("other")
+                engine.models.get("other")
 
     run(test())
 
@@ -106,7 +104,7 @@ def test_the_model_longest_unused_makes_room_but_never_the_default(tiny_llama: P
             for name in ("default", "b", "c"):
                 await ready(engine, name)
             await asyncio.sleep(0)
-            states = {name: entry.state for name, entry in engine.entries.items()}
+            states = {name: entry.state for name, entry in engine.models.entries.items()}
             assert states == {"default": "ready", "b": "available", "c": "ready"}
 
     run(test())
@@ -163,8 +161,8 @@ def test_torch_works_in_one_thread_alone_whatever_the_work(tiny_llama: Path, mon
 
         return note
 
-    monkeypatch.setattr("app.engine.load", noted(load))
-    monkeypatch.setattr("app.engine.read", noted(read))
+    monkeypatch.setattr("app.models.load", noted(load))
+    monkeypatch.setattr("app.engine.read_on", noted(read_on))
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
@@ -173,40 +171,3 @@ def test_torch_works_in_one_thread_alone_whatever_the_work(tiny_llama: Path, mon
 
     run(test())
     assert threads == {"torch_0"}
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_llama: Path) -> Loaded:
-    return Loaded("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)
-
-
-def test_a_text_that_was_just_read_is_not_read_again(loaded: Loaded) -> None:
-    kept = Kept(1_000_000)
-    assert kept.read(loaded, (1, 2, 3)) is kept.read(loaded, (1, 2, 3))
-    assert kept.read(loaded, (1, 2, 4)) is not kept.read(loaded, (1, 2, 3))
-
-
-def test_what_is_kept_of_one_model_is_not_shown_for_another(loaded: Loaded, tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    network, tokenizer = load(write_llama(tmp_path / "other", num_key_value_heads=1), device=CPU, dtype=FLOAT)
-    other = Loaded("other", network, tokenizer, 64)
-    kept = Kept(1_000_000)
-    assert kept.read(loaded, (1, 2)).model is loaded.network
-    assert kept.read(other, (1, 2)).model is network
-
-
-def test_the_text_longest_unused_is_let_go_first(loaded: Loaded) -> None:
-    size = Kept(0).read(loaded, (1, 2)).n_bytes
-    kept = Kept(2 * size)
-    first, second = kept.read(loaded, (1, 2)), kept.read(loaded, (3, 4))
-    assert kept.read(loaded, (1, 2)) is first
-    kept.read(loaded, (5, 6))
-    assert kept.read(loaded, (1, 2)) is first
-    assert kept.read(loaded, (3, 4)) is not second
-
-
-def test_a_forgotten_model_leaves_nothing_behind(loaded: Loaded) -> None:
-    kept = Kept(1_000_000)
-    before = kept.read(loaded, (1, 2))
-    kept.forget("tiny")
-    assert kept.read(loaded, (1, 2)) is not before

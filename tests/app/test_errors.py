@@ -15,6 +15,7 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.NoSuchHead: ("head", 9, 4, "tiny"),
     errors.NoSuchPosition: (9, 4),
     errors.UnknownModel: ("gpt5", ["gpt2"]),
+    errors.VisitorLeft: (),
     errors.BodyTooLarge: (1_048_576,),
     errors.AnswerTooLarge: (5_000_000, 4_000_000, "Ask for fewer heads."),
     errors.Busy: (64, 64),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import figures
+from app.figures import Window
 from model.trace import STAGES, Stage
 
 PIECES = ["the", "·fat", "·cat", "the", "<b>x</b>"]
@@ -21,13 +22,13 @@ def values(seed: int = 0) -> Any:
 
 
 def head(stage: Stage) -> figures.Figure:
-    return figures.head(PIECES, stage, values(), model="tiny", layer=3, index=1)
+    return figures.head(Window(0, N, 0, N), stage, model="tiny", layer=3, index=1)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_head_is_a_valid_plotly_figure_with_the_models_numbers(stage: Stage) -> None:
     arrays = {name: values(i) for i, name in enumerate(("scores", "scaled", "weights"))}
-    drawn = go.Figure(figures.filled(head(stage), arrays)).data[0]
+    drawn = go.Figure(figures.filled(head(stage), arrays, PIECES)).data[0]
     shown = arrays["scaled" if stage == "masked" else stage]
     behind = np.triu(np.ones((N, N), dtype=bool), 1)
     if stage in ("masked", "weights"):
@@ -42,7 +43,7 @@ def test_norms_are_a_valid_plotly_figure_with_the_true_numbers_behind_the_shades
     shades = figures.shades(statistics)
     sites = [f"site {i}" for i in range(N)]
     arrays = statistics | {f"{name}_shade": shade for name, shade in shades.items()}
-    drawn = go.Figure(figures.filled(figures.norms(PIECES, sites, shades, model="tiny"), arrays))
+    drawn = go.Figure(figures.filled(figures.norms(N, sites, shades, model="tiny"), arrays, PIECES))
     for trace, (name, numbers) in zip(drawn.data, statistics.items(), strict=True):
         np.testing.assert_array_equal(trace.customdata, numbers)
         assert name in trace.hovertemplate
@@ -58,8 +59,13 @@ def test_every_picture_names_its_model_layer_head_and_stage() -> None:
     assert head("weights")["layout"]["title"]["text"] == "tiny · layer 3, head 1 · attention weights"
 
 
+def drawn(stage: Stage, arrays: dict[str, Any]) -> dict[str, Any]:
+    trace: dict[str, Any] = figures.filled(head(stage), arrays, PIECES)["data"][0]
+    return trace
+
+
 def test_weights_run_from_zero_to_one_and_scores_around_zero() -> None:
-    weights, scores = head("weights")["data"][0], head("scores")["data"][0]
+    weights, scores = drawn("weights", {"weights": values()}), drawn("scores", {"scores": values()})
     assert (weights["zmin"], weights["zmax"], weights["autocolorscale"]) == (0, 1, False)
     assert (scores["zmin"], scores["autocolorscale"]) == (-scores["zmax"], True)
     assert scores["zmax"] == pytest.approx(np.abs(values()).max())
@@ -68,8 +74,23 @@ def test_weights_run_from_zero_to_one_and_scores_around_zero() -> None:
 def test_what_is_behind_the_mask_does_not_stretch_the_colours_of_masked_scores() -> None:
     loud = values()
     loud[0, 4] = 1e6
-    figure = figures.head(PIECES, "masked", loud, model="tiny", layer=0, index=0)
-    assert figure["data"][0]["zmax"] < 10
+    assert drawn("masked", {"scaled": loud})["zmax"] < 10
+
+
+def test_a_window_names_its_own_tokens_and_hides_what_is_behind_the_mask_there() -> None:
+    figure = figures.head(Window(3, 5, 1, 5), "weights", model="tiny", layer=0, index=0)
+    trace = figures.filled(figure, {"weights": np.ones((2, 4), np.float32)}, PIECES)["data"][0]
+    assert (trace["y"], trace["x"]) == (
+        ["3 the", "4 &lt;b&gt;x&lt;/b&gt;"],
+        ["1 ·fat", "2 ·cat", "3 the", "4 &lt;b&gt;x&lt;/b&gt;"],
+    )
+    assert np.isnan(trace["z"]).tolist() == [[False, False, False, True], [False] * 4]
+
+
+def test_a_cell_of_many_tokens_says_so() -> None:
+    figure = figures.head(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, index=0)
+    assert "a cell is the largest of 2×2" in figure["layout"]["title"]["text"]
+    assert figures.filled(figure, {"weights": np.ones((3, 3), np.float32)}, PIECES)["data"][0]["x"][0] == "0–1 the"
 
 
 @given(st.lists(st.text(max_size=40), max_size=20))
@@ -79,15 +100,16 @@ def test_labels_are_unique_and_hold_no_markup(pieces: list[str]) -> None:
     assert not any(re.search("[<>]", label) for label in labels)
 
 
-@given(st.integers(2, 60))
-def test_the_hatch_stays_behind_the_mask(n: int) -> None:
-    for x1, y1, x2, y2 in re.findall(r"M([\d.-]+),([\d.-]+)L([\d.-]+),([\d.-]+)", figures.hatch(n)):
-        middle_x, middle_y = (float(x1) + float(x2)) / 2, (float(y1) + float(y2)) / 2
-        assert float(x1) + float(y1) == pytest.approx(float(x2) + float(y2), abs=1e-3)
-        assert -0.5 <= middle_y <= middle_x <= n - 0.5
-        assert round(middle_x + 1e-9) >= round(middle_y - 1e-9)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(-50, 50))
+def test_the_hatch_stays_behind_the_mask_and_in_the_picture(height: int, width: int, ahead: int) -> None:
+    for line in re.findall(r"M(\S+?),(\S+?)L([\d.-]+),([\d.-]+)", figures.hatch(height, width, ahead)):
+        x1, y1, x2, y2 = map(float, line)
+        assert x1 + y1 == pytest.approx(x2 + y2, abs=1e-3)
+        assert -0.5 <= y1 < y2 <= height - 0.5
+        assert -0.5 <= x2 < x1 <= width - 0.5
+        middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
+        assert round(middle_x + 1e-9) >= round(middle_y - 1e-9) + ahead
 
 
 def test_one_token_has_nothing_to_hatch() -> None:
-    figure = figures.head(["x"], "weights", np.ones((1, 1), np.float32), model="m", layer=0, index=0)
-    assert figure["layout"]["shapes"] == []
+    assert figures.head(Window(0, 1, 0, 1), "weights", model="m", layer=0, index=0)["layout"]["shapes"] == []

@@ -93,7 +93,7 @@ def test_an_unknown_model_is_explained(client: TestClient) -> None:
 @pytest.fixture
 def loading(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """The app while its model is not ready and never will be."""
-    monkeypatch.setattr("app.engine.Engine._start_load", lambda _, entry: setattr(entry, "loading", True))
+    monkeypatch.setattr("app.models.Models._start_load", lambda _, entry: setattr(entry, "loading", True))
     with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
         yield client
 

@@ -1,0 +1,175 @@
+"""The models of the catalogue, which load in the background. Knows nothing of texts, nor of HTTP."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from app.errors import ModelLoading, ModelUnavailable, UnknownModel
+from app.settings import Settings
+from model.config import Config
+from model.gpt import GPT
+from model.linear import pack
+from model.tokenizer import Tokenizer
+from model.trace import read
+from model.weights.catalogue import Progress, Source
+from model.weights.folder import load
+from model.weights.names import WeightsError
+
+log = logging.getLogger("lookback")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that can answer."""
+
+    name: str
+    network: GPT
+    tokenizer: Tokenizer
+    n_context: int  # tokens; the model's own, or less where the operator says so
+
+
+@dataclass
+class Entry:
+    """What the engine knows of one model of the catalogue. Changed in the event loop only, but for `doing`."""
+
+    source: Source
+    loaded: Loaded | None = None
+    loading: bool = False
+    doing: str = "waiting for its turn"  # for people, while it loads
+    failure: str = ""  # why the last load went wrong
+    failed_at: float = -float("inf")  # on the monotonic clock
+    used_at: float = 0.0
+
+    @property
+    def state(self) -> Literal["ready", "loading", "available"]:
+        if self.loaded:
+            return "ready"
+        return "loading" if self.loading else "available"
+
+
+class Models:
+    """Every model of the catalogue: those that answer, and those that can be had."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        settings: Settings,
+        worker: Executor,
+        forget: Callable[[GPT], None],
+        progress: Progress | None = None,
+    ) -> None:
+        """`worker` is where torch works; `forget` is told of every network that is let go."""
+        self.settings = settings
+        self.entries = {name: Entry(source) for name, source in sources.items()}
+        self.default = next(iter(sources))
+        self._progress = progress
+        self._worker = worker
+        self._forget = forget
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="fetcher")
+        self._loads: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to load the default model."""
+        self._start_load(self.entries[self.default])
+
+    def close(self) -> None:
+        """Load nothing more."""
+        for load_task in self._loads:
+            load_task.cancel()
+        self._fetcher.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def ready(self) -> bool:
+        """The default model can answer."""
+        return self.entries[self.default].loaded is not None
+
+    def shape(self, name: str) -> tuple[Config, int]:
+        """A model's Config and its number of parameters, loaded or not."""
+        entry = self.entries[name]
+        if entry.loaded:
+            return entry.loaded.network.config, entry.loaded.network.n_parameters
+        config = entry.source.config()
+        return config, _n_parameters(config)
+
+    def get(self, name: str | None = None) -> Loaded:
+        """The model of this name, or the default.
+
+        Raises:
+            UnknownModel: when the catalogue has none of this name.
+            ModelLoading: when it is not ready; asking for it began to load it.
+            ModelUnavailable: when it could not be loaded a moment ago.
+        """
+        entry = self.entries.get(self.default if name is None else name)
+        if entry is None:
+            raise UnknownModel(str(name), list(self.entries))
+        entry.used_at = time.monotonic()
+        if entry.loaded:
+            return entry.loaded
+        if not entry.loading:
+            if time.monotonic() - entry.failed_at < ModelUnavailable.retry_after_s:
+                raise ModelUnavailable(entry.source.name, entry.failure)
+            self._start_load(entry)
+        raise ModelLoading(entry.source.name, entry.doing)
+
+    def _start_load(self, entry: Entry) -> None:
+        entry.loading, entry.failure, entry.doing = True, "", "waiting for its turn"
+        task = asyncio.get_running_loop().create_task(self._load(entry))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+
+    async def _load(self, entry: Entry) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            folder = await loop.run_in_executor(self._fetcher, self._fetch, entry)
+            entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, folder)
+            entry.used_at = time.monotonic()
+            log.info("%s is ready", entry.source.name)
+        except Exception as error:
+            entry.failed_at = time.monotonic()
+            entry.failure = str(error) if isinstance(error, WeightsError) else f"{type(error).__name__}: {error}"
+            log.error("%s could not be loaded: %s", entry.source.name, entry.failure)
+        finally:
+            entry.loading = False
+        self._make_room()
+
+    def _fetch(self, entry: Entry) -> Path:
+        return entry.source.fetch(self.settings.cache, lambda *progress: self._say(entry, *progress))
+
+    def _load_folder(self, entry: Entry, folder: Path) -> Loaded:
+        self._say(entry, "loading the weights", 0, 0)
+        network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
+        packed_from = pack(network)
+        log.info("%s: linear layers are packed from %s rows on", entry.source.name, packed_from)
+        read(network, [0])  # the first reading is slow; no visitor should pay for it
+        n_context = min(network.config.n_context, self.settings.max_tokens)
+        return Loaded(entry.source.name, network, tokenizer, n_context)
+
+    def _say(self, entry: Entry, what: str, done: int, total: int) -> None:
+        entry.doing = f"{what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else what
+        if self._progress:
+            self._progress(what, done, total)
+
+    def _make_room(self) -> None:
+        """Let go of the models that were longest unused, but never of the default."""
+        ready = [entry for name, entry in self.entries.items() if entry.loaded and name != self.default]
+        n_most = self.settings.max_loaded - 1
+        for entry in sorted(ready, key=lambda entry: -entry.used_at)[n_most:]:
+            if entry.loaded:
+                self._forget(entry.loaded.network)
+            entry.loaded = None
+
+
+@lru_cache
+def _n_parameters(config: Config) -> int:
+    with torch.device("meta"):  # counting needs no memory, and not every layer
+        one = GPT(replace(config, n_layers=1)).n_parameters
+        two = GPT(replace(config, n_layers=2)).n_parameters
+    return one + (config.n_layers - 1) * (two - one)

@@ -1,0 +1,207 @@
+"""What a client has after many edits is what it would have been sent at once."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import picture, views
+from app.figures import Window
+from app.models import Loaded
+from app.picture import Shown, n_right, plan_of, window_of
+from app.schemas import LookRequest
+from model.prefix import Kept
+from model.tokenizer import Token, Tokens
+from model.trace import Trace, read, read_on
+from tests.app.screen import Screen
+
+
+def text(ids: list[int]) -> Tokens:
+    return Tokens(tuple(Token(i, id, b"x", i, i + 1) for i, id in enumerate(ids)), ())
+
+
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
+
+class Typist:
+    """Turns from text to text, with one screen, what was sent to it, and what was read before."""
+
+    def __init__(self, model: Loaded) -> None:
+        self.model = model
+        self.shown, self.screen, self.kept = Shown(), Screen(), Kept(100_000_000)
+
+    def turn_to(self, ids: list[int], n_parts: int | None = None, **ask: Any) -> list[picture.Part]:
+        trace = self.kept.longest(self.model.network, tuple(ids))
+        if trace.n_tokens < len(ids):
+            trace = read_on(self.model.network, [(trace, ids[trace.n_tokens :])])[0]
+        self.kept.keep(tuple(ids), trace)
+        sent = []
+        made = picture.parts(trace, text(ids), self.model, LookRequest(text="x", **ask), self.shown)
+        for _, (header, arrays) in zip(range(n_parts or 1000), made, strict=False):
+            self.screen.apply(header, arrays)
+            sent.append((header, arrays))
+        return sent
+
+
+def assert_same_screen(one: Screen, other: Screen) -> None:
+    assert one.tokens == other.tokens
+    for name in ("scores", "scaled", "weights"):
+        np.testing.assert_allclose(one.head[name], other.head[name], atol=1e-5)
+        np.testing.assert_allclose(one.row[name], other.row[name], atol=1e-5)
+    for name in ("mean", "variance", "rms"):
+        np.testing.assert_allclose(one.norms[name], other.norms[name], atol=1e-5, rtol=1e-5)
+    assert np.abs(one.thumbnails().astype(int) - other.thumbnails().astype(int)).max() <= 1  # a half may round up
+    np.testing.assert_allclose(one.shares(), other.shares(), atol=1e-6)
+    assert one.header["prediction"]["top"][0]["logit"] == pytest.approx(
+        other.header["prediction"]["top"][0]["logit"], abs=1e-4
+    )
+
+
+IDS = st.lists(st.integers(0, 3), min_size=1, max_size=64)  # few ids, so that texts begin alike
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["append", "cut", "change", "other"]),
+        st.lists(st.integers(0, 9), min_size=1, max_size=40),
+        st.integers(0, 2),
+        st.sampled_from([None, 1, 2]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def edited(ids: list[int], edit: str, new: list[int]) -> list[int]:
+    at = new[0] * len(ids) // 10
+    made = {
+        "append": ids + new,
+        "cut": ids[: max(1, len(ids) - len(new))],
+        "change": [*ids[:at], *new, *ids[at + 1 :]],
+        "other": new,
+    }
+    return made[edit][:64]
+
+
+@given(IDS, EDITS)
+@settings(max_examples=60, deadline=None)
+def test_after_any_edits_the_screen_is_what_it_would_be_at_once(
+    loaded: Loaded, ids: list[int], edits: list[Any]
+) -> None:
+    typist = Typist(loaded)
+    typist.turn_to(ids)
+    for edit, new, head, n_parts in edits:
+        ids = edited(ids, edit, new)
+        typist.turn_to(ids, n_parts, head=head)
+    typist.turn_to(ids, head=head)
+    fresh = Typist(loaded)
+    fresh.turn_to(ids, head=head)
+    assert_same_screen(typist.screen, fresh.screen)
+
+
+@pytest.fixture(scope="module")
+def small_pictures() -> Any:
+    """Pictures so small, and parts so short, that texts of 64 tokens meet every border."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(views, "N_THUMBNAIL", 8)
+        patch.setattr(views, "N_BLOCK", 900)
+        patch.setattr(picture, "N_CELLS", 16)
+        patch.setattr(picture, "PART_WEIGHTS", 3_000)
+        yield
+
+
+@pytest.fixture
+def trace(loaded: Loaded) -> Trace:
+    return read(loaded.network, [(7 * i * i + i) % 400 for i in range(50)])
+
+
+def test_a_pixel_is_the_largest_weight_it_covers(trace: Trace) -> None:
+    grid, first = views.thumbnails(trace, range(3))
+    weights = torch.stack([trace.stage("weights", layer, range(4)) for layer in range(3)]).numpy()
+    assert grid.shape == (3, 4, 7, 7)  # 50 tokens, 8 a pixel
+    for row in range(7):
+        for column in range(7):
+            largest = weights[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].max((2, 3))
+            np.testing.assert_array_equal(grid[:, :, row, column], np.round(largest * 255))
+    np.testing.assert_allclose(first, weights[..., 0].mean(1), atol=1e-6)
+
+
+def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Trace) -> None:
+    weights = trace.stage("weights", 1, [2])[0].numpy()
+    exact = views.head(trace, 1, 2, window_of((30, 45, 20, 36), 50))
+    np.testing.assert_allclose(exact["weights"], weights[30:45, 20:36], atol=1e-7)
+    every = views.head(trace, 1, 2, window_of(None, 50))
+    assert every["scores"].shape == (13, 13)  # 4 tokens a cell
+    np.testing.assert_allclose(every["weights"][3, 1], weights[12:16, 4:8].max(), atol=1e-7)
+
+
+def test_an_appended_token_is_sent_alone(loaded: Loaded) -> None:
+    typist = Typist(loaded)
+    typist.turn_to([1, 2, 3, 4])
+    ((header, arrays),) = typist.turn_to([1, 2, 3, 4, 5])
+    assert [token["id"] for token in header["tokens"]] == [5]
+    assert (header["same"], header["one"]["from"], header["grid"]["from"], header["done"]) == (4, 4, 4, True)
+    assert arrays["grid"].shape == (3, 4, 1, 5)  # every head's new row
+    assert arrays["weights"].shape == (1, 5)
+    assert arrays["scores_columns"].shape == (4, 1)  # how earlier queries match the new key
+    assert arrays["mean"].shape == (1, 7)
+
+
+def test_another_head_of_the_same_text_is_sent_alone(loaded: Loaded) -> None:
+    typist = Typist(loaded)
+    typist.turn_to([1, 2, 3, 4])
+    ((header, arrays),) = typist.turn_to([1, 2, 3, 4], head=2)
+    assert "grid" not in header
+    assert "norms" not in header
+    assert arrays["weights"].shape == (4, 4)
+    assert header["tokens"] == []
+
+
+def test_what_is_there_already_is_not_sent_again(loaded: Loaded) -> None:
+    typist = Typist(loaded)
+    typist.turn_to([1, 2, 3])
+    ((header, arrays),) = typist.turn_to([1, 2, 3], query=1)
+    assert header["one"] is None
+    assert set(arrays) == {"row_scores", "row_scaled", "row_weights"}
+
+
+def test_another_model_begins_anew(loaded: Loaded) -> None:
+    typist = Typist(loaded)
+    typist.turn_to([1, 2, 3])
+    typist.model = Loaded("other", loaded.network, loaded.tokenizer, 64)
+    assert typist.turn_to([1, 2, 3])[0][0]["same"] == 0
+
+
+@given(st.integers(1, 3_000), st.tuples(*[st.integers(0, 3_000)] * 4))
+def test_a_window_lies_in_the_text_and_has_at_most_so_many_cells_a_side(
+    n: int, asked: tuple[int, int, int, int]
+) -> None:
+    window = window_of(asked, n)
+    assert 0 <= window.top < window.bottom <= n
+    assert 0 <= window.left < window.right <= n
+    assert max(window.height, window.width) <= picture.N_CELLS + 1
+    assert window.top % window.step == window.left % window.step == 0
+
+
+@pytest.mark.parametrize(
+    ("had", "wanted", "same", "n"),
+    [
+        (Window(0, 5, 0, 5), Window(0, 6, 0, 6), 5, 5),  # a token more
+        (Window(0, 5, 0, 5), Window(0, 5, 0, 5), 4, 4),  # the last one changed
+        (Window(0, 5, 0, 5), Window(0, 3, 0, 3), 3, 3),  # two less
+        (Window(0, 512, 0, 512, 2), Window(0, 512, 0, 512, 2), 511, 255),  # half of the last cell changed
+        (Window(0, 256, 0, 256), Window(0, 257, 0, 257, 2), 256, 0),  # other cells
+        (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 9, 9),  # a part that is as it was
+        (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 8, 0),  # a part is sent whole
+    ],
+)
+def test_what_is_right_of_a_picture_that_is_there(had: Window, wanted: Window, same: int, n: int) -> None:
+    assert n_right(had, wanted, same) == n
+
+
+def test_a_long_text_comes_in_parts_of_few_layers(loaded: Loaded) -> None:
+    n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, over 38 tokens
+    assert n_weights <= picture.PART_WEIGHTS < 2 * n_weights
+    shown = Shown("tiny", (), None, step=8, known=[0, 0, 8])
+    assert plan_of(loaded.network.config, 38, shown) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]
