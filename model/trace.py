@@ -143,12 +143,6 @@ class Trace:
         for number, stretch in enumerate(self.stretches):
             yield number * N_STRETCH, stretch
 
-    def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of a layer, (G, T, D) each."""
-        keys = [stretch.keys_LGTD[layer] for stretch in self.stretches]
-        values = [stretch.values_LGTD[layer] for stretch in self.stretches]
-        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
-
     def stages(
         self, layer: int, heads: Sequence[int], rows: range | None = None, keys: range | None = None
     ) -> Iterator[tuple[Stage, Tensor]]:
@@ -172,7 +166,7 @@ class Trace:
     @torch.inference_mode()
     def context(self, layer: int, heads: Sequence[int]) -> Tensor:
         """What each query of these heads takes away, (H, T, D); float32."""
-        values_GTD = self.keys_values(layer)[1]
+        values_GTD = torch.cat([stretch.values_LGTD[layer] for stretch in self.stretches], dim=1)
         return attention.context(self.stage("weights", layer, heads), values_GTD[self._groups(heads)].float())
 
     @torch.inference_mode()
@@ -268,13 +262,14 @@ def _ragged(layer: int, kept: Sequence[Trace], lengths: Sequence[int]) -> Look:
     """How the new tokens of several texts look back in one layer: each text at what is kept of it, and at itself."""
 
     def look(q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
-        contexts = []
-        new = zip(*(torch.split(x, list(lengths), dim=2) for x in (q_BHND, k_BGND, v_BGND)), strict=True)
-        for trace, (q_BHTD, k_BGTD, v_BGTD) in zip(kept, new, strict=True):
+        contexts, begin = [], 0
+        for trace, n in zip(kept, lengths, strict=True):
+            q_BHTD, k_BGTD, v_BGTD = (x.narrow(2, begin, n) for x in (q_BHND, k_BGND, v_BGND))
             if trace.stretches:
-                k_GPD, v_GPD = trace.keys_values(layer)
-                k_BGTD, v_BGTD = torch.cat((k_GPD[None], k_BGTD), 2), torch.cat((v_GPD[None], v_BGTD), 2)
+                k_BGTD = torch.cat([*(one.keys_LGTD[layer][None] for one in trace.stretches), k_BGTD], dim=2)
+                v_BGTD = torch.cat([*(one.values_LGTD[layer][None] for one in trace.stretches), v_BGTD], dim=2)
             contexts.append(look_back(q_BHTD, k_BGTD, v_BGTD))
+            begin += n
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2)
 
     return look

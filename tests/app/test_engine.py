@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.engine import Engine
+from app.engine import Engine, Progressed, take_batch
 from app.errors import Busy, ModelLoading, ModelUnavailable, UnknownModel
 from app.models import Loaded
 from app.settings import Settings
-from model.trace import Trace, read_on
+from model.gpt import GPT
+from model.tokenizer import Token, Tokens
+from model.trace import Trace, read, read_on
 from model.weights.catalogue import FetchError, FolderSource, Progress
 from model.weights.folder import load
 
@@ -111,7 +116,7 @@ def test_the_model_longest_unused_makes_room_but_never_the_default(tiny_llama: P
 
 
 def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: Path) -> None:
-    gate = threading.Event()
+    gate, begun = threading.Event(), threading.Event()
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=2)) as engine:
@@ -119,10 +124,12 @@ def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: 
             tokens = await engine.tokens("cat", model)
 
             def wait(trace: Trace) -> int:
+                begun.set()
                 gate.wait()
                 return trace.n_tokens
 
             first, second = (asyncio.ensure_future(engine.look(model, tokens, wait)) for _ in range(2))
+            await asyncio.to_thread(begun.wait)
             await asyncio.sleep(0.05)
             with pytest.raises(Busy, match="2 texts are waiting; the server keeps 2"):
                 await engine.look(model, tokens, wait)
@@ -171,3 +178,168 @@ def test_torch_works_in_one_thread_alone_whatever_the_work(tiny_llama: Path, mon
 
     run(test())
     assert threads == {"torch_0"}
+
+
+@given(st.lists(st.integers(0, 300), max_size=12), st.integers(1, 200))
+def test_a_batch_takes_in_order_what_the_budget_allows(remaining: list[int], budget: int) -> None:
+    taken = take_batch(remaining, budget)
+    assert sum(taken) == min(budget, sum(remaining))
+    for n, most in zip(taken, remaining, strict=True):
+        assert 0 <= n <= most
+    refused = [i for i, (n, most) in enumerate(zip(taken, remaining, strict=True)) if n < most]
+    assert not any(taken[i] for i in range(len(taken)) if refused and i > refused[0])
+
+
+class Passes:
+    """What the worker read, pass by pass: how many new tokens of which texts, by their first id."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[dict[int, int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        monkeypatch.setattr("app.engine.read_on", self._read_on)
+
+    def _read_on(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+        self.gate.wait()
+        read = read_on(model, texts)
+        self.seen.append({self._first(trace): len(ids) for trace, (_, ids) in zip(read, texts, strict=True)})
+        return read
+
+    def _first(self, trace: Trace) -> int:
+        """The first token, by the key that it left behind."""
+        key = trace.stretches[0].keys_LGTD[0, 0, 0]
+        return next(id for id, known in enumerate(self.keys) if torch.allclose(key, known, atol=1e-5))
+
+    def know(self, model: Loaded) -> None:
+        self.keys = [read(model.network, [id]).stretches[0].keys_LGTD[0, 0, 0] for id in range(10)]
+
+
+def text(first: int, n: int) -> Tokens:
+    return Tokens(tuple(Token(i, first if i == 0 else 50, b"x", i, i + 1) for i in range(n)), ())
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
+    return Passes(monkeypatch)
+
+
+async def when_waiting(engine: Engine, n: int) -> None:
+    while len(engine._waiting) < n:
+        await asyncio.sleep(0.001)
+
+
+def test_what_waits_is_read_in_one_pass_and_each_gets_its_own(tiny_llama: Path, passes: Passes) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            passes.know(model)
+            passes.gate.clear()
+
+            def last(trace: Trace) -> torch.Tensor:
+                return trace.logits([trace.n_tokens - 1])[0]
+
+            looks = [asyncio.ensure_future(engine.look(model, text(i, i), last)) for i in range(1, 6)]
+            await when_waiting(engine, 5)
+            passes.gate.set()
+            found = [(await look)[0] for look in looks]
+            assert passes.seen == [{1: 1, 2: 2, 3: 3, 4: 4, 5: 5}]
+            for i, logits_V in enumerate(found, 1):
+                alone = read(model.network, text(i, i).ids).logits([i - 1])[0]
+                torch.testing.assert_close(logits_V, alone, atol=1e-4, rtol=0)
+
+    run(test())
+
+
+def test_a_long_text_lets_short_ones_in_between(tiny_llama: Path, passes: Passes) -> None:
+    async def test() -> None:
+        limits = settings(max_batch_tokens=10)
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
+            model = await ready(engine)
+            passes.know(model)
+            passes.gate.clear()
+            done = []
+
+            async def look(first: int, n: int) -> None:
+                await engine.look(model, text(first, n), lambda trace: trace.n_tokens)
+                done.append(first)
+
+            looks = [asyncio.ensure_future(look(1, 35))]
+            await when_waiting(engine, 1)
+            looks += [asyncio.ensure_future(look(first, 2)) for first in (2, 3)]
+            await when_waiting(engine, 3)
+            passes.gate.set()
+            await asyncio.gather(*looks)
+            assert passes.seen == [{1: 10}, {2: 2, 3: 2, 1: 6}, {1: 10}, {1: 9}]
+            assert done == [2, 3, 1]
+
+    run(test())
+
+
+def test_a_long_text_says_how_far_it_is_and_its_view_comes_part_by_part(tiny_llama: Path) -> None:
+    async def test() -> None:
+        limits = settings(max_batch_tokens=4)
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
+            model = await ready(engine)
+            heard = [said async for said in engine.watch(model, text(1, 10), lambda _: iter("ab"))]
+            assert heard[:2] == [Progressed(4, 10), Progressed(8, 10)]
+            assert [part for part, _ in heard[2:]] == ["a", "b"]  # type: ignore[misc]
+
+    run(test())
+
+
+def test_who_has_left_is_not_read(tiny_llama: Path, passes: Passes) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=3)) as engine:
+            model = await ready(engine)
+            passes.know(model)
+            passes.gate.clear()
+            first = asyncio.ensure_future(engine.look(model, text(1, 3), lambda trace: trace.n_tokens))
+            await when_waiting(engine, 1)
+            await asyncio.sleep(0.05)
+            gone = [asyncio.ensure_future(engine.look(model, text(i, 3), lambda t: t.n_tokens)) for i in (2, 3)]
+            await when_waiting(engine, 3)
+            for look in gone:
+                look.cancel()
+            await asyncio.sleep(0)
+            last = asyncio.ensure_future(engine.look(model, text(4, 3), lambda trace: trace.n_tokens))  # there is room
+            await asyncio.sleep(0.01)
+            passes.gate.set()
+            await asyncio.gather(first, last)
+            assert passes.seen == [{1: 3}, {4: 3}]
+
+    run(test())
+
+
+def test_who_leaves_a_long_text_stops_its_reading_and_what_was_read_is_kept(tiny_llama: Path, passes: Passes) -> None:
+    async def test() -> None:
+        limits = settings(max_batch_tokens=4)
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
+            model = await ready(engine)
+            passes.know(model)
+            watch = engine.watch(model, text(1, 30), lambda trace: iter([trace.n_tokens]))
+            async for _ in watch:
+                watch.leave()
+            n_read = sum(one[1] for one in passes.seen)
+            assert n_read < 30
+            assert (await engine.look(model, text(1, 30), lambda trace: trace.n_tokens))[0] == 30
+            assert sum(one[1] for one in passes.seen) == 30
+
+    run(test())
+
+
+def test_a_view_that_fails_fails_alone(tiny_llama: Path) -> None:
+    def fail(_: Trace) -> int:
+        raise ZeroDivisionError
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            found = await asyncio.gather(
+                engine.look(model, text(1, 2), lambda trace: trace.n_tokens),
+                engine.look(model, text(2, 3), fail),
+                engine.look(model, text(3, 4), lambda trace: trace.n_tokens),
+                return_exceptions=True,
+            )
+            assert [one[0] if isinstance(one, tuple) else type(one) for one in found] == [2, ZeroDivisionError, 4]
+
+    run(test())

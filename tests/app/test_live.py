@@ -123,7 +123,7 @@ def test_an_error_names_its_ask_and_the_next_one_is_answered(client: TestClient)
             ({"text": "cat", "window": [1, 2]}, "window"),
             ({"text": 5}, "text: Input should be a valid string"),
         ):
-            header = live.show(**ask)  # type: ignore[arg-type]
+            header = live.show(**ask)
             assert words in header["problem"]["detail"]
             assert header["problem"]["type"].startswith("/problems/")
             assert live.show("cat")["same"] == 1
@@ -206,7 +206,7 @@ def test_the_newest_wins(client: TestClient) -> None:
     with channel(client) as live:
         for text in texts:
             live.ask(text)
-        answered = []
+        answered: list[int] = []
         while not answered or answered[-1] < len(texts):
             header = live.hear()
             if "same" in header:
