@@ -181,7 +181,7 @@ async def post_view(ask: ViewRequest, engine: EngineHere, visitor: VisitorHere) 
       `grid.step`² of them; `first` (float32, layer × token): the mean weight that each token gives the first;
     - `mean`, `variance`, `rms` before every norm (float32, token × site), and as `…_shade` what colours them.
 
-    The live channel, a WebSocket at `/api/v1/live`, sends the same frames with only what is new in them.
+    The live channel, described at the top, sends the same frames with only what is new in them.
     """
     model, tokens = await read(engine, ask)
     header, arrays = await visitor.waits_for(look_at(engine, model, tokens, ask, overview=ask.overview))

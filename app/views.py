@@ -76,27 +76,28 @@ def predictions(
     trace: Trace, ids: Sequence[int], tokenizer: Tokenizer, positions: Sequence[int], top: int
 ) -> list[dict[str, Any]]:
     """The likeliest next tokens after each position, with entropy and, where the next is known, surprisal."""
-    found = []
+    found: list[dict[str, Any]] = []
     for first in range(0, len(positions), N_ROWS):
         chunk = positions[first : first + N_ROWS]
-        logits_RV = trace.logits(chunk)
-        log_p_RV = logits_RV.log_softmax(-1)
-        nats_R = -(log_p_RV.exp() * log_p_RV).nansum(-1)
-        top_R = logits_RV.topk(min(top, logits_RV.shape[-1]), dim=-1)
+        following = [ids[position + 1] if position + 1 < len(ids) else None for position in chunk]
+        log_p_RV = (logits_RV := trace.logits(chunk)).log_softmax(-1)
+        logits, best = (x.tolist() for x in logits_RV.topk(min(top, logits_RV.shape[-1]), dim=-1))
+        probability = log_p_RV.gather(-1, torch.tensor(best, device=log_p_RV.device)).exp().tolist()
+        entropy = (-(log_p_RV.exp() * log_p_RV).nansum(-1)).tolist()
+        next_R1 = torch.tensor([[id or 0] for id in following], device=log_p_RV.device)
+        surprisal = (-log_p_RV.gather(-1, next_R1)[:, 0]).tolist()
         for row, position in enumerate(chunk):
-            following = ids[position + 1] if position + 1 < len(ids) else None
-            best = [
-                {
-                    "id": id,
-                    "text": show(tokenizer.piece(id)),
-                    "logit": logit,
-                    "probability": float(log_p_RV[row, id].exp()),
-                }
-                for id, logit in zip(top_R.indices[row].tolist(), top_R.values[row].tolist(), strict=True)
-            ]
-            surprisal = None if following is None else _bits(-log_p_RV[row, following])
+            numbers = zip(best[row], logits[row], probability[row], strict=True)
             found.append(
-                {"position": position, "top": best, "entropy_bits": _bits(nats_R[row]), "surprisal_bits": surprisal}
+                {
+                    "position": position,
+                    "top": [
+                        {"id": id, "text": show(tokenizer.piece(id)), "logit": logit, "probability": p}
+                        for id, logit, p in numbers
+                    ],
+                    "entropy_bits": _bits(entropy[row]),
+                    "surprisal_bits": None if following[row] is None else _bits(surprisal[row]),
+                }
             )
     return found
 
@@ -212,5 +213,5 @@ def _cells(values_HRC: Tensor, step: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(_largest(values_HRC, step, -math.inf)[0].cpu().numpy())
 
 
-def _bits(nats: torch.Tensor) -> float:
-    return float(nats) / float(np.log(2.0))
+def _bits(nats: float) -> float:
+    return nats / math.log(2)
