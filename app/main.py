@@ -44,19 +44,20 @@ It has the fields of `POST /api/v1/view` but `overview`, and `seq`, a number tha
 older one that has not begun is dropped without a reply. Replies are binary frames as `POST /api/v1/view` describes
 them. Each changes what the client has, and must be applied in order, whether or not its text is still wanted:
 
-- `same`: the first so many tokens are those that the client has. `tokens` are the others; `n` is how many there are now.
+- `same`: the first so many tokens are those that the client has. `tokens` are the others; `n` is how many there are.
 - `one`, the chosen head's picture of `one.window`, with `one.step` tokens a side of a cell: its first `one.from` rows
   and columns are as they were. `scores`, `scaled` and `weights` hold the rows from there on, `scores_columns` and
   `scaled_columns` the new columns of the rows before (weights of those are 0). `null`: all of it is as it was.
 - `norms.from`: `mean`, `variance`, `rms` and their shades are of the tokens from there on. Absent: as they were.
 - `grid`: `grid` holds rows of pixels from `grid.from` on, of the layers `grid.layers[0]` up to before
   `grid.layers[1]`; `first` is of the tokens from `grid.known` on. A long text's come in several frames, which hold
-  little else; a new `grid.step` begins anew. Rows of pixels that reach beyond `same` are of another text until they come.
+  little else; a new `grid.step` begins anew. Until they come, rows of pixels that reach beyond `same` are of another
+  text.
 - `done` is in the last frame of an answer.
 
 Other frames say `{"seq", "progress": {"read", "of"}}` (tokens of a long text that are read), `{"seq", "problem",
-"retry_after_s"}`, or `{"pong"}` in answer to `{"ping": …}`. A socket is closed with 4000 when it asks for nothing for 15
-minutes, with 4008 when it sends over 60 messages a second, and with 1009 when a message is over 1 MiB.
+"retry_after_s"}`, or `{"pong"}` in answer to `{"ping": …}`. A socket is closed with 4000 when it asks for nothing for
+15 minutes, with 4008 when it sends over 60 messages a second, and with 1009 when a message is over 1 MiB.
 """
 
 
