@@ -1,8 +1,14 @@
 """The command line: lookback serve, lookback models, lookback fetch NAME."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
+
+# While torch's threads wait for one another they spin, by OpenMP's default for about a millisecond. When a browser or
+# the event loop wants the core, the one that works loses it to one that spins, and a reading takes four times as long.
+# So short a spin costs nothing measurable on a quiet machine. It is read when torch is imported, so it stands here.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import typer
 import uvicorn
