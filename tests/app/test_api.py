@@ -1,5 +1,6 @@
 """The JSON API on a tiny random Llama: 3 layers, 4 heads, 64 tokens of context, 20,000 numbers a reply."""
 
+import asyncio
 import io
 import math
 from pathlib import Path
@@ -10,8 +11,12 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message
 
 from app import frame, schemas
+from app.api import Visitor
+from app.errors import VisitorLeft
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from model.trace import STAGES, read
@@ -294,3 +299,43 @@ def test_every_call_is_described(client: TestClient) -> None:
         assert operation["summary"]
         assert operation["description"]
         assert {"404", "413", "422", "503"} <= set(operation["responses"])
+
+
+def test_what_nobody_waits_for_any_more_is_given_up() -> None:
+    async def test() -> None:
+        left, given_up = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                given_up.set()
+                raise
+
+        visitor = Visitor(Request({"type": "http"}, receive))
+        waiting = asyncio.ensure_future(visitor.waits_for(work()))
+        await asyncio.sleep(0.01)
+        left.set()
+        with pytest.raises(VisitorLeft):
+            await waiting
+        await asyncio.wait_for(given_up.wait(), 1)
+
+    asyncio.run(test())
+
+
+def test_an_answer_beats_a_leave() -> None:
+    async def test() -> None:
+        async def receive() -> Message:
+            await asyncio.sleep(60)
+            return {"type": "http.disconnect"}
+
+        async def work() -> int:
+            return 7
+
+        assert await Visitor(Request({"type": "http"}, receive)).waits_for(work()) == 7
+
+    asyncio.run(test())
