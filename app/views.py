@@ -124,45 +124,45 @@ def thumbnails(trace: Trace, layers: range, n_known: int = 0) -> tuple[NDArray[n
     out of both.
     """
     n, step = trace.n_tokens, step_for(trace.n_tokens, N_THUMBNAIL)
+    config = trace.model.config
     first_row = n_known // step * step
-    n_heads = len(layers) * trace.model.config.n_heads
-    n_rows = max(step, N_BLOCK // (n_heads * n) // step * step)
+    n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
     pictures, first = [], []
-    for top in range(first_row, n, n_rows):
-        rows = range(top, min(top + n_rows, n))
-        weight_LHRC = _weights(trace, layers, rows)
-        first.append(weight_LHRC[..., 0].mean(1))
-        pooled_LHRP = weight_LHRC.new_zeros(*weight_LHRC.shape[:2], -(-len(rows) // step), -(-n // step))
-        pooled = _largest(weight_LHRC, step)
-        pooled_LHRP[..., : pooled.shape[-1]] = pooled
-        pictures.append((pooled_LHRP * 255).round().to(torch.uint8))
-    share_LT = torch.cat(first, dim=1)[:, n_known - first_row :]
-    return torch.cat(pictures, dim=2).cpu().numpy(), share_LT.cpu().numpy()
+    for begin in range(layers.start, layers.stop, n_layers):
+        some = slice(begin, min(begin + n_layers, layers.stop))
+        keys_LGTD = torch.cat([stretch.keys_LGTD[some] for stretch in trace.stretches], dim=2).float()
+        n_rows = max(step, N_BLOCK // (len(keys_LGTD) * config.n_heads * n) // step * step)
+        blocks = [range(top, min(top + n_rows, n)) for top in range(first_row, n, n_rows)]
+        made = [_thumbnail_rows(trace, some, rows, keys_LGTD[:, :, : rows.stop], step) for rows in blocks]
+        pictures.append(torch.cat([pixels_LHRP for pixels_LHRP, _ in made], dim=2))
+        first.append(torch.cat([share_LR for _, share_LR in made], dim=1)[:, n_known - first_row :])
+    return torch.cat(pictures).cpu().numpy(), torch.cat(first).cpu().numpy()
 
 
-def _weights(trace: Trace, layers: range, rows: range) -> Tensor:
+def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Some rows of pixels of all heads of some layers, and what these queries give the first token."""
+    weight_LHRC = _weights(trace, layers, rows, keys_LGCD)
+    pooled_LHRP = _largest(weight_LHRC, step)
+    pixels_LHRP = (pooled_LHRP * 255).round().to(torch.uint8)
+    side = -(-trace.n_tokens // step)
+    return F.pad(pixels_LHRP, (0, side - pixels_LHRP.shape[-1])), weight_LHRC[..., 0].mean(1)
+
+
+def _weights(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor) -> Tensor:
     """The weights of all heads of some layers for consecutive queries, with the keys up to the last; (L, H, R, C)."""
     config = trace.model.config
-    at = slice(layers.start, layers.stop)
     q_LHRD = torch.cat(
         [
-            stretch.queries_LHTD[at, :, max(rows.start - first, 0) : rows.stop - first]
+            stretch.queries_LHTD[layers, :, max(rows.start - first, 0) : rows.stop - first]
             for first, stretch in trace.placed()
             if first < rows.stop and first + len(stretch) > rows.start
         ],
         dim=2,
     ).float()
     # the heads that share keys become rows of one matrix
-    q_LGRD = q_LHRD.reshape(len(layers), config.n_kv_heads, -1, config.d_head)
-    score_LGRC = torch.cat(
-        [
-            attention.scores(q_LGRD, stretch.keys_LGTD[at, :, : rows.stop - first].float())
-            for first, stretch in trace.placed()
-            if first < rows.stop
-        ],
-        dim=-1,
-    )
-    scaled_LHRC = attention.scaled(score_LGRC, config.d_head).view(len(layers), config.n_heads, len(rows), rows.stop)
+    q_LGRD = q_LHRD.reshape(len(q_LHRD), config.n_kv_heads, -1, config.d_head)
+    scaled_LGRC = attention.scaled(attention.scores(q_LGRD, keys_LGCD), config.d_head)
+    scaled_LHRC = scaled_LGRC.view(len(q_LHRD), config.n_heads, len(rows), rows.stop)
     # only the last square has anything behind the mask
     scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :])
     return attention.weights(scaled_LHRC)
