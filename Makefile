@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: run test clean
+.PHONY: run test bench clean
 
 run: .venv/installed
 	$(BIN)/lookback serve --port $(PORT)
@@ -16,6 +16,9 @@ test: .venv/installed-test
 	$(BIN)/lookback fetch smollm2-135m
 	$(BIN)/python -m tests.browser.chromium
 	$(BIN)/pytest
+
+bench: bench/.venv/installed
+	bench/.venv/bin/python -m bench $(BENCH)
 
 # Debian's python3 can make an environment, but not put pip in it; the pip outside can.
 .venv/bin/python:
@@ -32,5 +35,12 @@ test: .venv/installed-test
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+# The peers bring packages of their own, and plugins for pytest among them: they live apart from what is tested.
+bench/.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PYTHON) -m venv --without-pip bench/.venv
+	$(PYTHON) -m pip --python bench/.venv/bin/python install --quiet --constraint constraints.txt pip
+	bench/.venv/bin/python -m pip install --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots
+	rm -rf .venv bench/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis screenshots

@@ -50,9 +50,10 @@ them. Each changes what the client has, and must be applied in order, whether or
   `scaled_columns` the new columns of the rows before (weights of those are 0). `null`: all of it is as it was.
 - `norms.from`: `mean`, `variance`, `rms` and their shades are of the tokens from there on. Absent: as they were.
 - `grid`: `grid` holds rows of pixels from `grid.from` on, of the layers `grid.layers[0]` up to before
-  `grid.layers[1]`; `first` is of the tokens from `grid.known` on. A long text's come in several frames, which hold
-  little else; a new `grid.step` begins anew. Until they come, rows of pixels that reach beyond `same` are of another
-  text.
+  `grid.layers[1]`; `first` is of the tokens from `grid.known` on. Where `grid.known` is no multiple of `grid.step`, a
+  pixel of the first row is the larger of the one that is sent and the one that is there. A long text's rows come in
+  several frames, which hold little else; a new `grid.step` begins anew. Until they come, rows of pixels that reach
+  beyond `same` are of another text.
 - `done` is in the last frame of an answer.
 
 Other frames say `{"seq", "progress": {"read", "of"}}` (tokens of a long text that are read), `{"seq", "problem",

@@ -16,7 +16,7 @@ from app.errors import ModelLoading, ModelUnavailable, UnknownModel
 from app.settings import Settings
 from model.config import Config
 from model.gpt import GPT
-from model.linear import pack
+from model.linear import choose_roads
 from model.tokenizer import Tokenizer
 from model.trace import read
 from model.weights.catalogue import Progress, Source
@@ -146,8 +146,8 @@ class Models:
     def _load_folder(self, entry: Entry, folder: Path) -> Loaded:
         self._say(entry, "loading the weights", 0, 0)
         network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
-        packed_from = pack(network)
-        log.info("%s: linear layers are packed from %s rows on", entry.source.name, packed_from)
+        roads = choose_roads(network)
+        log.info("%s: linear layers take the roads %s", entry.source.name, roads or "plain")
         read(network, [0])  # the first reading is slow; no visitor should pay for it
         n_context = min(network.config.n_context, self.settings.max_tokens)
         return Loaded(entry.source.name, network, tokenizer, n_context)

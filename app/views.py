@@ -22,7 +22,7 @@ from model.tokenizer import Tokenizer, Tokens, show
 from model.trace import STATISTICS, Stage, Trace, norm_sites
 
 N_THUMBNAIL = 64  # pixels of a thumbnail's side, at most
-N_BLOCK = 1_000_000  # weights made at a time: what a processor's cache holds
+N_BLOCK = 2_000_000  # weights made at a time: 8 MB, which a processor's caches hold
 N_ROWS = 128  # rows of logits made at a time; one row of SmolLM2 is 200 kB
 
 
@@ -120,29 +120,29 @@ def thumbnails(trace: Trace, layers: range, n_known: int = 0) -> tuple[NDArray[n
     And for each token the share of its attention that it gives the first, the mean over heads; (L, T).
 
     A pixel is the largest weight of the step_for(T, 64)² cells that it covers, because a mean would hide the lines and
-    single cells that tell heads apart. The rows of the first `n_known` tokens, which somebody has already, are left
-    out of both.
+    single cells that tell heads apart. The first `n_known` tokens, which somebody has already, are left out of both:
+    where they end within a row of pixels, the first row here is of the rest of it.
     """
     n, step = trace.n_tokens, step_for(trace.n_tokens, N_THUMBNAIL)
     config = trace.model.config
-    first_row = n_known // step * step
     n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
     pictures, first = [], []
     for begin in range(layers.start, layers.stop, n_layers):
         some = slice(begin, min(begin + n_layers, layers.stop))
         keys_LGTD = torch.cat([stretch.keys_LGTD[some] for stretch in trace.stretches], dim=2).float()
         n_rows = max(step, N_BLOCK // (len(keys_LGTD) * config.n_heads * n) // step * step)
-        blocks = [range(top, min(top + n_rows, n)) for top in range(first_row, n, n_rows)]
+        tops = range(n_known // step * step, n, n_rows)
+        blocks = [range(max(top, n_known), min(top + n_rows, n)) for top in tops]
         made = [_thumbnail_rows(trace, some, rows, keys_LGTD[:, :, : rows.stop], step) for rows in blocks]
         pictures.append(torch.cat([pixels_LHRP for pixels_LHRP, _ in made], dim=2))
-        first.append(torch.cat([share_LR for _, share_LR in made], dim=1)[:, n_known - first_row :])
+        first.append(torch.cat([share_LR for _, share_LR in made], dim=1))
     return torch.cat(pictures).cpu().numpy(), torch.cat(first).cpu().numpy()
 
 
 def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Some rows of pixels of all heads of some layers, and what these queries give the first token."""
     weight_LHRC = _weights(trace, layers, rows, keys_LGCD)
-    pooled_LHRP = _largest(weight_LHRC, step)
+    pooled_LHRP = _largest(weight_LHRC, step, n_above=rows.start % step)
     pixels_LHRP = (pooled_LHRP * 255).round().to(torch.uint8)
     side = -(-trace.n_tokens // step)
     return F.pad(pixels_LHRP, (0, side - pixels_LHRP.shape[-1])), weight_LHRC[..., 0].mean(1)
@@ -159,23 +159,27 @@ def _weights(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor) -> Ten
         ],
         dim=2,
     ).float()
-    # the heads that share keys become rows of one matrix
-    q_LGRD = q_LHRD.reshape(len(q_LHRD), config.n_kv_heads, -1, config.d_head)
-    scaled_LGRC = attention.scaled(attention.scores(q_LGRD, keys_LGCD), config.d_head)
-    scaled_LHRC = scaled_LGRC.view(len(q_LHRD), config.n_heads, len(rows), rows.stop)
+    # The heads that share keys become rows of one matrix, and the queries are scaled: they are fewer than the scores.
+    q_LGRD = attention.scaled(q_LHRD, config.d_head).reshape(len(q_LHRD), config.n_kv_heads, -1, config.d_head)
+    scaled_LHRC = attention.scores(q_LGRD, keys_LGCD).view(len(q_LHRD), config.n_heads, len(rows), rows.stop)
     # only the last square has anything behind the mask
     scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :])
     return attention.weights(scaled_LHRC)
 
 
-def _largest(x_HRC: Tensor, step: int, fill: float = 0.0) -> Tensor:
-    """The largest value of each square of `step` × `step`, those at the end being smaller; (…, R/step, C/step)."""
+def _largest(x_HRC: Tensor, step: int, fill: float = 0.0, n_above: int = 0) -> Tensor:
+    """The largest value of each square of `step` × `step`; (…, R/step, C/step).
+
+    Squares at the end are smaller, and those of the first row lack their first `n_above` rows.
+    """
     if step == 1:
         return x_HRC
     n_rows, n_columns = x_HRC.shape[-2:]
-    padded = F.pad(x_HRC, (0, -n_columns % step, 0, -n_rows % step), value=fill)
-    *rest, height, width = padded.shape
-    rows_HRC = padded.view(*rest, height // step, step, width).amax(-2)  # rows first: ten times as fast as both at once
+    margins = (0, -n_columns % step, n_above, -(n_rows + n_above) % step)
+    if any(margins):
+        x_HRC = F.pad(x_HRC, margins, value=fill)
+    *rest, height, width = x_HRC.shape
+    rows_HRC = x_HRC.view(*rest, height // step, step, width).amax(-2)  # rows first: ten times as fast as both at once
     return rows_HRC.view(*rest, height // step, width // step, step).amax(-1)
 
 

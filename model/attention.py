@@ -63,20 +63,26 @@ def context(weight_HTS: Tensor, v_HSD: Tensor) -> Tensor:
     return weight_HTS @ v_HSD
 
 
-def look_back(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+def look_back(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen_BS: Tensor | None = None) -> Tensor:
     """Context vectors by the fused road, (B, H, T, D): the queries are those of the last T of the S tokens.
 
-    Query head h shares the key head h // (H / G).
+    Query head h shares the key head h // (H / G). Texts of different lengths can look back together if each has one
+    query: `seen_BS` is then true for the keys that a text has.
     """
-    n_queries, n_keys = q_BHTD.shape[-2], k_BGSD.shape[-2]
-    ragged = 1 < n_queries < n_keys  # one query sees everything; as many queries as keys are plainly causal
+    n_heads, n_queries, d_head = q_BHTD.shape[1:]
+    n_keys = k_BGSD.shape[2]
+    if n_queries == 1:  # it sees everything, and the heads that share keys can be rows of one matrix
+        q_BGRD = q_BHTD.reshape(len(q_BHTD), k_BGSD.shape[1], -1, d_head)
+        mask = None if seen_BS is None else seen_BS[:, None, None]
+        context_BGRD = F.scaled_dot_product_attention(q_BGRD, k_BGSD, v_BGSD, attn_mask=mask)
+        return context_BGRD.reshape(len(q_BHTD), n_heads, 1, d_head)
     return F.scaled_dot_product_attention(
         q_BHTD,
         k_BGSD,
         v_BGSD,
-        attn_mask=visible(n_queries, n_keys, device=q_BHTD.device) if ragged else None,
+        attn_mask=visible(n_queries, n_keys, device=q_BHTD.device) if n_queries < n_keys else None,
         is_causal=n_queries == n_keys,
-        enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1],
+        enable_gqa=n_heads != k_BGSD.shape[1],
     )
 
 

@@ -1,14 +1,17 @@
-"""A linear layer that multiplies by whichever road is faster on this processor.
+"""A linear layer that multiplies by whichever road is faster on this processor, for as many rows as there are.
 
-oneDNN can lay a matrix out once in the order in which its kernels read it. On some processors that doubles the speed
-of float32, on others it gains little, or loses where there is but one row. So both roads are measured when a model is
-loaded, and the packed one is taken from that number of rows on from which it wins. The operators behind it are
-private to torch; where they are missing or fail, everything stays on the plain road.
+A few tokens at a time are bound by reading the parameters, many by arithmetic, and libraries differ in how well they
+do either. There are three roads to the same numbers: *plain*, torch's own; *turned*, W xᵀ turned back, for which some
+libraries have a better kernel when rows are few; *packed*, on a matrix that oneDNN has laid out once in the order in
+which its kernels read it. Which is fastest where is measured when a model is loaded. Packing takes as much memory
+again as the parameters, so it has to win clearly; its operators are private to torch, and where they are missing or
+fail it is left out.
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,83 +19,101 @@ from torch.nn import functional as F
 
 log = logging.getLogger("lookback")
 
-ROWS = (1, 4, 16, 64)  # numbers of rows at which the two roads are compared
-GAIN = 1.05  # packing takes memory, so it must win by this much
+Road = Literal["plain", "turned", "packed"]
+Roads = Mapping[int, Road]  # from so many rows on; in ascending order
+
+ROWS = (1, 4, 12, 24, 64)  # numbers of rows at which the roads are compared
+PACKED_GAIN = 1.2  # times as fast as the better of the others, for some number of rows
+TURNED_GAIN = 1.05
+N_ROUNDS = 4
 PROBE_BYTES = 120_000_000  # matrices are compared on as many bytes as no cache holds
 WORTH_BYTES = 40_000_000  # a network smaller than this lies in the cache and is quick by any road
 
 
 class Linear(nn.Linear):
-    """x Wᵀ + b, as nn.Linear has it; `pack` opens a second road."""
+    """x Wᵀ + b, as nn.Linear has it, by the road that `roads` names for the number of rows."""
 
+    roads: Roads = {}  # noqa: RUF012 - replaced, never changed
     packed: Tensor | None = None  # the matrix in oneDNN's layout
-    packed_from: int = 1  # rows; fewer take the plain road
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packed is None or x.numel() < self.packed_from * self.in_features:
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]
+        rows = x.numel() // self.in_features
+        road: Road = "plain"
+        for first, taken in self.roads.items():
+            if rows >= first:
+                road = taken
+        return self.by(road, x)
 
-    def pack(self, packed_from: int = 1) -> None:
-        """Lay the matrix out for oneDNN. Later changes of `weight` are not seen.
+    def by(self, road: Road, x: Tensor) -> Tensor:
+        """The same numbers by a certain road."""
+        if road == "turned":
+            columns = self.weight @ x.reshape(-1, self.in_features).T
+            found = columns.T.contiguous().view(*x.shape[:-1], self.out_features)
+            return found if self.bias is None else found + self.bias
+        if road == "packed":
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]
+        return F.linear(x, self.weight, self.bias)
+
+    def pack(self) -> None:
+        """Lay the matrix out for oneDNN. Later changes of `weight` are not seen on the packed road.
 
         Raises:
             RuntimeError, AttributeError, NotImplementedError: where this torch cannot.
         """
         self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), 16)
-        self.packed_from = packed_from
 
 
 @torch.inference_mode()
-def pack(network: nn.Module) -> int | None:
-    """Pack every linear layer of a network if that makes it faster here.
-
-    Returns:
-        From how many rows on the packed road is taken; None if the plain one is as good everywhere.
-    """
+def choose_roads(network: nn.Module) -> Roads:
+    """Measure which roads are fastest here, and let every linear layer of a network take them."""
     layers = [part for part in network.modules() if isinstance(part, Linear)]
-    if not _can_be_packed(layers):
-        return None
+    if not _is_worth_it(layers):
+        return {}
     probe = _first(layers, PROBE_BYTES)
+    with_packed = _pack(probe)
+    roads = fastest({rows: _race(probe, rows, with_packed=with_packed) for rows in ROWS})
+    if "packed" in roads.values() and not _pack(layers):  # no memory for all of it, perhaps
+        roads = {rows: "plain" if road == "packed" else road for rows, road in roads.items()}
+    for layer in layers:
+        layer.roads = roads
+        if "packed" not in roads.values():
+            layer.packed = None
+    return roads
+
+
+def fastest(races: Mapping[int, Mapping[Road, float]]) -> dict[int, Road]:
+    """The road to take from each number of rows on; races are the seconds of each road, by rows.
+
+    >>> fastest({1: {"plain": 1.0, "turned": 2.0}, 12: {"plain": 3.0, "turned": 2.0}})
+    {1: 'plain', 12: 'turned'}
+    >>> fastest({1: {"plain": 3.0, "turned": 3.0, "packed": 1.0}})
+    {1: 'packed'}
+    """
+    others: dict[int, Road] = {
+        rows: "turned" if times["plain"] > TURNED_GAIN * times["turned"] else "plain" for rows, times in races.items()
+    }
+    if not any(times.get("packed", torch.inf) * PACKED_GAIN < times[others[rows]] for rows, times in races.items()):
+        return others
+    return {rows: "packed" if times["packed"] < times[others[rows]] else others[rows] for rows, times in races.items()}
+
+
+def _is_worth_it(layers: Sequence[Linear]) -> bool:
+    is_plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
+    return is_plain and sum(layer.weight.nbytes for layer in layers) > WORTH_BYTES
+
+
+def _pack(layers: Sequence[Linear]) -> bool:
+    """Pack those that are not packed yet. Could it be done?"""
     try:
-        for layer in probe:
-            layer.pack()
-        packed_from = first_won([(rows, *_race(probe, rows)) for rows in ROWS])
         for layer in layers:
-            if packed_from is None:
-                layer.packed = None
-            elif layer in probe:
-                layer.packed_from = packed_from
-            else:
-                layer.pack(packed_from)
+            if layer.packed is None:
+                layer.pack()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         log.info("linear layers stay unpacked: %s", error)
         for layer in layers:
             layer.packed = None
-        return None
-    return packed_from
-
-
-def first_won(races: Sequence[tuple[int, float, float]]) -> int | None:
-    """From how many rows on the packed road always wins: races are (rows, plain seconds, packed seconds).
-
-    >>> first_won([(1, 1.0, 1.4), (16, 3.0, 2.0), (64, 8.0, 7.0)])
-    16
-    >>> first_won([(1, 1.0, 0.5), (16, 3.0, 3.0)]) is None
-    True
-    """
-    found = None
-    for rows, plain_s, packed_s in reversed(races):
-        if plain_s < GAIN * packed_s:
-            break
-        found = rows
-    return found
-
-
-def _can_be_packed(layers: Sequence[Linear]) -> bool:
-    is_plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
-    is_large = sum(layer.weight.nbytes for layer in layers) > WORTH_BYTES
-    return is_plain and is_large and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return False
+    return True
 
 
 def _first(layers: Sequence[Linear], n_bytes: int) -> list[Linear]:
@@ -103,23 +124,20 @@ def _first(layers: Sequence[Linear], n_bytes: int) -> list[Linear]:
     return taken
 
 
-def _race(layers: Sequence[Linear], rows: int) -> tuple[float, float]:
-    """Seconds for all these layers by the plain and by the packed road; the best of three, taken in turns."""
-    inputs = [torch.ones(rows, layer.in_features) for layer in layers]
+def _race(layers: Sequence[Linear], rows: int, *, with_packed: bool) -> dict[Road, float]:
+    """Seconds for all these layers by each road; the best of some rounds, taken in turns."""
+    inputs = [torch.ones(1, rows, layer.in_features) for layer in layers]
+    taking_part: tuple[Road, ...] = ("plain", "turned", "packed") if with_packed else ("plain", "turned")
 
-    def plain() -> None:
+    def drive(road: Road) -> None:
         for layer, x in zip(layers, inputs, strict=True):
-            F.linear(x, layer.weight, layer.bias)
+            layer.by(road, x)
 
-    def packed() -> None:
-        for layer, x in zip(layers, inputs, strict=True):
-            layer(x)
-
-    times = [(_seconds(plain), _seconds(packed)) for _ in range(4)][1:]
-    return min(one for one, _ in times), min(other for _, other in times)
+    rounds = [{road: _seconds(drive, road) for road in taking_part} for _ in range(N_ROUNDS)]
+    return {road: min(one[road] for one in rounds) for road in taking_part}
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _seconds(drive: Callable[[Road], None], road: Road) -> float:
     started = time.perf_counter()
-    work()
+    drive(road)
     return time.perf_counter() - started

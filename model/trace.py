@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -26,6 +27,7 @@ from model.norm import Norm
 Stage = Literal["scores", "scaled", "masked", "weights"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+N_TOGETHER = 256  # tokens; texts up to here look back together, padded to the longest of them
 N_STRETCH = 32  # tokens; longer ones cost more to copy where texts part, shorter ones more to put together
 
 STATISTICS = (
@@ -236,7 +238,7 @@ def read_on(model: GPT, texts: Sequence[tuple[Trace, Sequence[int]]]) -> list[Tr
     lengths = [len(ids) for _, ids in texts]
     ids_N = torch.tensor([id for _, ids in texts for id in ids], device=model.device)
     at_N = torch.cat([torch.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)])
-    looks = [_ragged(layer, [kept for kept, _ in texts], lengths) for layer in range(model.config.n_layers)]
+    looks = Ragged([kept for kept, _ in texts], lengths).looks(model.config.n_layers)
     with observing(model) as notes:
         hidden_BNM = model.hidden(ids_N[None], at_N.to(model.device), looks)
     every = notes.stretch(hidden_BNM[0])
@@ -258,21 +260,65 @@ def foresee(traces: Sequence[Trace]) -> None:
             trace._logits[trace.n_tokens - 1] = logits_V.clone()  # a row of its own, not of all texts' matrix
 
 
-def _ragged(layer: int, kept: Sequence[Trace], lengths: Sequence[int]) -> Look:
-    """How the new tokens of several texts look back in one layer: each text at what is kept of it, and at itself."""
+class Ragged:
+    """How the new tokens of several texts look back: each text at what is kept of it, and at itself.
 
-    def look(q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
-        contexts, begin = [], 0
-        for trace, n in zip(kept, lengths, strict=True):
-            q_BHTD, k_BGTD, v_BGTD = (x.narrow(2, begin, n) for x in (q_BHND, k_BGND, v_BGND))
-            if trace.stretches:
-                k_BGTD = torch.cat([*(one.keys_LGTD[layer][None] for one in trace.stretches), k_BGTD], dim=2)
-                v_BGTD = torch.cat([*(one.values_LGTD[layer][None] for one in trace.stretches), v_BGTD], dim=2)
-            contexts.append(look_back(q_BHTD, k_BGTD, v_BGTD))
-            begin += n
-        return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2)
+    Short texts with one new token each, which is what typists make, look back together, padded to the longest; every
+    other text by itself.
+    """
 
-    return look
+    def __init__(self, kept: Sequence[Trace], lengths: Sequence[int]) -> None:
+        self._kept, self._lengths = kept, lengths
+        begins = [trace.n_tokens for trace in kept]
+        typed = [i for i, n in enumerate(lengths) if n == 1 and 0 < begins[i] <= N_TOGETHER]
+        self._together = typed if len(typed) > 1 else []
+        self._alone = [i for i in range(len(lengths)) if i not in self._together]
+        self._rows = [sum(lengths[:i]) for i in range(len(lengths))]  # of the first new token
+        if self._together:
+            self._pad([kept[i] for i in self._together])
+
+    def looks(self, n_layers: int) -> list[Look]:
+        """What each layer's heads do."""
+        return [partial(self._look, layer) for layer in range(n_layers)]
+
+    def _pad(self, kept: Sequence[Trace]) -> None:
+        """Keys and values of all layers in one place, zeros behind their ends, with room for the new token."""
+        n_keys = 1 + max(trace.n_tokens for trace in kept)
+        like_LGTD = kept[0].stretches[0].keys_LGTD
+        n_layers, n_groups, _, d_head = like_LGTD.shape
+        self._keys = like_LGTD.new_zeros(n_layers, len(kept), n_groups, n_keys, d_head)
+        self._values = torch.zeros_like(self._keys)
+        for text, trace in enumerate(kept):
+            for first, stretch in trace.placed():
+                at = slice(first, first + len(stretch))
+                self._keys[:, text, :, at], self._values[:, text, :, at] = stretch.keys_LGTD, stretch.values_LGTD
+        device = like_LGTD.device
+        self._texts = torch.arange(len(kept), device=device)
+        self._ends = torch.tensor([trace.n_tokens for trace in kept], device=device)
+        self._seen_BS = torch.arange(n_keys, device=device) <= self._ends[:, None]
+        self._at = torch.tensor([self._rows[i] for i in self._together], device=device)
+
+    def _look(self, layer: int, q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
+        if len(self._lengths) == 1:
+            return self._look_alone(layer, 0, q_BHND, k_BGND, v_BGND)
+        context_BHND = torch.empty_like(q_BHND)
+        if self._together:
+            q_BHD, k_BGD, v_BGD = (x[0].index_select(1, self._at).transpose(0, 1) for x in (q_BHND, k_BGND, v_BGND))
+            keys_BGSD, values_BGSD = self._keys[layer], self._values[layer]
+            keys_BGSD[self._texts, :, self._ends], values_BGSD[self._texts, :, self._ends] = k_BGD, v_BGD
+            context_BHTD = look_back(q_BHD.unsqueeze(2), keys_BGSD, values_BGSD, self._seen_BS)
+            context_BHND[0, :, self._at] = context_BHTD[:, :, 0].transpose(0, 1)
+        for i in self._alone:
+            at = slice(self._rows[i], self._rows[i] + self._lengths[i])
+            new = (x[:, :, at] for x in (q_BHND, k_BGND, v_BGND))
+            context_BHND[:, :, at] = self._look_alone(layer, i, *new)
+        return context_BHND
+
+    def _look_alone(self, layer: int, text: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor) -> Tensor:
+        if stretches := self._kept[text].stretches:
+            k_BGTD = torch.cat([*(one.keys_LGTD[layer][None] for one in stretches), k_BGTD], dim=2)
+            v_BGTD = torch.cat([*(one.values_LGTD[layer][None] for one in stretches), v_BGTD], dim=2)
+        return look_back(q_BHTD, k_BGTD, v_BGTD)
 
 
 @dataclass

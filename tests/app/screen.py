@@ -63,6 +63,9 @@ class Screen:
             if known := grid["from"]:
                 picture[:, :known, :known] = self.grid[layer][:, :known, :known]
             picture[:, known:] = rows
+            if grid["known"] % self.step:  # of this row of pixels the upper part is there
+                upper = self.grid[layer][:, known, :side]
+                picture[:, known, : upper.shape[1]] = np.maximum(picture[:, known, : upper.shape[1]], upper)
             self.grid[layer] = picture
             had = self.first.get(layer, np.empty(0, np.float32))
             self.first[layer] = np.concatenate([had[: grid["known"]], arrays["first"][index]])

@@ -1,4 +1,6 @@
-"""Both roads of a linear layer lead to the same numbers, and where one is missing the other is taken."""
+"""All roads of a linear layer lead to the same numbers, and where one is missing the others are taken."""
+
+from typing import get_args
 
 import pytest
 import torch
@@ -7,84 +9,111 @@ from hypothesis import strategies as st
 from torch import nn
 
 from model import linear
-from model.linear import Linear, first_won, pack
+from model.linear import Linear, Road, choose_roads, fastest
 
 
 @given(st.integers(1, 40), st.integers(1, 90), st.integers(1, 90), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_packed_numbers_are_those_of_nn_linear(rows: int, n_in: int, n_out: int, bias: bool) -> None:
+def test_all_roads_lead_to_the_numbers_of_nn_linear(rows: int, n_in: int, n_out: int, bias: bool) -> None:
     layer = Linear(n_in, n_out, bias=bias)
     x = torch.randn(1, rows, n_in)
     with torch.inference_mode():
-        plain = nn.functional.linear(x, layer.weight, layer.bias)
-        assert torch.equal(layer(x), plain)
         layer.pack()
-        torch.testing.assert_close(layer(x), plain, atol=1e-5, rtol=1e-5)
+        expected = nn.functional.linear(x, layer.weight, layer.bias)
+        for road in get_args(Road):
+            found = layer.by(road, x)
+            assert found.shape == expected.shape
+            assert found.is_contiguous()
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_fewer_rows_than_pay_take_the_plain_road() -> None:
-    layer = Linear(8, 8, bias=False)
-    with torch.inference_mode():
-        layer.pack(packed_from=4)
-        layer.weight.zero_()  # the packed copy still has the old numbers
-        assert not layer(torch.ones(3, 8)).any()
-        assert layer(torch.ones(4, 8)).any()
+def test_the_road_is_that_of_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Road] = []
+
+    def by(_: Linear, road: Road, x: torch.Tensor) -> torch.Tensor:
+        taken.append(road)
+        return x
+
+    monkeypatch.setattr(Linear, "by", by)
+    layer = Linear(8, 8)
+    layer.roads = {1: "plain", 4: "turned", 64: "packed"}
+    for rows in (1, 3, 4, 63, 64, 500):
+        layer(torch.ones(1, rows, 8))
+    assert taken == ["plain", "plain", "turned", "turned", "packed", "packed"]
 
 
-def network(n: int = 3) -> nn.Sequential:
-    return nn.Sequential(*(Linear(64, 64) for _ in range(n)))
+def test_a_layer_that_was_never_measured_is_plain() -> None:
+    layer, x = Linear(8, 4), torch.randn(3, 8)
+    assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
 
 
 @pytest.fixture
-def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every network counts as large."""
+def network(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
+    """Three small layers that count as many large ones."""
     monkeypatch.setattr(linear, "WORTH_BYTES", 0)
     monkeypatch.setattr(linear, "PROBE_BYTES", 20_000)
+    return nn.Sequential(*(Linear(64, 64) for _ in range(3)))
 
 
-def raced(monkeypatch: pytest.MonkeyPatch, packed_s: float) -> None:
-    monkeypatch.setattr(linear, "_race", lambda _, rows: (1.0, packed_s if rows > 1 else 2.0))
+def raced(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    def race(_: object, __: int, *, with_packed: bool) -> dict[str, float]:
+        return {road: s for road, s in seconds.items() if with_packed or road != "packed"}
+
+    monkeypatch.setattr(linear, "_race", race)
 
 
-@pytest.mark.usefixtures("large")
-def test_where_packing_wins_every_layer_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    raced(monkeypatch, packed_s=0.5)
-    made = network()
-    assert pack(made) == 4
-    assert all(isinstance(layer, Linear) and layer.packed is not None and layer.packed_from == 4 for layer in made)
+def layers(network: nn.Sequential) -> list[Linear]:
+    return [layer for layer in network if isinstance(layer, Linear)]
 
 
-@pytest.mark.usefixtures("large")
-def test_where_packing_loses_no_layer_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    raced(monkeypatch, packed_s=1.5)
-    made = network()
-    assert pack(made) is None
-    assert all(isinstance(layer, Linear) and layer.packed is None for layer in made)
+def test_where_packing_wins_clearly_every_layer_is_packed(
+    network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced(monkeypatch, plain=1.0, turned=1.1, packed=0.5)
+    assert set(choose_roads(network).values()) == {"packed"}
+    assert all(layer.packed is not None for layer in layers(network))
 
 
-@pytest.mark.usefixtures("large")
-def test_a_torch_without_the_operators_stays_on_the_plain_road(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_packing_wins_by_little_no_memory_is_spent_on_it(
+    network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced(monkeypatch, plain=1.0, turned=1.1, packed=0.9)
+    assert set(choose_roads(network).values()) == {"plain"}
+    assert all(layer.packed is None for layer in layers(network))
+
+
+def test_a_torch_without_the_operators_has_the_other_roads(
+    network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(*_: object) -> None:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_reorder_linear_weight'")
 
     monkeypatch.setattr(Linear, "pack", missing)
-    made, x = network(), torch.randn(5, 64)
-    expected = made(x)
-    assert pack(made) is None
-    assert torch.equal(made(x), expected)
+    raced(monkeypatch, plain=1.0, turned=0.5, packed=0.1)
+    x = torch.randn(5, 64)
+    with torch.inference_mode():
+        expected = network(x)
+        assert set(choose_roads(network).values()) == {"turned"}
+        torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_real_race_has_a_winner_for_every_number_of_rows(network: nn.Sequential) -> None:
+    x = torch.randn(30, 64)
+    with torch.inference_mode():
+        expected = network(x)
+        assert list(choose_roads(network)) == list(linear.ROWS)
+        torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_and_small_networks_are_left_alone() -> None:
-    assert pack(network()) is None
-    assert pack(network().bfloat16()) is None
+    small = nn.Sequential(Linear(64, 64))
+    assert choose_roads(small) == choose_roads(small.bfloat16()) == {}
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=6))
-def test_the_packed_road_is_taken_where_it_wins_from_there_on(wins: list[bool]) -> None:
-    races = [(10 * (i + 1), 2.0 if won else 1.0, 1.0) for i, won in enumerate(wins)]
-    found = first_won(races)
-    if found is None:
-        assert not wins[-1]
-    else:
-        assert all(wins[found // 10 - 1 :])
-        assert found == 10 or not wins[found // 10 - 2]
+@given(st.lists(st.tuples(*[st.floats(0.1, 10)] * 3), min_size=1, max_size=5))
+def test_no_road_is_taken_that_is_much_slower_than_another(times: list[tuple[float, float, float]]) -> None:
+    races: dict[int, dict[Road, float]] = {
+        i: {"plain": plain, "turned": turned, "packed": packed} for i, (plain, turned, packed) in enumerate(times)
+    }
+    for rows, road in fastest(races).items():
+        assert races[rows][road] <= min(races[rows].values()) * linear.PACKED_GAIN * linear.TURNED_GAIN
