@@ -80,7 +80,7 @@ def head(window: Window, stage: Stage, *, model: str, layer: int, index: int) ->
     trace = {
         "type": "heatmap",
         "meta": {
-            "z": "scaled" if stage == "masked" else stage,
+            "z": "scaled" if stage == "masked" and window.step == 1 else stage,
             "behind": (window.top - window.left) // window.step if stage in ("masked", "weights") else None,
             "reach": stage != "weights",
             "x": [window.left, window.right, window.step],

@@ -47,7 +47,8 @@ them. Each changes what the client has, and must be applied in order, whether or
 - `same`: the first so many tokens are those that the client has. `tokens` are the others; `n` is how many there are.
 - `one`, the chosen head's picture of `one.window`, with `one.step` tokens a side of a cell: its first `one.from` rows
   and columns are as they were. `scores`, `scaled` and `weights` hold the rows from there on, `scores_columns` and
-  `scaled_columns` the new columns of the rows before (weights of those are 0). `null`: all of it is as it was.
+  `scaled_columns` the new columns of the rows before (weights of those are 0). Where `one.step` is more than 1 there
+  is `masked` too: on the diagonal the largest masked score is not the largest scaled one. `null`: all is as it was.
 - `norms.from`: `mean`, `variance`, `rms` and their shades are of the tokens from there on. Absent: as they were.
 - `grid`: `grid` holds rows of pixels from `grid.from` on, of the layers `grid.layers[0]` up to before
   `grid.layers[1]`; `first` is of the tokens from `grid.known` on. Where `grid.known` is no multiple of `grid.step`, a

@@ -183,12 +183,14 @@ def _largest(x_HRC: Tensor, step: int, fill: float = 0.0, n_above: int = 0) -> T
     return rows_HRC.view(*rest, height // step, width // step, step).amax(-1)
 
 
-HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # the masked scores are the scaled ones, masked
+HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # masked scores are the scaled ones, left of the mask
 
 
 @torch.inference_mode()
 def head(trace: Trace, layer: int, head: int, window: Window, n_known: int = 0) -> dict[str, NDArray[np.float32]]:
     """Scores, scaled scores and weights of one head in a window, float32, by name; a cell is the largest it covers.
+
+    Where a cell covers several numbers, the masked scores come too: on the diagonal they are not the scaled ones.
 
     Where the client has the first `n_known` cells a side of the same window already: the rows below them, and, as
     `scores_columns` and `scaled_columns`, the columns to the right of them. (Weights of those columns are 0.)
@@ -197,7 +199,7 @@ def head(trace: Trace, layer: int, head: int, window: Window, n_known: int = 0) 
     top, known = window.top + n_known * window.step, window.left + n_known * window.step
     below, right = range(top, window.bottom), range(known, window.right)
     for name, values_HRT in trace.stages(layer, [head], below):
-        if name in HEAD_STAGES:
+        if name in HEAD_STAGES or window.step > 1:
             found[name] = _cells(values_HRT[..., window.left : window.right], window.step)
     if n_known:
         for name, values_HRT in trace.stages(layer, [head], range(window.top, top), right):

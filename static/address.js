@@ -8,7 +8,10 @@
  * @property {number} head
  * @property {number | null} query the chosen token; null follows the last one
  * @property {string} stage scores, scaled, masked or weights
+ * @property {Window | null} window the part of the chosen head that is looked at; null is all of it
  */
+
+/** Rows top to bottom - 1, columns left to right - 1. @typedef {[top: number, bottom: number, left: number, right: number]} Window */
 
 /** @type {Set<(state: State) => void>} */
 const listeners = new Set();
@@ -27,7 +30,7 @@ export function begin(first) {
 /** Show something else: every panel hears of it, and the address follows. @param {Partial<State>} change */
 export function show(change) {
   const next = { ...state, ...change };
-  if (Object.keys(next).every((key) => next[key] === state[key])) return;
+  if (Object.keys(next).every((key) => String(next[key]) === String(state[key]))) return; // a window is a list
   state = Object.freeze(next);
   // Browsers refuse an address that changes with every key of a fast typist, so it follows after a breath.
   clearTimeout(writing);
@@ -52,7 +55,14 @@ export function toAddress(of) {
   const query = new URLSearchParams({ model: of.model, text: of.text, layer: of.layer, head: of.head });
   if (of.query !== null) query.set("query", of.query);
   query.set("stage", of.stage);
+  if (of.window !== null) query.set("window", of.window.join("-"));
   return `/?${query}`;
+}
+
+/** The window that an address names; null where it names none that can be. @param {string} query @returns {Window | null} */
+export function windowIn(query) {
+  const found = /^(\d{1,6})-(\d{1,6})-(\d{1,6})-(\d{1,6})$/.exec(new URLSearchParams(query).get("window") ?? "");
+  return found && found.slice(1).map(Number);
 }
 
 /** The state of an address that this page wrote. @param {string} query */
@@ -60,7 +70,8 @@ function fromAddress(query) {
   const of = new URLSearchParams(query);
   const number = (name) => (of.has(name) ? Number(of.get(name)) : null);
   const { model, text, stage } = Object.fromEntries(of);
-  return { model, text, stage, layer: number("layer"), head: number("head"), query: number("query") };
+  const window = windowIn(query);
+  return { model, text, stage, layer: number("layer"), head: number("head"), query: number("query"), window };
 }
 
 addEventListener("popstate", () => new URLSearchParams(location.search).has("stage") && show(fromAddress(location.search)));

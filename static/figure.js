@@ -1,9 +1,13 @@
-// A figure of the server and the arrays of its frame -> Plotly. app/figures.py says what is in a figure.
+// A figure of the server, the arrays and the tokens -> Plotly. app/figures.py says what is in a figure, and its `filled`
+// does the same in Python.
 
 import { rows } from "./frame.js";
 import { template } from "./theme.js";
 
+const N_LABEL = 24; // characters of a token's label on an axis, at most
+
 const CONFIG = {
+  doubleClick: "reset", // Plotly's own second thought would turn the rows upside down
   displaylogo: false,
   showSendToCloud: false,
   plotlyServerURL: "",
@@ -23,23 +27,36 @@ export class Figure {
   /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
-    this.latest = null; // the newest figure; an older one that still waits for Plotly is not drawn
+    this.latest = null; // what `draw` was given last
+    this.busy = false;
     this.width = 0; // of what was drawn last, in px
     new ResizeObserver(() => this.element.clientWidth !== this.width && this.redraw()).observe(element);
   }
 
-  /** Draw a figure with its numbers. @param {object} figure @param {Record<string, import("./frame.js").Tensor>} arrays */
-  async draw(figure, arrays) {
-    this.latest = [figure, arrays];
-    const Plotly = await plotly;
-    if (this.latest?.[0] !== figure) return;
+  /**
+   * Draw a figure with its numbers. While one is drawn, only the newest of the next ones waits.
+   * @param {object} figure @param {Record<string, import("./frame.js").Tensor>} arrays @param {string[]} pieces
+   */
+  async draw(figure, arrays, pieces) {
+    this.latest = [figure, arrays, pieces];
+    if (this.busy) return;
+    this.busy = true;
+    try {
+      const Plotly = await plotly;
+      for (let drawn = null; drawn !== this.latest; ) await this.put(Plotly, ...(drawn = this.latest));
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  async put(Plotly, figure, arrays, pieces) {
     this.width = this.element.clientWidth;
     const height = figure.layout.height ?? Math.min(Math.max(this.width * 0.86, 320), 680);
     this.element.style.height = `${height}px`;
     await Plotly.react(
       this.element,
-      figure.data.map((trace) => fill(trace, arrays)),
-      { ...figure.layout, template: template(), height, width: this.width },
+      figure.data.map((trace) => filled(trace, arrays, pieces)),
+      { ...structuredClone(figure.layout), template: template(), height, width: this.width }, // Plotly writes into it
       { ...CONFIG, toImageButtonOptions: { ...CONFIG.toImageButtonOptions, height, width: this.width } },
     );
     this.element.dataset.drawn = figure.layout.title.text;
@@ -47,7 +64,7 @@ export class Figure {
 
   /** Draw the same again, in today's colours. */
   redraw() {
-    if (this.latest) this.draw({ ...this.latest[0] }, this.latest[1]);
+    if (this.latest) this.draw(...this.latest);
   }
 
   /** Hear Plotly's events, such as plotly_hover. */
@@ -61,12 +78,42 @@ export class Figure {
   }
 }
 
-function fill(trace, arrays) {
-  const { z, customdata, causal } = trace.meta;
-  const matrix = rows(arrays[z]);
+function filled(trace, arrays, pieces) {
+  const { z, customdata, behind = null, reach, x, y } = trace.meta;
+  let matrix = rows(arrays[z]);
+  // a shorter row leaves its end blank
+  if (behind !== null) matrix = matrix.map((row, i) => row.subarray(0, Math.max(0, i + behind + 1)));
   return {
     ...trace,
-    z: causal ? matrix.map((row, query) => row.subarray(0, query + 1)) : matrix, // a shorter row leaves its end blank
+    z: matrix,
+    ...(x ? { x: labels(pieces, ...x) } : {}),
+    ...(y ? { y: labels(pieces, ...y) } : {}),
+    ...(reach ? around(matrix) : {}),
     ...(customdata ? { customdata: rows(arrays[customdata]) } : {}),
   };
+}
+
+/** One axis label a cell. The position makes it unique: Plotly would draw equal categories as one. */
+function labels(pieces, first, last, step) {
+  return Array.from({ length: Math.ceil((last - first) / step) }, (_, i) => {
+    const begin = first + i * step;
+    const until = Math.min(begin + step, last) - 1;
+    return `${begin}${until > begin ? `–${until}` : ""} ${escaped(short(pieces[begin]))}`;
+  });
+}
+
+function short(piece) {
+  if (piece.length <= N_LABEL) return piece;
+  const characters = [...piece]; // not in the middle of one
+  return characters.length <= N_LABEL ? piece : `${characters.slice(0, N_LABEL - 1).join("")}…`;
+}
+
+const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;" }; // Plotly takes a few tags in its texts for its own
+const escaped = (piece) => piece.replace(/[&<>]/g, (character) => ENTITIES[character]);
+
+/** A scale with 0 in its middle. */
+function around(matrix) {
+  let reach = 1e-6;
+  for (const row of matrix) for (const value of row) reach = Math.max(reach, Math.abs(value));
+  return { zmin: -reach, zmax: reach };
 }

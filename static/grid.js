@@ -15,19 +15,22 @@ export class Grid {
   constructor(canvas, name) {
     this.canvas = canvas;
     this.name = name;
-    this.grid = null;
+    this.picture = null;
+    this.shape = [0, 0]; // layers, heads
+    this.marked = null; // layer and head
     canvas.addEventListener("pointermove", (event) => this.say(this.at(event)));
     canvas.addEventListener("pointerleave", () => this.say(null));
     canvas.addEventListener("click", (event) => this.choose(this.at(event)));
     canvas.addEventListener("keydown", (event) => this.move(event));
-    onShow(() => this.grid && this.draw(this.grid));
-    new ResizeObserver(() => this.grid && this.draw(this.grid)).observe(canvas.parentElement);
+    onShow(({ layer, head }) => String([layer, head]) !== String(this.marked) && this.redraw());
+    new ResizeObserver(() => this.redraw()).observe(canvas.parentElement);
   }
 
-  /** @param {import("./frame.js").Tensor} grid weights as bytes, layer × head × query × key */
-  draw(grid) {
-    this.grid = grid;
-    const [nLayers, nHeads, n] = grid.shape;
+  /** @param {import("./picture.js").Picture} picture @param {[layers: number, heads: number]} shape of the model */
+  draw(picture, shape) {
+    this.picture = picture;
+    this.shape = shape;
+    const [nLayers, nHeads] = shape;
     const room = this.canvas.parentElement.clientWidth - LABEL;
     const low = Math.max(14, Math.floor(TALLEST / nLayers) - GAP);
     this.side = Math.max(SMALLEST, Math.min(LARGEST, low, Math.floor(room / nHeads) - GAP));
@@ -39,38 +42,56 @@ export class Grid {
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
     const pen = this.canvas.getContext("2d");
-    this.paint(pen, grid, n, scale);
     pen.scale(scale, scale);
+    const palette = packedShades();
+    picture.layers.forEach((_, layer) => this.paint(pen, layer, palette));
     this.label(pen, nLayers, nHeads);
     this.mark(pen);
     this.say(null);
   }
 
-  /** Write every thumbnail's pixels into one image; a pixel is the largest of the cells it covers. */
-  paint(pen, { values, shape: [nLayers, nHeads] }, n, scale) {
-    const image = pen.createImageData(this.canvas.width, this.canvas.height);
-    const palette = shades();
-    const side = Math.round(this.side * scale);
+  /** Some layers of the same picture have come. @param {import("./picture.js").Picture} picture */
+  add(picture) {
+    const before = this.picture.layers;
+    this.picture = picture;
+    const pen = this.canvas.getContext("2d");
+    const palette = packedShades();
+    picture.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paint(pen, layer, palette));
+    this.mark(pen);
+  }
+
+  /** The same again, at today's size, in today's colours, with today's choice. */
+  redraw() {
+    if (this.picture) this.draw(this.picture, this.shape);
+  }
+
+  /** Write a layer's thumbnails into one image. Where a thumbnail has several cells a pixel, it shows the largest. */
+  paint(pen, layer, palette) {
+    const { picture, shape: [, nHeads], side: width } = this;
+    const { known, side: nColumns, pixels } = picture.layers[layer];
+    const n = Math.ceil(picture.header.n / picture.step);
+    const nRows = Math.ceil(known / picture.step); // below them nothing has come yet
+    const scale = devicePixelRatio;
+    const side = Math.round(width * scale);
+    const edge = Math.round(LABEL * scale); // what is to the left of it stays
+    const image = pen.createImageData(this.canvas.width - edge, side);
+    const colours = new Uint32Array(image.data.buffer);
     const first = Array.from({ length: side }, (_, i) => Math.floor((i * n) / side));
     const last = Array.from({ length: side }, (_, i) => Math.max(first[i] + 1, Math.floor(((i + 1) * n) / side)));
-    for (let layer = 0; layer < nLayers; layer++) {
-      for (let head = 0; head < nHeads; head++) {
-        const base = (layer * nHeads + head) * n * n;
-        const left = Math.round((LABEL + head * (this.side + GAP)) * scale);
-        const top = Math.round((LABEL + layer * (this.side + GAP)) * scale);
-        for (let y = 0; y < side; y++) {
-          for (let x = 0; x < side && first[x] <= last[y] - 1; x++) {
-            let most = 0;
-            for (let query = first[y]; query < last[y]; query++)
-              for (let key = first[x]; key < last[x]; key++) most = Math.max(most, values[base + query * n + key]);
-            const at = 4 * ((top + y) * image.width + left + x);
-            [image.data[at], image.data[at + 1], image.data[at + 2]] = palette[most];
-            image.data[at + 3] = 255;
-          }
+    for (let head = 0; head < nHeads; head++) {
+      const base = head * nColumns * nColumns;
+      const left = Math.round((LABEL + head * (width + GAP)) * scale) - edge;
+      for (let y = 0; y < side && first[y] < nRows; y++) {
+        for (let x = 0; x < side && first[x] < last[y]; x++) {
+          let most = 0;
+          for (let query = first[y]; query < Math.min(last[y], nRows); query++)
+            for (let key = first[x]; key < Math.min(last[x], nColumns); key++)
+              most = Math.max(most, pixels[base + query * nColumns + key]);
+          colours[y * image.width + left + x] = palette[most];
         }
       }
     }
-    pen.putImageData(image, 0, 0);
+    pen.putImageData(image, edge, Math.round((LABEL + layer * (width + GAP)) * scale));
   }
 
   label(pen, nLayers, nHeads) {
@@ -89,6 +110,7 @@ export class Grid {
 
   mark(pen) {
     const { layer, head } = now();
+    this.marked = [layer, head];
     pen.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
     pen.lineWidth = 2;
     const pitch = this.side + GAP;
@@ -97,10 +119,10 @@ export class Grid {
 
   /** The head under the pointer, or null. */
   at(event) {
-    if (!this.grid) return null;
+    if (!this.picture) return null;
     const layer = Math.floor((event.offsetY - LABEL) / (this.side + GAP));
     const head = Math.floor((event.offsetX - LABEL) / (this.side + GAP));
-    const [nLayers, nHeads] = this.grid.shape;
+    const [nLayers, nHeads] = this.shape;
     return layer >= 0 && layer < nLayers && head >= 0 && head < nHeads ? { layer, head } : null;
   }
 
@@ -117,13 +139,19 @@ export class Grid {
   move(event) {
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const step = steps[event.key];
-    if (!step || !this.grid || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!step || !this.picture || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    const [nLayers, nHeads] = this.grid.shape;
+    const [nLayers, nHeads] = this.shape;
     const { layer, head } = now();
     show({
       layer: Math.min(Math.max(layer + step[0], 0), nLayers - 1),
       head: Math.min(Math.max(head + step[1], 0), nHeads - 1),
     });
   }
+}
+
+/** The scale of weights as 256 pixels of an image: bytes r, g, b, a. */
+function packedShades() {
+  const bytes = new Uint8Array(shades().flatMap((colour) => [...colour, 255]));
+  return new Uint32Array(bytes.buffer);
 }

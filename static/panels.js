@@ -18,17 +18,39 @@ const meter = (value) => {
   return made;
 };
 
-/** The tokens as chips; the chosen one is marked. @param {HTMLElement} list @param {object} header of a view */
-export function drawTokens(list, { tokens, query }) {
-  const chips = tokens.map(({ position, id, text, bytes }) => {
-    const title = `position ${position}, id ${id}, bytes ${bytes}`;
-    const chip = element("button", { type: "button", className: "token", value: position, title, textContent: text });
-    if (position === query) chip.ariaCurrent = "true";
-    return element("li", {}, chip);
-  });
+/** The tokens as chips; the chosen one is marked. Those that are as they were stay. @param {HTMLElement} list */
+export function drawTokens(list, tokens, query) {
+  const before = drawnTokens.get(list) ?? [];
+  const isSame = (token, i) => before[i]?.text === token.text && before[i].id === token.id;
+  const first = tokens.findIndex((token, i) => !isSame(token, i));
+  const nKept = first < 0 ? tokens.length : first;
   const focused = list.contains(document.activeElement) ? document.activeElement.value : null;
-  list.replaceChildren(...chips);
-  list.querySelector(`[value="${focused}"]`)?.focus();
+  if (before.length) while (list.children.length > nKept) list.lastElementChild.remove();
+  else list.replaceChildren(); // the server's
+  list.append(...tokens.slice(nKept).map((token) => element("li", {}, chip(token))));
+  drawnTokens.set(list, tokens);
+  const [marked, chosen] = [list.querySelector("[aria-current]"), list.children[query].firstElementChild];
+  if (marked !== chosen) {
+    marked?.removeAttribute("aria-current");
+    chosen.ariaCurrent = "true";
+    intoSight(list, chosen.parentElement);
+  }
+  if (focused !== null && focused >= nKept) list.children[focused]?.firstElementChild.focus();
+}
+
+/** What stands in a list, as `drawTokens` was given it. @type {WeakMap<HTMLElement, object[]>} */
+const drawnTokens = new WeakMap();
+
+function chip({ position, id, text, bytes }) {
+  const title = `position ${position}, id ${id}, bytes ${bytes}`;
+  return element("button", { type: "button", className: "token", value: position, title, textContent: text });
+}
+
+/** Scroll the list, and not the page. */
+function intoSight(list, item) {
+  const [box, inner] = [list.getBoundingClientRect(), item.getBoundingClientRect()];
+  if (inner.top < box.top) list.scrollTop += inner.top - box.top - 4;
+  if (inner.bottom > box.bottom) list.scrollTop += inner.bottom - box.bottom + 4;
 }
 
 /** What the vocabulary cannot hold. @param {HTMLElement} place @param {object} header */
@@ -41,41 +63,50 @@ export function drawDropped(place, { dropped }) {
 
 const codePoint = (text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
-/** How much goes to the first token. @param {HTMLElement} place @param {number | null} share */
-export function drawSink(place, share) {
-  place.hidden = share === null;
-  const percent = (100 * share).toFixed(0);
+/** How much goes to the first token. @param {HTMLElement} place @param {number | null} share null: not known yet */
+export function drawSink(place, nTokens, share) {
+  place.hidden = nTokens < 2;
+  const percent = share === null ? "…" : (100 * share).toFixed(0);
   place.textContent = `The left edge: over all heads, later tokens give the first one ${percent} % of their attention.`;
 }
 
-/** The numbers of the chosen query, key by key. @param {HTMLElement} section @param {import("./reader.js").View} view */
-export function drawRow(section, { header, arrays }) {
-  const { tokens, query } = header;
-  const n = tokens.length;
-  const row = (name) => arrays[name].values.subarray(query * n, (query + 1) * n);
-  const [scores, scaled, weights] = [row("scores"), row("scaled"), row("weights")];
+/** The numbers of the chosen query, key by key; all are exact. @param {HTMLElement} section */
+export function drawRow(section, { header: { n, query }, tokens, head }) {
+  const [scores, scaled, weights] = ["scores", "scaled", "weights"].map((name) => head[`row_${name}`].values);
   let keys = tokens.map((token) => token.position);
   const note = section.querySelector("#row-note");
   note.hidden = n <= N_ROWS;
   if (n > N_ROWS) {
     keys = keys.sort((a, b) => weights[b] - weights[a]).slice(0, N_ROWS);
-    note.textContent = `The ${N_ROWS} largest weights of ${n}.`;
+    note.textContent = `The ${N_ROWS} largest weights of ${n.toLocaleString("en")}.`;
   }
   section.querySelector("#row-title").textContent = `What ${tokens[query].text} (${query}) looks at`;
-  section.querySelector("#row tbody").replaceChildren(
-    ...keys.map((key) => {
-      const weight = element("td", { className: "weight" }, weights[key].toFixed(6), meter(weights[key]));
-      const cells = [scores[key].toFixed(4), scaled[key].toFixed(4), key > query ? "−∞" : scaled[key].toFixed(4)];
-      const head = element("th", { scope: "row", textContent: `${key} ${tokens[key].text}` });
-      const line = element("tr", {}, head, ...cells.map((textContent) => element("td", { textContent })), weight);
-      line.classList.toggle("behind", key > query);
-      return line;
-    }),
-  );
+  const body = section.querySelector("#row tbody");
+  while (body.rows.length > keys.length) body.lastElementChild.remove();
+  while (body.rows.length < keys.length) body.append(line());
+  keys.forEach((key, i) => {
+    const behind = key > query;
+    const numbers = [scores[key].toFixed(4), scaled[key].toFixed(4), behind ? "−∞" : scaled[key].toFixed(4)];
+    const [name, ...cells] = body.rows[i].cells;
+    [`${key} ${tokens[key].text}`, ...numbers, weights[key].toFixed(6)].forEach((words, j) => {
+      const text = [name, ...cells][j].firstChild;
+      if (text.data !== words) text.data = words;
+    });
+    cells[3].lastChild.value = weights[key];
+    body.rows[i].classList.toggle("behind", behind);
+  });
 }
 
-/** The likeliest next tokens. @param {HTMLElement} section @param {object} header */
-export function drawNext(section, { tokens, query, prediction }) {
+/** A line of the table, still without its words: writing into what is there is faster than to make it anew. */
+function line() {
+  const text = () => document.createTextNode("");
+  const name = element("th", { scope: "row" }, text());
+  const numbers = Array.from({ length: 3 }, () => element("td", {}, text()));
+  return element("tr", {}, name, ...numbers, element("td", { className: "weight" }, text(), meter(0)));
+}
+
+/** The likeliest next tokens. @param {HTMLElement} section @param {import("./picture.js").Picture} picture */
+export function drawNext(section, { tokens, header: { query, prediction } }) {
   const known = prediction.surprisal_bits;
   const surprise = known === null ? "" : ` · next came ${tokens[query + 1].text}, surprisal ${known.toFixed(2)} bits`;
   section.querySelector("#next-words").textContent =
@@ -89,15 +120,22 @@ export function drawNext(section, { tokens, query, prediction }) {
   );
 }
 
-/** One cell at every stage, in the model's numbers. @param {HTMLElement} place @param {import("./reader.js").View} view */
-export function drawCell(place, { header: { tokens }, arrays }, query, key) {
-  const at = query * tokens.length + key;
-  const exact = (name) => Number(arrays[name].values[at].toPrecision(9)).toPrecision(7);
-  const name = (position) => `${position} ${tokens[position].text}`;
-  const masked = key > query ? "−∞" : exact("scaled");
+/**
+ * One cell at every stage, in the model's numbers.
+ * @param {HTMLElement} place @param {import("./picture.js").Picture} picture @param {number} row @param {number} column
+ */
+export function drawCell(place, { tokens, head, one }, row, column) {
+  const { window: [top, bottom, left, right], step } = one;
+  const width = head.weights.shape[1];
+  const at = row * width + column;
+  const exact = (name) => Number(head[name].values[at].toPrecision(9)).toPrecision(7);
+  const [query, key] = [top + row * step, left + column * step];
+  const [lastQuery, lastKey] = [Math.min(query + step, bottom) - 1, Math.min(key + step, right) - 1];
+  const name = (first, last) => `${first} ${tokens[first].text}${last > first ? ` to ${last} ${tokens[last].text}` : ""}`;
+  const masked = key > lastQuery ? "masked −∞, " : lastKey > query ? "" : `masked ${exact("scaled")}, `;
   place.textContent =
-    `query ${name(query)} → key ${name(key)}: score ${exact("scores")}, ` +
-    `scaled ${exact("scaled")}, masked ${masked}, weight ${exact("weights")}`;
+    `query ${name(query, lastQuery)} → key ${name(key, lastKey)}: ${step > 1 ? "the largest " : ""}` +
+    `score ${exact("scores")}, scaled ${exact("scaled")}, ${masked}weight ${exact("weights")}`;
 }
 
 /** Choosing a chip chooses its query; a second click lets it follow the last token again. */

@@ -1,101 +1,179 @@
-// Asks the server for what the address says, and hands on only what is still wanted.
+// Asks the server for what the address says, and hands on what is of the text in the box, and only that.
 //
-// One request is under way at a time, and the next one asks for the newest state: a fast typist never makes a queue,
-// and no reply to an older text is ever shown.
+// Every change is asked for at once, over the live channel, or over HTTP where that cannot be had. Frames come back in
+// order. Each is taken in, so that the page has what the server believes it has; the newest text's are also shown.
 
-import { now, onShow, toAddress } from "./address.js";
+import { now, onShow } from "./address.js";
 import { decode } from "./frame.js";
+import { Http } from "./http.js";
+import { Live } from "./live.js";
+import { NOTHING, applied } from "./picture.js";
 
-const DEBOUNCE_MS = 30;
+const SLOW_MS = 700; // without any answer, a visitor wants to know
 const RETRY_MS = [500, 1000, 2000, 4000];
 
 /**
  * What the page has of a reading.
  * @typedef {object} View
- * @property {object} header tokens, figures, predictions and timings; app/api.py, post_view
- * @property {Record<string, import("./frame.js").Tensor>} arrays
+ * @property {import("./picture.js").Picture} picture
  * @property {string} text what was read
  * @property {number} elapsed_ms from asking to having the answer
+ * @property {"live" | "http"} road
  */
+
+/** How far a reading is, in tokens; null where nobody knows. @typedef {{read: number, of: number} | null} Progress */
+
+/** What is in the way: nothing, something that passes, something the visitor must change, or that he stopped it.
+ *  @typedef {"" | "passing" | "final" | "stopped"} Obstacle */
 
 /** @type {Set<(view: View) => void>} */
 const viewers = new Set();
-/** @type {Set<(notice: string, isFinal: boolean) => void>} */
+/** @type {Set<(words: string, obstacle: Obstacle) => void>} */
 const listeners = new Set();
-let waiting = 0; // the timer of the next request
-let busy = false;
-let failures = 0;
-let overview = null; // {key, header, arrays}: all heads and the norms, which change with text and model only
+/** @type {Set<(isReading: boolean, progress: Progress) => void>} */
+const watchers = new Set();
 
 /** Be given every view that is to be shown. @param {(view: View) => void} draw */
 export const onView = (draw) => viewers.add(draw);
 
-/** Be told what is in the way; an empty string when nothing is any more. */
+/** Be told what is in the way. @param {(words: string, obstacle: Obstacle) => void} listen */
 export const onNotice = (listen) => listeners.add(listen);
+
+/** Be told when an answer is long in coming. @param {(isReading: boolean, progress: Progress) => void} watch */
+export const onProgress = (watch) => watchers.add(watch);
+
+/** @typedef {{seq: number, state: import("./address.js").State, at: number}} Ask */
+const live = new Live();
+const http = new Http();
+/** @type {Map<number, Ask>} */
+const asks = new Map(); // that may be answered; a newer one's answer ends all before it
+/** @type {Ask | null} */
+let pending = null; // the newest, until it is answered
+let seq = 0;
+let picture = NOTHING;
+let pictured = ""; // which text and model that is
+let stopped = ""; // which text and model are not to be read
+let failures = 0; // requests in a row that found no server
+let again = 0; // the timer of asking again
+let slow = 0; // the timer of saying that it takes long
+/** @type {Progress} */
+let progress = null;
 
 /** Start to follow the address. */
 export function follow() {
-  onShow(() => soon(DEBOUNCE_MS));
+  live.onOpen = ask;
+  live.onMessage = hear;
+  live.onGivenUp = () => pending && !http.isBusy && http.ask(body);
+  http.onAnswer = answer;
+  http.onProblem = (problem, retryAfterS) => pending && refuse(pending, problem, retryAfterS);
+  http.onAway = away;
+  onShow(ask);
   ask();
 }
 
-function soon(ms) {
-  clearTimeout(waiting);
-  waiting = setTimeout(ask, ms);
+/** Stop to read the text that is asked for, until something else is typed. */
+export function cancel() {
+  const words = progress ? ` after ${progress.read.toLocaleString("en")} of ${progress.of.toLocaleString("en")} tokens` : "";
+  stopped = key(now());
+  pending = null;
+  clearTimeout(again);
+  http.stop();
+  live.close(); // the server reads for nobody who is not there
+  settle();
+  notice(`Reading was stopped${words}. What you typed is kept.`, "stopped");
 }
 
-function notice(words, isFinal) {
-  for (const listen of listeners) listen(words, isFinal);
+/** Read it after all. */
+export function resume() {
+  stopped = "";
+  notice("", "");
+  ask();
 }
 
-async function ask() {
-  if (busy) return; // when it is done it asks again
-  busy = true;
-  const asked = now();
-  const { view, words, again } = await read(asked).finally(() => (busy = false));
-  if (!same(asked)) return soon(0);
-  if (again !== null) soon(again);
-  notice(words, again === null);
-  if (view) for (const draw of viewers) draw(view);
+const key = ({ model, text }) => JSON.stringify([model, text]);
+const isWanted = (of) => of && key(of.state) === key(now()) && key(of.state) !== stopped;
+
+function ask() {
+  const state = now();
+  clearTimeout(again);
+  if (key(state) === stopped) return;
+  stopped = "";
+  if (pending && key(pending.state) !== key(state)) settle();
+  pending = { seq: ++seq, state, at: performance.now() };
+  asks.set(seq, pending);
+  slow ||= setTimeout(() => watched(true, progress), SLOW_MS);
+  live.knock();
+  if (live.isOpen) {
+    http.stop();
+    live.send(JSON.stringify({ seq, ...state }));
+  } else if (live.isGivenUp) http.ask(body);
 }
 
-/** What the server has to say of a state: a view, or words and perhaps after how many ms to ask again. */
-async function read(asked) {
-  const { layer, head, query, stage, model, text } = asked;
-  const key = JSON.stringify([model, text]);
-  const body = JSON.stringify({ model, text, layer, head, query, stage, overview: overview?.key !== key });
-  const started = performance.now();
-  try {
-    const headers = { "Content-Type": "application/json" };
-    const reply = await fetch("/api/v1/view", { method: "POST", headers, body });
-    failures = 0;
-    if (!reply.ok) return problem(reply);
-    const { header, arrays } = decode(await reply.arrayBuffer());
-    if (header.overview) overview = { key, header: header.overview, arrays };
-    const view = {
-      header: { ...header, overview: overview.header },
-      arrays: { ...overview.arrays, ...arrays },
-      text,
-      elapsed_ms: performance.now() - started,
-    };
-    return { view, words: "", again: null };
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    const again = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
-    const words = "The server does not answer. What you typed is kept; the page asks again by itself.";
-    return { view: null, words, again };
+/** A request for what is asked now; thumbnails and norms need not come twice. */
+function body() {
+  return JSON.stringify({ ...pending.state, overview: !(picture.done && pictured === key(pending.state)) });
+}
+
+function hear(buffer) {
+  const { header, arrays } = decode(buffer);
+  if ("pong" in header) return;
+  const of = asks.get(header.seq);
+  for (const older of [...asks.keys()].filter((one) => one < header.seq)) asks.delete(older);
+  failures = 0;
+  if (header.problem) refuse(of, header.problem, header.retry_after_s);
+  else if (header.progress) isWanted(of) && watched(true, header.progress);
+  else take({ header, arrays }, of, "live");
+}
+
+function answer(buffer) {
+  if (failures) live.retry(); // it was not the live channel that could not be had, but the server
+  failures = 0;
+  const { header, arrays } = decode(buffer);
+  // Without thumbnails it is an answer to somebody who has those of the same text.
+  const frame = header.grid ? { header, arrays } : { header: { ...header, same: header.n, tokens: [] }, arrays };
+  take(frame, pending, "http");
+}
+
+function take(frame, of, road) {
+  picture = applied(picture, frame);
+  if (of) pictured = key(of.state);
+  if (!isWanted(of)) return;
+  if (of.seq === pending?.seq) {
+    pending = null;
+    settle();
+    notice("", "");
   }
+  const view = { picture, text: of.state.text, elapsed_ms: performance.now() - of.at, road };
+  for (const draw of viewers) draw(view);
 }
 
-/** Is this still what is wanted? */
-const same = (asked) => toAddress(asked) === toAddress(now());
+function refuse(of, { status, detail }, retryAfterS) {
+  if (!of || of.seq !== pending?.seq) return;
+  const passes = status === 503;
+  pending = null;
+  settle();
+  if (passes) again = setTimeout(ask, Math.min(1000 * (retryAfterS || 1), 5000));
+  notice(detail, passes ? "passing" : "final");
+}
 
-async function problem(reply) {
-  const { status, headers } = reply;
-  const again = status === 503 ? Math.min(1000 * (Number(headers.get("Retry-After")) || 1), 5000) : null;
-  try {
-    return { view: null, words: (await reply.json()).detail, again };
-  } catch {
-    return { view: null, words: `The server answered ${status}, and did not say why.`, again };
-  }
+function away() {
+  again = setTimeout(ask, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
+  settle();
+  notice("The server does not answer. What you typed is kept; the page asks again by itself.", "passing");
+}
+
+function notice(words, obstacle) {
+  for (const listen of listeners) listen(words, obstacle);
+}
+
+/** Nobody waits any more, or for something else. */
+function settle() {
+  clearTimeout(slow);
+  slow = 0;
+  watched(false, null);
+}
+
+function watched(isReading, soFar) {
+  progress = soFar;
+  for (const watch of watchers) watch(isReading, soFar);
 }

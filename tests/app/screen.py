@@ -33,7 +33,8 @@ class Screen:
         self.tokens = self.tokens[: header["same"]] + header["tokens"]
         assert len(self.tokens) == header["n"]
         if one := header["one"]:
-            self.head = {name: self._grown(name, one, arrays) for name in ("scores", "scaled", "weights")}
+            stages = [*(["masked"] if one["step"] > 1 else []), "scores", "scaled", "weights"]
+            self.head = {name: self._grown(name, one, arrays) for name in stages}
         self.row = {name: arrays[f"row_{name}"] for name in ("scores", "scaled", "weights")}
         if norms := header.get("norms"):
             for name in ("mean", "variance", "rms"):

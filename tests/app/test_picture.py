@@ -134,6 +134,9 @@ def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Tr
     every = views.head(trace, 1, 2, window_of(None, 50))
     assert every["scores"].shape == (13, 13)  # 4 tokens a cell
     np.testing.assert_allclose(every["weights"][3, 1], weights[12:16, 4:8].max(), atol=1e-7)
+    masked = trace.stage("masked", 1, [2])[0].numpy()
+    np.testing.assert_allclose(every["masked"][3, 3], masked[12:16, 12:16].max(), atol=1e-6)  # nothing behind the mask
+    assert every["masked"][3, 3] < every["scaled"][3, 3] or masked[12:16, 12:16].max() == every["scaled"][3, 3]
 
 
 def test_an_appended_token_is_sent_alone(loaded: Loaded) -> None:

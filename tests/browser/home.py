@@ -21,8 +21,11 @@ _SHOWS = """(wanted) => {
     weights: "attention weights" }[stage];
   const [one, norms] = ["head-figure", "norms-figure"].map((id) => document.getElementById(id));
   const n = document.querySelectorAll("#tokens .token").length;
-  return one.dataset.drawn === `${model} · layer ${layer}, head ${head} · ${name}` && norms.dataset.drawn !== undefined
-    && one.data[0].x.length === n && norms.data[0].y.length === n;
+  if (!one.data || !norms.data || document.querySelector(".late")) return false;
+  const [from, to, step] = one.data[0].meta.x;
+  const closely = step > 1 ? ` · a cell is the largest of ${step}×${step}` : "";
+  return one.dataset.drawn === `${model} · layer ${layer}, head ${head} · ${name}${closely}`
+    && one.data[0].x.length === Math.ceil((to - from) / step) && to <= n && norms.data[0].y.length === n;
 }"""
 
 _Z = "(figure) => figure.data[0].z.map((row) => Array.from(row, (value) => value ?? null))"
@@ -35,7 +38,7 @@ _SHOW = """async (state) => {
   (await import("/static/address.js")).show(state);
 }"""
 
-FIRST = {"model": "smollm2-135m", "layer": 11, "head": 7, "query": None, "stage": "weights"}
+FIRST = {"model": "smollm2-135m", "layer": 11, "head": 7, "query": None, "stage": "weights", "window": None}
 
 
 class Home:
@@ -55,7 +58,7 @@ class Home:
     def open(self, **state: Any) -> None:
         """Open the page at the address of this state, and wait until all of it is drawn."""
         self.go(**state)
-        self.wait_until_shown(**{name: value for name, value in state.items() if name != "query"})
+        self.wait_until_shown(**{name: value for name, value in state.items() if name not in ("query", "window")})
 
     def go(self, **state: Any) -> None:
         """Open the page, and wait for nothing."""
@@ -69,6 +72,7 @@ class Home:
         wanted = {**FIRST, "text": text, **state}
         self.page.evaluate(_SHOW, wanted)
         query = wanted.pop("query")
+        del wanted["window"]
         self.wait_until_shown(**wanted)
         self.wait_until_chosen(query)
 

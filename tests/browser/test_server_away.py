@@ -19,7 +19,7 @@ def small(browser: Browser, tiny_llama: Path) -> Iterator[tuple[Server, Tab]]:
 
 def test_a_page_outlives_its_server(small: tuple[Server, Tab]) -> None:
     server, home = small
-    home.watch.allow("Failed to load resource: net::ERR_", "status of 503")
+    home.watch.allow("Failed to load resource: net::ERR_", "status of 503", "WebSocket connection to")
     home.open(text="the fat cat")
     server.stop()
     home.text.press("Control+End")

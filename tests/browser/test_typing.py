@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Route
 
 from tests.browser.conftest import Tab
 from tests.browser.server import Server
@@ -72,21 +71,6 @@ def test_typing_fast_ends_with_the_last_text_and_shows_no_other_on_the_way(home:
     drawings = home.page.evaluate("drawings")
     assert drawings[-1][0] == "the keys are on the table"
     assert [one for one in drawings if not one[0] == one[1] == one[2].replace("·", " ")] == []
-
-
-def test_a_late_reply_to_an_older_text_is_not_drawn(home: Tab) -> None:
-    home.turn_to("first")
-    home.page.evaluate(NOTE_DRAWINGS)
-    held: list[Route] = []
-    home.page.route("**/api/v1/view", lambda route: held.append(route) if not held else route.continue_())
-    home.text.fill("second")
-    while not held:
-        home.page.wait_for_timeout(10)
-    home.text.fill("third")
-    held[0].continue_()
-    home.wait_until_shown(text="third")
-    home.page.unroute("**/api/v1/view")
-    assert home.page.evaluate("drawings") == [["third", "third", "third"]]
 
 
 def test_text_is_shown_and_never_obeyed(home: Tab) -> None:

@@ -1,0 +1,146 @@
+// What the page has of a text, and how a frame of the server changes it. Knows nothing of how frames come.
+//
+// A frame holds only what is new (app/picture.py). Nothing that was handed out is ever changed: what is on the screen
+// stays whole while frames of a text that is on its way to the next one are taken in.
+
+/** @typedef {import("./frame.js").Tensor} Tensor */
+
+/**
+ * A layer's thumbnails, as far as they have come.
+ * @typedef {object} Thumbnails
+ * @property {number} known how many tokens they show
+ * @property {number} side pixels of a row
+ * @property {Uint8Array} pixels head × row × column; 255 is a weight of 1
+ * @property {Float32Array} first a number a token: how much of its attention goes to the first, the mean of the heads
+ */
+
+/**
+ * @typedef {object} Picture
+ * @property {object} header the latest answer's: model, n, layer, head, stage, query, prediction, figure, timings, …
+ * @property {object[]} tokens all of them
+ * @property {Record<string, Tensor>} head scores, scaled and weights in the window, and the chosen query's rows
+ * @property {{window: import("./address.js").Window, step: number} | null} one what `head` holds; a cell is step² numbers
+ * @property {{figure: object, arrays: Record<string, Tensor>} | null} norms
+ * @property {number} step tokens a pixel of the thumbnails
+ * @property {(Thumbnails | undefined)[]} layers
+ * @property {boolean} done nothing of it is missing
+ */
+
+/** @type {Readonly<Picture>} */
+export const NOTHING = Object.freeze({
+  header: {}, tokens: [], head: {}, one: null, norms: null, step: 0, layers: [], done: false,
+});
+
+const ROWS = ["row_scores", "row_scaled", "row_weights"];
+const STAGES = ["scores", "scaled", "masked", "weights"]; // masked ones only where a cell is several numbers
+
+/**
+ * What the page has after a frame.
+ * @param {Readonly<Picture>} had @param {{header: object, arrays: Record<string, Tensor>}} frame
+ * @returns {Readonly<Picture>}
+ */
+export function applied(had, { header, arrays }) {
+  const begun = "same" in header ? turned(had, header, arrays) : had;
+  const { grid, done, timings } = header;
+  const layers = grid ? filledIn(begun.layers, grid, arrays) : begun.layers;
+  return Object.freeze({ ...begun, header: { ...begun.header, timings }, step: grid?.step ?? begun.step, layers, done });
+}
+
+/** The mean share of its attention that a later token gives the first one; null where there is none, or not all. */
+export function firstShare({ header: { n }, layers, done }) {
+  if (!done || n < 2 || !layers.length) return null;
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
+  return sum(layers.map(({ first }) => sum(first.subarray(1)))) / (layers.length * (n - 1));
+}
+
+/** The first frame of an answer: all but thumbnails. */
+function turned(had, header, arrays) {
+  const { same } = header;
+  const before = same ? had : NOTHING;
+  return {
+    ...before,
+    header,
+    tokens: [...before.tokens.slice(0, same), ...header.tokens],
+    head: {
+      ...Object.fromEntries(ROWS.map((name) => [name, arrays[name]])),
+      ...(header.one ? headOf(before.head, header.one, arrays) : pick(before.head, STAGES)),
+    },
+    one: header.one ?? before.one,
+    norms: header.norms ? normsOf(before.norms, header.norms, arrays) : before.norms,
+    layers: before.layers.map((layer) => layer && upTo(layer, same, before.step)),
+  };
+}
+
+/** The chosen head's cells: the first `from` rows and columns are there already. Weights behind the mask stay 0. */
+function headOf(before, { window: [top, bottom, left, right], step, from }, arrays) {
+  const [height, width] = [Math.ceil((bottom - top) / step), Math.ceil((right - left) / step)];
+  return Object.fromEntries(
+    STAGES.filter((name) => arrays[name] || before[name]).map((name) => {
+      const values = new Float32Array(height * width);
+      if (from) put(values, width, before[name], 0, 0);
+      if (arrays[name]) put(values, width, arrays[name], from, 0);
+      if (arrays[`${name}_columns`]) put(values, width, arrays[`${name}_columns`], 0, from);
+      return [name, { values, shape: [height, width] }];
+    }),
+  );
+}
+
+/** Write a matrix into a larger or smaller one, from a row and a column on. */
+function put(values, width, { values: source, shape: [nRows, nColumns] }, row, column) {
+  const height = values.length / width;
+  const n = Math.min(nColumns, width - column);
+  for (let i = 0; i < nRows && row + i < height; i++)
+    values.set(source.subarray(i * nColumns, i * nColumns + n), (row + i) * width + column);
+}
+
+function normsOf(before, { from, figure }, arrays) {
+  const names = figure.data.flatMap(({ meta }) => [meta.z, meta.customdata]);
+  return {
+    figure,
+    arrays: Object.fromEntries(names.map((name) => [name, stacked(before?.arrays[name], from, arrays[name])])),
+  };
+}
+
+/** The first `n` rows of a matrix, and new ones below them. */
+function stacked(before, n, { values: below, shape: [nRows, nColumns] }) {
+  const values = new Float32Array((n + nRows) * nColumns);
+  if (n) values.set(before.values.subarray(0, n * nColumns));
+  values.set(below, n * nColumns);
+  return { values, shape: [n + nRows, nColumns] };
+}
+
+/** The thumbnails after all but the first `same` tokens changed: a pixel of any changed token is no longer right. */
+function upTo(layer, same, step) {
+  return layer.known <= same ? layer : { ...layer, known: Math.floor(same / step) * step };
+}
+
+function filledIn(before, { layers: [begin, end], known, from, step }, { grid, first }) {
+  const [, nHeads, nRows, side] = grid.shape;
+  const nTokens = first.shape[1];
+  const layers = [...before];
+  for (let layer = begin; layer < end; layer++) {
+    const had = before[layer];
+    const pixels = new Uint8Array(nHeads * side * side);
+    for (let head = 0; head < nHeads; head++) {
+      const at = head * side * side;
+      for (let row = 0; row < from; row++) {
+        const old = (head * had.side + row) * had.side;
+        pixels.set(had.pixels.subarray(old, old + Math.min(had.side, side)), at + row * side);
+      }
+      const sent = ((layer - begin) * nHeads + head) * nRows * side;
+      pixels.set(grid.values.subarray(sent, sent + nRows * side), at + from * side);
+      if (known % step) {
+        // of this row of pixels the upper part is there already; a pixel is the largest weight of both
+        const [row, upper] = [at + from * side, (head * had.side + from) * had.side];
+        for (let i = 0; i < had.side; i++) pixels[row + i] = Math.max(pixels[row + i], had.pixels[upper + i]);
+      }
+    }
+    const share = new Float32Array(known + nTokens);
+    if (known) share.set(had.first.subarray(0, known));
+    share.set(first.values.subarray((layer - begin) * nTokens, (layer - begin + 1) * nTokens), known);
+    layers[layer] = { known: known + nTokens, side, pixels, first: share };
+  }
+  return layers;
+}
+
+const pick = (from, names) => Object.fromEntries(names.filter((name) => name in from).map((name) => [name, from[name]]));
