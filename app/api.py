@@ -179,7 +179,7 @@ async def post_view(ask: ViewRequest, engine: EngineHere, visitor: VisitorHere) 
 
     - `grid` (uint8, layer × head × row × column): the weights of all heads, 255 is 1, a pixel the largest of
       `grid.step`² of them; `first` (float32, layer × token): the mean weight that each token gives the first;
-    - `mean`, `variance`, `rms` before every norm (float32, token × site), and as `…_shade` what colours them.
+    - `mean`, `variance`, `rms` before every norm (float32, token × site).
 
     The live channel, described at the top, sends the same frames with only what is new in them.
     """

@@ -74,11 +74,6 @@ class Job:
         queued_s = max(0.0, time.perf_counter() - self.arrived - self.computed_s)
         return Timings(queued_ms=round(queued_s * 1e3, 3), computed_ms=round(self.computed_s * 1e3, 3))
 
-    def took(self, since: float) -> None:
-        """It was in the pass that began then."""
-        self.had_turn = True
-        self.computed_s += time.perf_counter() - since
-
 
 class Watch(Generic[T]):
     """What comes of a text: `Progressed` while it is long in reading, then the parts of its view, each with timings."""
@@ -244,12 +239,15 @@ class Engine:
                 job.trace = trace
         ready = [job for job in jobs if not job.n_remaining]
         foresee([job.read for job in ready if job.foreseeing])
-        for job in ready + [job for job, _ in batch if job.n_remaining]:
-            self._kept.keep(job.ids[: job.read.n_tokens], job.read)
-            job.took(started)
+        for job, _ in batch:
+            job.computed_s += time.perf_counter() - started
+            job.had_turn = True
             if job.n_remaining:
+                self._kept.keep(job.ids[: job.read.n_tokens], job.read)
                 say(job, Progressed(job.read.n_tokens, len(job.ids)))
         for job in ready:
+            job.had_turn = True
+            self._kept.keep(job.ids, job.read)
             began = time.perf_counter()
             try:
                 job.parts = job.parts or job.view(job.read)

@@ -22,6 +22,12 @@ MARGIN = {"l": 10, "r": 10, "t": 62, "b": 10}  # px; the top holds Plotly's butt
 GAP_PX = 26  # between the three norm panels
 N_LABEL = 24  # characters of a token's label on an axis, at most
 MEAN_UNIT = 0.01  # means are shaded by asinh(mean / unit): linear below it, logarithmic far above
+SMALLEST = 1e-12  # the logarithm of nothing smaller is taken
+SHADES: dict[str, tuple[str, float]] = {
+    "mean": ("asinh", MEAN_UNIT),
+    "variance": ("log10", SMALLEST),
+    "rms": ("log10", SMALLEST),
+}
 
 STAGE_NAMES: dict[Stage, str] = {
     "scores": "scores q·k",
@@ -135,7 +141,7 @@ def hatch(height: int, width: int, ahead: int = 0) -> str:
     return "".join(lines)
 
 
-def norms(n_tokens: int, sites: Sequence[str], shades: Mapping[str, Array], *, model: str) -> Figure:
+def norms(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Array], *, model: str) -> Figure:
     """Mean, variance and rms before every norm: three heatmaps, tokens down and sites across.
 
     The colours are logarithmic, because a trained model's first token is often a thousand times the others; the
@@ -143,10 +149,11 @@ def norms(n_tokens: int, sites: Sequence[str], shades: Mapping[str, Array], *, m
     """
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
-    n_panels = len(shades)
+    n_panels = len(statistics)
     panel_px = min(max(16 * n_tokens, 90), 320)
     plot_px = n_panels * (panel_px + GAP_PX) - GAP_PX
-    for number, (name, shade_TS) in enumerate(shades.items()):
+    for number, (name, values_TS) in enumerate(statistics.items()):
+        shade_TS = shaded(name, values_TS)
         suffix = "" if number == 0 else str(number + 1)
         top = 1 - number * (panel_px + GAP_PX) / plot_px
         bottom = max(top - panel_px / plot_px, 0)
@@ -154,7 +161,7 @@ def norms(n_tokens: int, sites: Sequence[str], shades: Mapping[str, Array], *, m
         data.append(
             {
                 "type": "heatmap",
-                "meta": {"z": f"{name}_shade", "customdata": name, "y": [0, n_tokens, 1]},
+                "meta": {"z": name, "customdata": name, "shade": SHADES[name], "y": [0, n_tokens, 1]},
                 "x": list(sites),
                 "xaxis": f"x{suffix}",
                 "yaxis": f"y{suffix}",
@@ -197,12 +204,10 @@ def norms(n_tokens: int, sites: Sequence[str], shades: Mapping[str, Array], *, m
     return {"data": data, "layout": layout}
 
 
-def shades(statistics: Mapping[str, Array]) -> dict[str, Array]:
-    """The numbers that colour the norm heatmaps: asinh for the mean, which has a sign, and log10 for the others."""
-    return {
-        name: np.arcsinh(values / MEAN_UNIT) if name == "mean" else np.log10(np.maximum(values, 1e-12))
-        for name, values in statistics.items()
-    }
+def shaded(name: str, values: Array) -> Array:
+    """The numbers that colour a norm heatmap: asinh for the mean, which has a sign, and log10 for the others."""
+    kind, unit = SHADES[name]
+    return np.arcsinh(values / np.float32(unit)) if kind == "asinh" else np.log10(np.maximum(values, np.float32(unit)))
 
 
 def filled(figure: Figure, arrays: Mapping[str, Array], pieces: Sequence[str]) -> Figure:
@@ -215,6 +220,8 @@ def _fill(trace: Mapping[str, Any], arrays: Mapping[str, Array], pieces: Sequenc
     values = arrays[meta["z"]]
     if meta.get("behind") is not None:
         values = np.where(np.tri(len(values), values.shape[1], meta["behind"], dtype=np.bool_), values, np.nan)
+    if "shade" in meta:
+        values = shaded(meta["z"], values)
     more: dict[str, Any] = {"z": values}
     more |= {axis: labels(pieces, *meta[axis]) for axis in ("x", "y") if axis in meta}
     if meta.get("reach"):

@@ -49,7 +49,7 @@ them. Each changes what the client has, and must be applied in order, whether or
   and columns are as they were. `scores`, `scaled` and `weights` hold the rows from there on, `scores_columns` and
   `scaled_columns` the new columns of the rows before (weights of those are 0). Where `one.step` is more than 1 there
   is `masked` too: on the diagonal the largest masked score is not the largest scaled one. `null`: all is as it was.
-- `norms.from`: `mean`, `variance`, `rms` and their shades are of the tokens from there on. Absent: as they were.
+- `norms.from`: `mean`, `variance` and `rms` are of the tokens from there on. Absent: as they were.
 - `grid`: `grid` holds rows of pixels from `grid.from` on, of the layers `grid.layers[0]` up to before
   `grid.layers[1]`; `first` is of the tokens from `grid.known` on. Where `grid.known` is no multiple of `grid.step`, a
   pixel of the first row is the larger of the one that is sent and the one that is there. A long text's rows come in

@@ -25,7 +25,8 @@ from model.trace import Trace, norm_sites
 
 Part = tuple[dict[str, Any], dict[str, NDArray[Any]]]  # a frame's header and arrays
 
-N_CELLS = 256  # a side of the chosen head's picture, at most; a longer text is shown with several tokens a cell
+N_CELLS = 256  # a side of the chosen head's picture, at most; a longer text is shown with several tokens a cell,
+N_POOLED = 200  # and then has at most so many: all of 2,048 tokens is to be less than 4 MB
 PART_WEIGHTS = 8_000_000  # made for the thumbnails of one part: some tens of milliseconds
 
 
@@ -129,7 +130,8 @@ def window_of(asked: tuple[int, int, int, int] | None, n_tokens: int) -> Window:
     bottom, right = min(bottom, n_tokens), min(right, n_tokens)
     if top >= bottom or left >= right:  # nothing of it is left
         top, bottom, left, right = 0, n_tokens, 0, n_tokens
-    step = views.step_for(max(bottom - top, right - left), N_CELLS)
+    side = max(bottom - top, right - left)
+    step = 1 if side <= N_CELLS else views.step_for(side, N_POOLED)
     return Window(top // step * step, bottom, left // step * step, right, step)
 
 
@@ -177,8 +179,6 @@ def n_right(had: Window, wanted: Window, same: int) -> int:
 
 def _norms(trace: Trace, model: Loaded, same: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
     statistics = views.norm_table(trace)
-    shades = figures.shades(statistics)
     sites = [site.name for site in norm_sites(model.network.config)]
-    header = {"from": same, "figure": figures.norms(trace.n_tokens, sites, shades, model=model.name)}
-    arrays = statistics | {f"{name}_shade": values for name, values in shades.items()}
-    return header, {name: values[same:] for name, values in arrays.items()}
+    header = {"from": same, "figure": figures.norms(trace.n_tokens, sites, statistics, model=model.name)}
+    return header, {name: values[same:] for name, values in statistics.items()}

@@ -35,12 +35,13 @@ class Kept:
     def longest(self, model: GPT, ids: Ids) -> Trace:
         """The trace of as many of the first tokens of this text as are kept; an empty one if none is."""
         with self._lock:
-            best, n_best = None, 0
+            best, n_best, wanted = None, 0, ids[:1]
             for key in reversed(self._traces):  # the newest first: mostly it is the text one key ago
-                if key[0] is model and (n := n_common(key[1], ids)) > n_best:
-                    best, n_best = key, n
-                    if n == len(ids):
+                if key[0] is model and key[1][: n_best + 1] == wanted:  # it has more in common than the best so far
+                    best, n_best = key, n_common(key[1], ids)
+                    if n_best == len(ids):
                         break
+                    wanted = ids[: n_best + 1]
             if best is None:
                 return Trace(model, ())
             self._traces.move_to_end(best)

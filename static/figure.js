@@ -78,9 +78,16 @@ export class Figure {
   }
 }
 
+/** What colours numbers of many magnitudes: app/figures.py, `shaded`. */
+const SHADES = {
+  asinh: (unit) => (value) => Math.asinh(value / unit),
+  log10: (smallest) => (value) => Math.log10(Math.max(value, smallest)),
+};
+
 function filled(trace, arrays, pieces) {
-  const { z, customdata, behind = null, reach, x, y } = trace.meta;
+  const { z, customdata, behind = null, reach, shade, x, y } = trace.meta;
   let matrix = rows(arrays[z]);
+  if (shade) matrix = matrix.map((row) => row.map(SHADES[shade[0]](shade[1])));
   // a shorter row leaves its end blank
   if (behind !== null) matrix = matrix.map((row, i) => row.subarray(0, Math.max(0, i + behind + 1)));
   return {

@@ -75,7 +75,7 @@ def test_attention_gives_the_traces_numbers_head_by_head(
     for layer in range(3):
         expected_HTT = trace.stage(stage, layer, range(4)).tolist()
         found_HTT = [[[-math.inf if v is None else v for v in row] for row in head] for head in reply["values"][layer]]
-        np.testing.assert_array_equal(np.array(found_HTT, dtype=np.float32), np.array(expected_HTT, dtype=np.float32))
+        np.testing.assert_allclose(np.array(found_HTT), np.array(expected_HTT), atol=1e-5)  # a prefix may be kept
 
 
 def test_a_masked_score_is_null_where_the_mask_is_false(client: TestClient) -> None:

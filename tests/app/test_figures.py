@@ -40,12 +40,11 @@ def test_a_head_is_a_valid_plotly_figure_with_the_models_numbers(stage: Stage) -
 
 def test_norms_are_a_valid_plotly_figure_with_the_true_numbers_behind_the_shades() -> None:
     statistics = {name: np.abs(values(i)) + 0.01 for i, name in enumerate(("mean", "variance", "rms"))}
-    shades = figures.shades(statistics)
     sites = [f"site {i}" for i in range(N)]
-    arrays = statistics | {f"{name}_shade": shade for name, shade in shades.items()}
-    drawn = go.Figure(figures.filled(figures.norms(N, sites, shades, model="tiny"), arrays, PIECES))
+    drawn = go.Figure(figures.filled(figures.norms(N, sites, statistics, model="tiny"), statistics, PIECES))
     for trace, (name, numbers) in zip(drawn.data, statistics.items(), strict=True):
         np.testing.assert_array_equal(trace.customdata, numbers)
+        np.testing.assert_array_equal(trace.z, figures.shaded(name, numbers))
         assert name in trace.hovertemplate
 
 

@@ -107,6 +107,7 @@ def small_pictures() -> Any:
         patch.setattr(views, "N_THUMBNAIL", 8)
         patch.setattr(views, "N_BLOCK", 900)
         patch.setattr(picture, "N_CELLS", 16)
+        patch.setattr(picture, "N_POOLED", 16)
         patch.setattr(picture, "PART_WEIGHTS", 3_000)
         yield
 

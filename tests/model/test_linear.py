@@ -111,9 +111,11 @@ def test_bfloat16_and_small_networks_are_left_alone() -> None:
 
 
 @given(st.lists(st.tuples(*[st.floats(0.1, 10)] * 3), min_size=1, max_size=5))
-def test_no_road_is_taken_that_is_much_slower_than_another(times: list[tuple[float, float, float]]) -> None:
+def test_the_fastest_road_is_taken_but_for_small_gains(times: list[tuple[float, float, float]]) -> None:
     races: dict[int, dict[Road, float]] = {
         i: {"plain": plain, "turned": turned, "packed": packed} for i, (plain, turned, packed) in enumerate(times)
     }
-    for rows, road in fastest(races).items():
-        assert races[rows][road] <= min(races[rows].values()) * linear.PACKED_GAIN * linear.TURNED_GAIN
+    roads = fastest(races)
+    taking_part: tuple[Road, ...] = ("plain", "turned", "packed") if "packed" in roads.values() else ("plain", "turned")
+    for rows, road in roads.items():
+        assert races[rows][road] <= min(races[rows][other] for other in taking_part) * linear.TURNED_GAIN

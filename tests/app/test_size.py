@@ -1,0 +1,51 @@
+"""No reply is over 4 MB, at the full context of a model with as many layers and heads as SmolLM2."""
+
+import pytest
+import torch
+
+from app import frame, picture
+from app.models import Loaded
+from app.picture import Shown
+from app.schemas import LookRequest
+from model.config import Config
+from model.gpt import GPT
+from model.tokenizer import Token, Tokens
+from model.trace import Trace, read_on
+
+N = 2_048
+MOST_BYTES = 4_000_000
+
+
+@pytest.fixture(scope="module")
+def model(loaded: Loaded) -> Loaded:
+    torch.manual_seed(0)
+    network = GPT(
+        Config(
+            family="llama", n_layers=30, n_heads=9, n_kv_heads=3, d_model=18, d_head=2, d_mlp=8, n_vocab=400,
+            n_context=N, norm="rmsnorm", norm_eps=1e-5, positions="rotary", mlp="swiglu", tied=False,
+            attention_bias=False, mlp_bias=False,
+        )
+    )  # fmt: skip
+    torch.nn.init.normal_(network.embed.weight)
+    return Loaded("wide", network.eval(), loaded.tokenizer, N)
+
+
+def text(n: int) -> Tokens:
+    return Tokens(tuple(Token(i, i * i % 400, b" something", 10 * i, 10 * i + 10) for i in range(n)), ())
+
+
+def sizes(model: Loaded, trace: Trace, shown: Shown) -> list[int]:
+    made = picture.parts(trace, text(trace.n_tokens), model, LookRequest(text="x"), shown)
+    return [len(frame.encode(header, arrays)) for header, arrays in made]
+
+
+def test_no_reply_is_over_4_mb_and_an_appended_token_is_small(model: Loaded) -> None:
+    almost = read_on(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
+    whole = read_on(model.network, [(almost, text(N).ids[-1:])])[0]
+    shown = Shown()
+    first = sizes(model, almost, shown)
+    assert len(first) > 10  # in parts
+    assert max(first) < MOST_BYTES
+    assert sum(sizes(model, whole, shown)) < 100_000
+    at_once = picture.whole(list(picture.parts(whole, text(N), model, LookRequest(text="x"), Shown())))
+    assert len(frame.encode(*at_once)) < MOST_BYTES
