@@ -53,13 +53,8 @@ class Peer:
         return self.worker.peak_mb
 
 
-@dataclass
-class Alone:
-    """This app's network and trace in a process of their own."""
-
-    name: str
-    most_tokens: int
-    worker: Worker
+class Alone(Peer):
+    """This app's network and trace in a process of their own; it goes on from what it read before."""
 
     def read(self, edits: Edits) -> Iterator[Sample]:
         before: tuple[int, ...] = ()
@@ -67,13 +62,6 @@ class Alone:
             ids = getattr(edits, case).ids
             yield Sample(self.name, edits.n_tokens, case, **self.worker.ask([ids], common(before, ids)))
             before = ids
-
-    def stop(self) -> None:
-        self.worker.stop()
-
-    @property
-    def peak_mb(self) -> float | None:
-        return self.worker.peak_mb
 
 
 @dataclass
