@@ -68,7 +68,7 @@ def parts(
     query = n - 1 if ask.query is None else ask.query
     if query >= n:
         raise NoSuchPosition(query, n)
-    before = shown.ids
+    n_before = len(shown.ids)
     same = shown.turn_to(model, tokens.ids)
     seen = views.tokens(tokens, same)
     window = window_of(ask.window, n)
@@ -90,7 +90,7 @@ def parts(
     }
     arrays |= views.row(trace, ask.layer, ask.head, query)
     plan = plan_of(model.network.config, n, shown) if overview else []
-    if overview and before != tokens.ids:
+    if overview and not same == n == n_before:
         header["norms"], more = _norms(trace, model, same)
         arrays |= more
     for number, (layers, n_known) in enumerate(plan or [(range(0), n)]):

@@ -174,7 +174,9 @@ def test_another_model_begins_anew(loaded: Loaded) -> None:
     typist = Typist(loaded)
     typist.turn_to([1, 2, 3])
     typist.model = Loaded("other", loaded.network, loaded.tokenizer, 64)
-    assert typist.turn_to([1, 2, 3])[0][0]["same"] == 0
+    header, arrays = typist.turn_to([1, 2, 3])[0]
+    assert header["same"] == header["norms"]["from"] == header["one"]["from"] == header["grid"]["from"] == 0
+    assert len(arrays["mean"]) == 3  # the same tokens, but another model's norms
 
 
 @given(st.integers(1, 3_000), st.tuples(*[st.integers(0, 3_000)] * 4))
