@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Literal, get_args
 
 import torch
@@ -161,9 +162,9 @@ class Trace:
         yield "weights", attention.weights(masked_HRS)
 
     @torch.inference_mode()
-    def stage(self, stage: Stage, layer: int, heads: Sequence[int], rows: range | None = None) -> Tensor:
-        """One stage of some heads of a layer, (H, R, T), rows are queries; float32."""
-        return next(values_HRT for name, values_HRT in self.stages(layer, heads, rows) if name == stage)
+    def stage(self, stage: Stage, layer: int, heads: Sequence[int]) -> Tensor:
+        """One stage of some heads of a layer, (H, T, T), rows are queries; float32."""
+        return next(values_HTT for name, values_HTT in self.stages(layer, heads) if name == stage)
 
     @torch.inference_mode()
     def context(self, layer: int, heads: Sequence[int]) -> Tensor:
@@ -238,12 +239,11 @@ def read_on(model: GPT, texts: Sequence[tuple[Trace, Sequence[int]]]) -> list[Tr
     lengths = [len(ids) for _, ids in texts]
     ids_N = torch.tensor([id for _, ids in texts for id in ids], device=model.device)
     at_N = torch.cat([torch.arange(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)])
-    looks = Ragged([kept for kept, _ in texts], lengths).looks(model.config.n_layers)
+    ragged = Ragged([kept for kept, _ in texts], lengths)
     with observing(model) as notes:
-        hidden_BNM = model.hidden(ids_N[None], at_N.to(model.device), looks)
+        hidden_BNM = model.hidden(ids_N[None], at_N.to(model.device), ragged.looks(model.config.n_layers))
     every = notes.stretch(hidden_BNM[0])
-    ends = [sum(lengths[: i + 1]) for i in range(len(texts))]
-    parts = [every] if len(texts) == 1 else [every.part(end - n, end) for n, end in zip(lengths, ends, strict=True)]
+    parts = [every] if len(texts) == 1 else [every.part(at.start, at.stop) for at in ragged.places]
     return [kept.then(part) for (kept, _), part in zip(texts, parts, strict=True)]
 
 
@@ -263,17 +263,16 @@ def foresee(traces: Sequence[Trace]) -> None:
 class Ragged:
     """How the new tokens of several texts look back: each text at what is kept of it, and at itself.
 
-    Short texts with one new token each, which is what typists make, look back together, padded to the longest; every
-    other text by itself.
+    `places` says which rows of the pass are whose. Short texts with one new token each, which is what typists make,
+    look back together, padded to the longest; every other text by itself.
     """
 
     def __init__(self, kept: Sequence[Trace], lengths: Sequence[int]) -> None:
-        self._kept, self._lengths = kept, lengths
-        begins = [trace.n_tokens for trace in kept]
-        typed = [i for i, n in enumerate(lengths) if n == 1 and 0 < begins[i] <= N_TOGETHER]
+        self._kept = kept
+        self.places = [slice(end - n, end) for n, end in zip(lengths, accumulate(lengths), strict=True)]
+        typed = [i for i, n in enumerate(lengths) if n == 1 and 0 < kept[i].n_tokens <= N_TOGETHER]
         self._together = typed if len(typed) > 1 else []
         self._alone = [i for i in range(len(lengths)) if i not in self._together]
-        self._rows = [sum(lengths[:i]) for i in range(len(lengths))]  # of the first new token
         if self._together:
             self._pad([kept[i] for i in self._together])
 
@@ -296,10 +295,10 @@ class Ragged:
         self._texts = torch.arange(len(kept), device=device)
         self._ends = torch.tensor([trace.n_tokens for trace in kept], device=device)
         self._seen_BS = torch.arange(n_keys, device=device) <= self._ends[:, None]
-        self._at = torch.tensor([self._rows[i] for i in self._together], device=device)
+        self._at = torch.tensor([self.places[i].start for i in self._together], device=device)
 
     def _look(self, layer: int, q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
-        if len(self._lengths) == 1:
+        if len(self._kept) == 1:
             return self._look_alone(layer, 0, q_BHND, k_BGND, v_BGND)
         context_BHND = torch.empty_like(q_BHND)
         if self._together:
@@ -309,9 +308,8 @@ class Ragged:
             context_BHTD = look_back(q_BHD.unsqueeze(2), keys_BGSD, values_BGSD, self._seen_BS)
             context_BHND[0, :, self._at] = context_BHTD[:, :, 0].transpose(0, 1)
         for i in self._alone:
-            at = slice(self._rows[i], self._rows[i] + self._lengths[i])
-            new = (x[:, :, at] for x in (q_BHND, k_BGND, v_BGND))
-            context_BHND[:, :, at] = self._look_alone(layer, i, *new)
+            new = (x[:, :, self.places[i]] for x in (q_BHND, k_BGND, v_BGND))
+            context_BHND[:, :, self.places[i]] = self._look_alone(layer, i, *new)
         return context_BHND
 
     def _look_alone(self, layer: int, text: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor) -> Tensor:
