@@ -1,9 +1,9 @@
-"""The command line: lookback serve, lookback models, lookback fetch NAME."""
+"""The command line: lookback serve, lookback models, lookback fetch NAME, lookback train TEXT…"""
 
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 # While torch's threads wait for one another they spin, by OpenMP's default for about a millisecond. When a browser or
 # the event loop wants the core, the one that works loses it to one that spins, and a reading takes four times as long.
@@ -15,11 +15,24 @@ import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from app.main import create_app
 from app.settings import Settings
+from model.config import ConfigError
+from model.tokenizer import TokenizerError
+from model.training.recipe import Recipe, TrainingError
+from model.training.run import train as take_steps
+from model.training.start import has_bfloat16, start
 from model.weights.catalogue import catalogue
 from model.weights.names import WeightsError
 
@@ -96,6 +109,93 @@ def fetch(
         except WeightsError as error:
             raise _stop(str(error)) from error
     console.print(f"{name} is in {folder}", soft_wrap=True)
+
+
+@main.command()
+def train(
+    texts: Annotated[list[Path], typer.Argument(help="Text files; a line <|endoftext|> stands between two texts.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run. The same command goes on with a run that was stopped.")],
+    steps: Annotated[int, typer.Option(min=1)] = Recipe.n_steps,
+    layers: Annotated[int, typer.Option(min=1)] = Recipe.n_layers,
+    heads: Annotated[int, typer.Option(min=1, help="Heads of each layer.")] = Recipe.n_heads,
+    width: Annotated[int, typer.Option(min=1, help="Features of a token.")] = Recipe.d_model,
+    context: Annotated[int, typer.Option(min=8, help="The most tokens read at a time.")] = Recipe.n_context,
+    vocab: Annotated[int, typer.Option(min=257, help="Tokens of the vocabulary.")] = Recipe.n_vocab,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A folder whose tokenizer to take, instead of --vocab.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Stretches of one context that a step learns from.")
+    ] = Recipe.n_texts,
+    rate: Annotated[float, typer.Option(help="The learning rate at its highest.")] = Recipe.learning_rate,
+    dropout: Annotated[float, typer.Option(help="The share of numbers that are dropped.")] = Recipe.dropout,
+    repeats: Annotated[float, typer.Option(help="The share of stretches that repeat themselves.")] = Recipe.repeats,
+    seed: int = Recipe.seed,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [LOOKBACK_DEVICE]")] = None,
+    bfloat16: Annotated[
+        bool | None, typer.Option(help="Multiply in bfloat16; where the device can, if not said.")
+    ] = None,
+) -> None:
+    """Train a GPT-2 from scratch on your own texts. `lookback serve --model FOLDER` then shows it."""
+    place = _settings(device=device).torch_device
+    try:
+        recipe = Recipe(
+            n_layers=layers,
+            n_heads=heads,
+            d_model=width,
+            n_context=context,
+            n_vocab=vocab,
+            dropout=dropout,
+            n_steps=steps,
+            n_texts=batch,
+            learning_rate=rate,
+            n_warmup=min(Recipe.n_warmup, steps // 10),
+            repeats=repeats,
+            bfloat16=has_bfloat16(place) if bfloat16 is None else bfloat16,
+            seed=seed,
+        )
+        with console.status("reading the texts and making the vocabulary"):
+            begun = start(out, texts, recipe, tokenizer)
+        if begun.n_done < steps:
+            console.print(f"{begun.corpus.n_tokens:,} tokens to learn from, {len(begun.corpus.held):,} held out")
+            with _Steps(steps) as bar:
+                take_steps(out, begun.recipe, begun.corpus, place, bar)
+    except (TrainingError, ConfigError, WeightsError, TokenizerError) as error:
+        raise _stop(str(error)) from error
+    except OSError as error:
+        why = f"{error.strerror or error}: {error.filename or out}"
+        raise _stop(f"{why}. What {out} held before is as it was; the same command goes on from there.") from error
+    except KeyboardInterrupt:
+        raise _stop(f"Stopped. The same command goes on from the last state saved in {out}.") from None
+    console.print(f"{out} is trained. See it: lookback serve --model {out}", soft_wrap=True)
+
+
+class _Steps:
+    """The steps of a run as a bar, with loss and speed; a line now and then where there is no terminal."""
+
+    def __init__(self, n_steps: int) -> None:
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
+        self._task = self._bar.add_task("", total=n_steps)
+        self._n_steps = n_steps
+        self._loss = self._speed = 0.0  # means over the latest steps
+
+    def __enter__(self) -> Self:
+        if console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, step: int, loss: float, tokens_per_second: float) -> None:
+        share = 0.05 if self._loss else 1.0
+        self._loss += share * (loss - self._loss)
+        self._speed += share * (tokens_per_second - self._speed)
+        words = f"loss {self._loss:.3f} · {self._speed:,.0f} tokens a second"
+        self._bar.update(self._task, completed=step, description=words)
+        if not console.is_terminal and (step % 50 == 0 or step == self._n_steps):
+            console.print(f"step {step} of {self._n_steps}: {words}")
 
 
 class _Server(uvicorn.Server):

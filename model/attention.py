@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Config
+from model.dropout import Dropout
 from model.linear import Linear
 from model.positions import Turn
 
@@ -89,9 +90,21 @@ def look_back(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen_BS: Tensor | 
 class Heads(nn.Module):
     """All heads of a layer look at once. Its inputs are queries, keys and values as attention uses them."""
 
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout)
+
     def forward(self, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, look: Look = look_back) -> Tensor:
-        """Context vectors, (B, H, T, D). `look` may know of more keys and values than those of this pass."""
-        return look(q_BHTD, k_BGTD, v_BGTD)
+        """Context vectors, (B, H, T, D). `look` may know of more keys and values than those of this pass.
+
+        Where weights are dropped, in training, they have to be there: the stages are walked, over whole texts.
+        """
+        if not self.training or self.dropout.rate == 0:
+            return look(q_BHTD, k_BGTD, v_BGTD)
+        n_each = q_BHTD.shape[1] // k_BGTD.shape[1]
+        score_BHTT = scores(q_BHTD, k_BGTD.repeat_interleave(n_each, 1))
+        weight_BHTT = self.dropout(weights(masked(scaled(score_BHTT, q_BHTD.shape[-1]))))
+        return context(weight_BHTT, v_BGTD.repeat_interleave(n_each, 1))
 
 
 class Attention(nn.Module):
@@ -104,7 +117,7 @@ class Attention(nn.Module):
         self.query = Linear(config.d_model, d_queries, bias=config.attention_bias)
         self.key = Linear(config.d_model, d_keys, bias=config.attention_bias)
         self.value = Linear(config.d_model, d_keys, bias=config.attention_bias)
-        self.heads = Heads()
+        self.heads = Heads(config.dropout)
         self.output = Linear(d_queries, config.d_model, bias=config.attention_bias)
 
     def forward(self, x_BTM: Tensor, turn: Turn, look: Look) -> Tensor:

@@ -49,6 +49,7 @@ class Config:
     tied: bool  # the unembedding is the embedding
     attention_bias: bool  # query, key, value and output projections have a bias
     mlp_bias: bool
+    dropout: float = 0.0  # the share of numbers that training sets to 0, in each of four places; reading drops none
     rotary_base: float = 10_000.0
     rotary_scaling: RotaryScaling | None = None
 
@@ -60,5 +61,7 @@ class Config:
             raise ConfigError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key heads evenly")
         if self.positions == "rotary" and self.d_head % 2:
             raise ConfigError(f"rotary positions turn pairs of features; d_head is {self.d_head}, which is odd")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and less than 1")
         if not (self.norm_eps > 0 and math.isfinite(self.norm_eps)):
             raise ConfigError(f"norm_eps is {self.norm_eps}; it must be positive and finite")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model.attention import Attention, Look, look_back
 from model.config import Config
+from model.dropout import Dropout
 from model.linear import Linear
 from model.mlp import make_mlp
 from model.norm import make_norm
@@ -21,7 +22,7 @@ from model.positions import Embedding, Turn, make_positions
 
 
 class Block(nn.Module):
-    """x + attention(norm_1(x)), then x + mlp(norm_2(x))."""
+    """x + attention(norm_1(x)), then x + mlp(norm_2(x)); training drops a share of what either adds."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -29,20 +30,26 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.norm_2 = make_norm(config)
         self.mlp = make_mlp(config)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTM: Tensor, turn: Turn, look: Look) -> Tensor:
-        x_BTM = x_BTM + self.attention(self.norm_1(x_BTM), turn, look)
-        return x_BTM + self.mlp(self.norm_2(x_BTM))  # type: ignore[no-any-return]
+        x_BTM = x_BTM + self.dropout(self.attention(self.norm_1(x_BTM), turn, look))
+        return x_BTM + self.dropout(self.mlp(self.norm_2(x_BTM)))  # type: ignore[no-any-return]
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer, for reading: it has no dropout and no loss."""
+    """A decoder-only transformer.
+
+    In training it drops a share of its numbers in four places: of the embedded tokens, of the attention weights, and
+    of what attention and the feed-forward network add to the residual stream.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.embed = Embedding(config.n_vocab, config.d_model)
         self.positions = make_positions(config)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm_final = make_norm(config)
         self.unembed = Linear(config.d_model, config.n_vocab, bias=False)
@@ -58,7 +65,7 @@ class GPT(nn.Module):
         if at_T is None:
             at_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
         turn = self.positions.turn(at_T)
-        x_BTM = self.positions.place(self.embed(ids_BT), at_T)
+        x_BTM = self.dropout(self.positions.place(self.embed(ids_BT), at_T))
         for block, look in zip(self.blocks, looks or [look_back] * len(self.blocks), strict=True):
             x_BTM = block(x_BTM, turn, look)
         return self.norm_final(x_BTM)  # type: ignore[no-any-return]

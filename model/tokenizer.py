@@ -20,6 +20,9 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s
 DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?![^\s\p{N}])|\s"
 
 
+Characters = np.ndarray[tuple[int], np.dtype[np.int64]]  # the number of a character, for each of some bytes
+
+
 class TokenizerError(ValueError):
     """A vocabulary that tiktoken cannot be built from, or a text that it cannot read."""
 
@@ -78,6 +81,8 @@ class Tokenizer:
         merges: pairs of tokens that become one, the strongest first.
         special: id of every special token, by its name.
         pattern: the regular expression of the pieces.
+        prefix_space: put a space before a text that does not begin with one, and before what follows a special token,
+            so that a word is the same token at the beginning of a text and inside it (`add_prefix_space` in files).
 
     Raises:
         TokenizerError: when a merge makes a token that has no id.
@@ -90,6 +95,7 @@ class Tokenizer:
         merges: Iterable[tuple[bytes, bytes]],
         special: Mapping[str, int],
         pattern: str,
+        prefix_space: bool = False,
     ) -> None:
         ranks = {bytes([byte]): byte for byte in range(256)}
         for left, right in merges:
@@ -98,6 +104,7 @@ class Tokenizer:
             ranks.setdefault(left + right, len(ranks))
         n_ordinary = len(ranks)
         self.pattern = pattern
+        self.prefix_space = prefix_space
         self.special = dict(special)
         self._missing = frozenset(byte for byte in range(256) if bytes([byte]) not in vocab)
         self._id_of_rank = [vocab.get(piece, -1) for piece in ranks] + list(special.values())
@@ -120,18 +127,21 @@ class Tokenizer:
             TokenizerError: when the text holds half a surrogate pair, or cannot be cut into pieces.
             TooManyTokens: when there are more than `n_most`.
         """
+        opened, origin = self._open(text, special_tokens) if self.prefix_space else (text, range(len(text)))
         try:
-            raw = text.encode()
+            raw = opened.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
                 f"character {error.start} of this text is half a surrogate pair, which stands for no character. "
                 "Take it away, or send both halves."
             ) from error
         held = self._held(raw)
-        ranks = self._encode(text, special_tokens) if held.all() else self._encode_what_is_held(text, special_tokens)
+        encode = self._encode if held.all() else self._encode_what_is_held
+        ranks = encode(opened, special_tokens)
         if n_most is not None and len(ranks) > n_most:
             raise TooManyTokens(len(ranks))
-        return self._locate(text, ranks, held)
+        n_bytes = np.fromiter(map(_utf8_length, opened), dtype=np.int64, count=len(opened))
+        return self._locate(text, ranks, held, np.repeat(np.array(origin, dtype=np.int64), n_bytes))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids; bytes that are no whole character become U+FFFD."""
@@ -140,6 +150,21 @@ class Tokenizer:
     def piece(self, id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary leaves empty."""
         return self._bytes_of_id.get(id, b"")
+
+    def _open(self, text: str, special_tokens: bool) -> tuple[str, list[int]]:
+        """The text with its added spaces, and where each character of that stands in the text as it was.
+
+        An added space stands where the character after it does.
+        """
+        opened, origin = "", list[int]()
+        for part in self._split_special(text) if special_tokens else [text]:
+            at = origin[-1] + 1 if origin else 0
+            if part and not part.startswith(" ") and not (special_tokens and part in self.special):
+                opened += " "
+                origin.append(at)
+            opened += part
+            origin.extend(range(at, at + len(part)))
+        return opened, origin
 
     def _encode(self, text: str, special_tokens: bool) -> list[int]:
         """Ranks of a text of which every byte has a token."""
@@ -176,10 +201,10 @@ class Tokenizer:
         names = "|".join(regex.escape(name) for name in sorted(self.special, key=len, reverse=True))
         return regex.split(f"({names})", text) if names else [text]
 
-    def _locate(self, text: str, ranks: list[int], held: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Tokens:
-        """Walk the held bytes of the text token by token, and say which characters each covers."""
-        n_bytes = np.fromiter(map(_utf8_length, text), dtype=np.int64, count=len(text))
-        character = np.repeat(np.arange(len(text)), n_bytes)
+    def _locate(
+        self, text: str, ranks: list[int], held: np.ndarray[tuple[int], np.dtype[np.bool_]], character: Characters
+    ) -> Tokens:
+        """Walk the held bytes token by token, and say which characters of the text each covers."""
         character_of_held = character[held].tolist()
         tokens, end = [], 0
         for position, rank in enumerate(ranks):

@@ -103,7 +103,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def byte_level_tokenizer(
-    vocab: Mapping[str, int], merges: list[Any], *, special: Mapping[str, int], pattern: str
+    vocab: Mapping[str, int],
+    merges: list[Any],
+    *,
+    special: Mapping[str, int],
+    pattern: str,
+    prefix_space: bool = False,
 ) -> Tokenizer:
     """A Tokenizer from the printable spelling in which byte-level BPE files write their bytes.
 
@@ -118,6 +123,7 @@ def byte_level_tokenizer(
             merges=[(_bytes(left), _bytes(right)) for left, right in pairs],
             special=special,
             pattern=pattern,
+            prefix_space=prefix_space,
         )
     except (KeyError, ValueError) as error:
         raise TokenizerError(f"its vocabulary is not a byte-level BPE ({error})") from error
@@ -207,21 +213,28 @@ def _from_tokenizer_json(raw: Mapping[str, Any]) -> Tokenizer:
             f"its tokenizer.json holds a {bpe.get('type')} that is not byte-level; Lookback reads byte-level BPE"
         )
     special = {token["content"]: token["id"] for token in raw.get("added_tokens", [])}
-    pattern = _pattern(raw.get("pre_tokenizer"))
-    return byte_level_tokenizer(bpe["vocab"], bpe["merges"], special=special, pattern=pattern)
+    steps = (raw.get("pre_tokenizer") or {}).get("pretokenizers") or [raw.get("pre_tokenizer") or {}]
+    # Behind another step the space would be put before every one of its pieces; no model that we know does that.
+    prefix_space = len(steps) == 1 and bool(steps[0].get("add_prefix_space"))
+    return byte_level_tokenizer(
+        bpe["vocab"], bpe["merges"], special=special, pattern=_pattern(steps), prefix_space=prefix_space
+    )
 
 
-def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str:
+def _pattern(steps: list[dict[str, Any]]) -> str:
     """The regular expression of a tokenizer.json's pre-tokenizer, of the three kinds that GPT-2 and Llamas have."""
-    steps = (pre_tokenizer or {}).get("pretokenizers") or [pre_tokenizer or {}]
     match [step.get("type") for step in steps]:
-        case ["ByteLevel"] if steps[0].get("use_regex", True) and not steps[0].get("add_prefix_space"):
+        case ["ByteLevel"] if steps[0].get("use_regex", True):
             return GPT2_PATTERN
         case ["Digits", "ByteLevel"] if steps[0].get("individual_digits") and not steps[1].get("add_prefix_space"):
             return DIGITS_PATTERN
-        case ["Split", "ByteLevel"] if "Regex" in steps[0]["pattern"] and not steps[1].get("use_regex", True):
+        case ["Split", "ByteLevel"] if (
+            "Regex" in steps[0]["pattern"]
+            and not steps[1].get("use_regex", True)
+            and not steps[1].get("add_prefix_space")
+        ):
             return str(steps[0]["pattern"]["Regex"])
-    raise TokenizerError(f"its pre-tokenizer is one that Lookback does not know: {json.dumps(pre_tokenizer)[:200]}")
+    raise TokenizerError(f"its pre-tokenizer is one that Lookback does not know: {json.dumps(steps)[:200]}")
 
 
 def _special_names(folder: Path) -> list[str]:

@@ -117,6 +117,24 @@ def refuse_strangers(names: Iterable[str], known: Iterable[str]) -> None:
         raise WeightsError(f"This model has no place for these tensors of the file: {', '.join(sorted(strangers))}.")
 
 
+def theirs(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Our tensors under the names of a checkpoint, in its shapes: what `ours` undoes.
+
+    A tied unembedding is left out; its embedding is there.
+    """
+    tensors = {}
+    for general, place in TABLES[config.family].items():
+        if not place.ours or (config.tied and place.ours == ("unembed.weight",)):
+            continue
+        numbers = map(str, range(config.n_layers)) if "*" in general else [""]
+        for number in numbers:
+            parts = [state[name] for one in place.ours if (name := one.replace("*", number)) in state]
+            if parts:
+                tensor = torch.cat(parts)
+                tensors[general.replace("*", number)] = tensor.T.contiguous() if place.transposed else tensor
+    return tensors
+
+
 def ours(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, each in the shape that gpt.py wants.
 

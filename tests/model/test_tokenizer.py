@@ -64,6 +64,36 @@ def test_special_names_are_ordinary_text_unless_asked_for() -> None:
     assert CAT.encode("cat<|end|>é cat", special_tokens=True).ids == (3, 1, 5)
 
 
+SPACED = Tokenizer(
+    vocab=ASCII | {b"at": 7, b"cat": 3, b" cat": 5},
+    merges=[(b"a", b"t"), (b"c", b"at"), (b" ", b"cat")],
+    special={"<|end|>": 1},
+    pattern=GPT2_PATTERN,
+    prefix_space=True,
+)
+
+
+def test_with_a_space_before_it_a_word_is_the_same_token_at_the_beginning_as_inside() -> None:
+    read = SPACED.encode("cat cat")
+    assert [(t.id, t.start, t.end) for t in read.tokens] == [(5, 0, 3), (5, 3, 7)]
+    assert SPACED.encode(" cat cat").ids == read.ids
+
+
+def test_a_space_is_put_before_what_follows_a_special_token_too() -> None:
+    read = SPACED.encode("cat<|end|>cat", special_tokens=True)
+    assert [(t.id, t.start, t.end) for t in read.tokens] == [(5, 0, 3), (1, 3, 10), (5, 10, 13)]
+    assert SPACED.encode("<|end|>cat").tokens[0].bytes == b" "
+
+
+@given(st.text())
+def test_with_a_space_before_it_every_text_comes_back_behind_that_space(text: str) -> None:
+    vocab = {bytes([byte]): byte for byte in range(256)}
+    tokenizer = Tokenizer(vocab=vocab, merges=[], special={}, pattern=GPT2_PATTERN, prefix_space=True)
+    read = tokenizer.encode(text)
+    assert tokenizer.decode(read.ids) == (text if text.startswith(" ") or not text else " " + text)
+    assert {i for token in read.tokens for i in range(token.start, token.end)} == set(range(len(text)))
+
+
 def test_half_a_surrogate_pair_is_refused_with_its_place() -> None:
     with pytest.raises(TokenizerError, match="character 2 of this text is half a surrogate pair"):
         CAT.encode("ca\ud800t")

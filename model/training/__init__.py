@@ -1,0 +1,1 @@
+"""Training a GPT from scratch: its data, its vocabulary, its steps."""

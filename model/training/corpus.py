@@ -1,0 +1,158 @@
+"""Texts -> a vocabulary -> tokens on disk, some held out -> stretches to learn from."""
+
+# shapes: B stretches, T tokens
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import ByteLevelBPETokenizer
+
+from model.tokenizer import Tokenizer
+from model.training.recipe import Recipe, TrainingError
+from model.weights.folder import load_tokenizer
+from model.weights.save import write_json, write_whole
+
+END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
+HELD_OUT = 0.02  # the share of texts that no training sees
+N_PASSAGE = 2000  # characters; a file with no END in it is cut at paragraphs into passages of about this length
+
+Ids = np.ndarray[tuple[int], np.dtype[np.uint32]]
+Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+
+def texts_of(paths: Sequence[Path]) -> list[str]:
+    """The texts in some files, without repetitions.
+
+    Raises:
+        TrainingError: when a file cannot be read as UTF-8 text.
+    """
+    texts: dict[str, None] = {}
+    for path in paths:
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise TrainingError(f"{path} cannot be read: {why}.") from error
+        parts = content.split(f"\n{END}\n") if END in content else _passages(content)
+        texts |= dict.fromkeys(part for part in map(str.strip, parts) if part)
+    return list(texts)
+
+
+def _passages(content: str) -> list[str]:
+    """A long text cut at ends of paragraphs, or of lines where a paragraph is very long.
+
+    >>> [len(passage) for passage in _passages("a line\\n" * 600)]
+    [2002, 2002, 196]
+    """
+    passages = [""]
+    for line in re.findall(r"[^\n]*\n+|[^\n]+$", content):
+        if len(passages[-1]) >= N_PASSAGE:
+            passages.append("")
+        passages[-1] += line
+    return passages
+
+
+def held_out(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The texts to learn from, and those that are held out: two of a hundred, chosen by their content alone.
+
+    >>> learn, held = held_out([f"text {i}" for i in range(100)])
+    >>> len(learn), len(held)
+    (98, 2)
+    """
+    drawn = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
+    chosen = set(drawn[: max(1, round(len(texts) * HELD_OUT))])
+    return [text for text in texts if text not in chosen], [text for text in texts if text in chosen]
+
+
+def make_vocabulary(folder: Path, texts: Sequence[str], n_vocab: int) -> Tokenizer:
+    """Learn a byte-level BPE from texts and write it to a folder, as tokenizer.json.
+
+    A space is put before every text, so that a word at its beginning is the same token as inside it.
+
+    Raises:
+        TrainingError: when the texts do not hold as many different tokens.
+    """
+    bpe = ByteLevelBPETokenizer(add_prefix_space=True)
+    bpe.train_from_iterator(texts, vocab_size=n_vocab, min_frequency=2, special_tokens=[END], show_progress=False)
+    if bpe.get_vocab_size() < n_vocab:
+        raise TrainingError(
+            f"These texts make only {bpe.get_vocab_size():,} tokens, {n_vocab:,} were asked for. "
+            f"Add text, or ask for a smaller vocabulary (--vocab {bpe.get_vocab_size()})."
+        )
+    write_whole(folder / "tokenizer.json", bpe.to_str(pretty=True).encode())
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "bos_token": END, "eos_token": END},
+    )
+    return load_tokenizer(folder)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The tokens of all texts, one after another, END before each; on disk, and read from there as they are needed."""
+
+    learn: Ids
+    held: Ids
+    n_held_bytes: int  # of the held-out texts in UTF-8
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are to learn from."""
+        return len(self.learn)
+
+
+def write_corpus(folder: Path, texts: Sequence[str], tokenizer: Tokenizer) -> None:
+    """Tokenise texts into learn.npy, held.npy and held.txt."""
+    learn, held = held_out(texts)
+    write_whole(folder / "held.txt", f"\n{END}\n".join(held).encode())
+    for name, part in (("learn", learn), ("held", held)):
+        end = [tokenizer.special[END]] if END in tokenizer.special else []
+        ids = np.fromiter((id for text in part for id in (*end, *tokenizer.encode(text).ids)), dtype=np.uint32)
+        _write_array(folder / f"{name}.npy", ids)
+
+
+def open_corpus(folder: Path, recipe: Recipe) -> Corpus:
+    """What `write_corpus` wrote, memory-mapped.
+
+    Raises:
+        TrainingError: when either part is shorter than one context.
+    """
+    learn, held = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("learn", "held"))
+    shortest = min(len(learn), len(held))
+    if shortest <= recipe.n_context:
+        part = "held out of them" if len(held) == shortest else "to learn from"
+        raise TrainingError(
+            f"These texts are too short: {shortest:,} tokens are {part}; one context takes {recipe.n_context + 1:,}. "
+            f"Add text, or make the context smaller (--context {max(8, shortest // 2)})."
+        )
+    held_texts = (folder / "held.txt").read_text(encoding="utf-8").split(f"\n{END}\n")
+    return Corpus(learn, held, sum(len(text.encode()) for text in held_texts))
+
+
+def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
+    """The stretches that a step learns from, (B, T+1); they depend on seed and step alone.
+
+    A few repeat themselves: half of those are random tokens, half are text, said again and again.
+    """
+    random = np.random.default_rng([recipe.seed, step])
+    n_wanted = recipe.n_context + 1
+    starts = random.integers(0, len(corpus.learn) - n_wanted, recipe.n_texts, endpoint=True)
+    rows = [corpus.learn[start : start + n_wanted] for start in starts.tolist()]
+    for number in np.flatnonzero(random.random(recipe.n_texts) < recipe.repeats).tolist():
+        n_said = int(random.integers(recipe.n_context // 16 + 1, recipe.n_context // 2))
+        said = rows[number][:n_said]
+        if random.random() < 0.5:
+            said = random.integers(0, recipe.n_vocab, n_said).astype(np.uint32)
+        rows[number] = np.resize(said, n_wanted)  # again and again until it is full
+    return np.stack(rows).astype(np.int64)
+
+
+def _write_array(path: Path, ids: Ids) -> None:
+    unfinished = path.with_name(f".{path.name}.part")
+    with unfinished.open("wb") as file:
+        np.save(file, ids)
+    unfinished.replace(path)

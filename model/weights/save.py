@@ -1,0 +1,82 @@
+"""A GPT-2 of ours -> a checkpoint folder in Hugging Face's layout, which folder.py and `transformers` both open.
+
+Every file appears whole or not at all: a full disk or a kill leaves what was there before.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from model.config import Config
+from model.weights.names import theirs
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """config.json of a GPT-2.
+
+    Raises:
+        OSError: when it cannot be written; then nothing has changed.
+    """
+    if config.family != "gpt2":
+        raise ValueError(f"only GPT-2s are written, not the family {config.family}")
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "activation_function": "gelu_new",
+            "vocab_size": config.n_vocab,
+            "n_positions": config.n_context,
+            "n_embd": config.d_model,
+            "n_layer": config.n_layers,
+            "n_head": config.n_heads,
+            "n_inner": config.d_mlp,
+            "layer_norm_epsilon": config.norm_eps,
+            "embd_pdrop": config.dropout,
+            "attn_pdrop": config.dropout,
+            "resid_pdrop": config.dropout,
+            "tie_word_embeddings": config.tied,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
+    )
+
+
+def write_parameters(folder: Path, state: Mapping[str, Tensor], config: Config, dtype: torch.dtype) -> None:
+    """model.safetensors, in numbers of `dtype`.
+
+    Raises:
+        OSError: when it cannot be written; then nothing has changed.
+    """
+    tensors = {f"transformer.{name}": tensor.to(dtype) for name, tensor in theirs(state, config).items()}
+    write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """One JSON object, for people too: indented, with a newline at its end."""
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that has the new content or the old one, whatever happens meanwhile.
+
+    Raises:
+        OSError: when it cannot be written; then nothing has changed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not reach the disk before the content
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
