@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Coroutine, Iterator
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -19,10 +20,14 @@ from app.picture import Shown
 from app.schemas import (
     AttentionReply,
     AttentionRequest,
+    Checkpoint,
+    CheckpointsReply,
+    CurvePoint,
     LookRequest,
     ModelInfo,
     ModelsReply,
     NormsReply,
+    Patterns,
     PredictionsReply,
     PredictionsRequest,
     Timings,
@@ -31,6 +36,9 @@ from app.schemas import (
     ViewRequest,
 )
 from model.tokenizer import Tokens
+from model.training.probes import PATTERNS
+from model.training.run import read_record
+from model.weights.folder import steps_of
 
 T = TypeVar("T")
 
@@ -82,11 +90,31 @@ async def get_models(engine: EngineHere) -> Response:
     return _json({"models": [info.model_dump() for info in models(engine)]})
 
 
+@router.get("/models/{name}/checkpoints", summary="A model through its training", tags=["models"])
+async def get_checkpoints(name: str, engine: EngineHere) -> CheckpointsReply:
+    """The steps of a model's training that can be looked at, what its heads did at each, and the curve of its losses.
+
+    A model that came without its training has one step, which has no number.
+    """
+    model = engine.models.get(name)
+    entry = engine.models.entries[model.name]
+    steps = await asyncio.to_thread(steps_of, entry.folder) if entry.folder else ()
+    record = await asyncio.to_thread(read_record, entry.folder) if entry.folder else None
+    last = record.step if record else None
+    found = []
+    for step in (*(step for step in steps if step != last), last):
+        patterns = await engine.models.patterns(await engine.models.at(name, step))
+        scores = {pattern: values.tolist() for pattern, values in zip(PATTERNS, patterns, strict=True)}
+        found.append(Checkpoint(step=step, patterns=Patterns(**scores)))
+    curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
+    return CheckpointsReply(model=model.name, checkpoints=found, curve=curve)
+
+
 @router.post("/tokens", summary="Tokens of a text", response_model=TokensReply, tags=["text"])
 async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
     """The tokens of a text: ids, bytes, and which characters each covers."""
     model, tokens = await read(engine, ask)
-    return _json({"model": model.name, **views.tokens(tokens)})
+    return _json({"model": model.name, "step": model.step, **views.tokens(tokens)})
 
 
 @router.post(
@@ -122,6 +150,7 @@ async def post_attention(
         return Response(await asyncio.to_thread(_npz, arrays), media_type="application/zip", headers=_NPZ_NAME)
     header = {
         "model": model.name,
+        "step": model.step,
         "stage": ask.stage,
         **views.tokens(tokens),
         "layers": layers,
@@ -137,7 +166,15 @@ async def post_norms(ask: TokensRequest, engine: EngineHere, visitor: VisitorHer
     """What every LayerNorm or RMSNorm found in every token, and what it left."""
     model, tokens = await read(engine, ask)
     norms, timings = await visitor.waits_for(engine.look(model, tokens, views.norms))
-    return _json({"model": model.name, **views.tokens(tokens), "norms": norms, "timings": timings.model_dump()})
+    return _json(
+        {
+            "model": model.name,
+            "step": model.step,
+            **views.tokens(tokens),
+            "norms": norms,
+            "timings": timings.model_dump(),
+        }
+    )
 
 
 @router.post("/predictions", summary="Next-token predictions", response_model=PredictionsReply, tags=["predictions"])
@@ -153,7 +190,15 @@ async def post_predictions(ask: PredictionsRequest, engine: EngineHere, visitor:
         foreseeing=ask.positions == "last",
     )
     found, timings = await visitor.waits_for(work)
-    return _json({"model": model.name, **views.tokens(tokens), "predictions": found, "timings": timings.model_dump()})
+    return _json(
+        {
+            "model": model.name,
+            "step": model.step,
+            **views.tokens(tokens),
+            "predictions": found,
+            "timings": timings.model_dump(),
+        }
+    )
 
 
 @router.post(
@@ -253,7 +298,7 @@ def models(engine: Engine) -> list[ModelInfo]:
 
 async def read(engine: Engine, ask: TokensRequest) -> tuple[Loaded, Tokens]:
     """The model that a request names and the tokens of its text."""
-    model = engine.models.get(ask.model)
+    model = await engine.models.at(ask.model, ask.step)
     return model, await engine.tokens(ask.text, model, special_tokens=ask.special_tokens)
 
 

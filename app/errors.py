@@ -8,6 +8,7 @@
     │   └── NothingHeld
     ├── NoSuchHead        422
     ├── NoSuchPosition    422
+    ├── NoSuchStep        422
     ├── UnknownModel      404
     ├── VisitorLeft       499
     ├── TooLarge          413
@@ -100,6 +101,17 @@ class NoSuchPosition(AppError):
 
     def __init__(self, wrong: int, n_tokens: int) -> None:
         super().__init__(f"There is no position {wrong}; the text has {n_tokens} tokens. Choose 0 to {n_tokens - 1}.")
+
+
+class NoSuchStep(AppError):
+    """A step of training that the model has no parameters of."""
+
+    status = 422
+    title = "There is no such step"
+
+    def __init__(self, wrong: int, known: Sequence[int], model: str) -> None:
+        steps = f"There are: {', '.join(map(str, known))}." if known else "It came without any; leave the step out."
+        super().__init__(f"{model} has no parameters of step {wrong}. {steps}")
 
 
 class UnknownModel(AppError):

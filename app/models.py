@@ -5,25 +5,30 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from app.errors import ModelLoading, ModelUnavailable, UnknownModel
+from app.errors import ModelLoading, ModelUnavailable, NoSuchStep, UnknownModel
 from app.settings import Settings
 from model.config import Config
 from model.gpt import GPT
 from model.linear import choose_roads
 from model.tokenizer import Tokenizer
 from model.trace import read
-from model.weights.catalogue import Progress, Source
-from model.weights.folder import load
+from model.training.probes import pattern_scores
+from model.training.run import read_record
+from model.weights.catalogue import SHIPPED, Progress, Source
+from model.weights.folder import load, load_step, steps_of
 from model.weights.names import WeightsError
 
 log = logging.getLogger("lookback")
+
+N_STEPS = 16  # steps of a model in memory
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,12 @@ class Loaded:
     network: GPT
     tokenizer: Tokenizer
     n_context: int  # tokens; the model's own, or less where the operator says so
+    step: int | None = None  # of its training, where it is not as it was at the end
+
+    @property
+    def title(self) -> str:
+        """Its name for people, with the step."""
+        return self.name if self.step is None else f"{self.name} at step {self.step:,}"
 
 
 @dataclass
@@ -41,7 +52,10 @@ class Entry:
     """What the engine knows of one model of the catalogue. Changed in the event loop only, but for `doing`."""
 
     source: Source
+    folder: Path | None = None  # where its weights are, once they are there
     loaded: Loaded | None = None
+    patterns: dict[int | None, Tensor] = field(default_factory=dict)  # of its heads, by step
+    steps: dict[int, Loaded] = field(default_factory=dict)  # the same at earlier steps, the latest used last
     loading: bool = False
     doing: str = "waiting for its turn"  # for people, while it loads
     failure: str = ""  # why the last load went wrong
@@ -70,6 +84,7 @@ class Models:
         self.settings = settings
         self.entries = {name: Entry(source) for name, source in sources.items()}
         self.default = next(iter(sources))
+        self.fallback = SHIPPED.name if SHIPPED.name in sources else self.default
         self._progress = progress
         self._worker = worker
         self._forget = forget
@@ -77,8 +92,9 @@ class Models:
         self._loads: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to load the default model."""
-        self._start_load(self.entries[self.default])
+        """Begin to load the default model, and first the one that is there while that is not."""
+        for name in dict.fromkeys((self.fallback, self.default)):
+            self._start_load(self.entries[name])
 
     def close(self) -> None:
         """Load nothing more."""
@@ -119,6 +135,41 @@ class Models:
             self._start_load(entry)
         raise ModelLoading(entry.source.name, entry.doing)
 
+    async def at(self, name: str | None, step: int | None) -> Loaded:
+        """The model of this name as it was after so many steps of its training; without a step, as it is.
+
+        Raises:
+            UnknownModel, ModelLoading, ModelUnavailable: as `get` does.
+            NoSuchStep: when it has no parameters of this step.
+        """
+        model = self.get(name)
+        entry = self.entries[model.name]
+        if step is None or entry.folder is None:
+            return model
+        if step not in entry.steps:
+            if (record := await asyncio.to_thread(read_record, entry.folder)) and step == record.step:
+                return model
+            if step not in (known := await asyncio.to_thread(steps_of, entry.folder)):
+                raise NoSuchStep(step, known, model.name)
+            loop = asyncio.get_running_loop()
+            network = await loop.run_in_executor(self._worker, self._load_step, entry.folder, step)
+            entry.steps.setdefault(step, replace(model, network=network, step=step))
+        entry.steps[step] = found = entry.steps.pop(step)
+        while len(entry.steps) > N_STEPS:
+            self._forget(entry.steps.pop(next(iter(entry.steps))).network)
+        return found
+
+    async def patterns(self, model: Loaded) -> Tensor:
+        """What the heads of a model do, (P, L, H) as `pattern_scores` has it; measured once."""
+        known = self.entries[model.name].patterns
+        if model.step not in known:
+            loop = asyncio.get_running_loop()
+            known[model.step] = await loop.run_in_executor(self._worker, pattern_scores, model.network)
+        return known[model.step]
+
+    def _load_step(self, folder: Path, step: int) -> GPT:
+        return load_step(folder, step, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
+
     def _start_load(self, entry: Entry) -> None:
         entry.loading, entry.failure, entry.doing = True, "", "waiting for its turn"
         task = asyncio.get_running_loop().create_task(self._load(entry))
@@ -128,8 +179,8 @@ class Models:
     async def _load(self, entry: Entry) -> None:
         loop = asyncio.get_running_loop()
         try:
-            folder = await loop.run_in_executor(self._fetcher, self._fetch, entry)
-            entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, folder)
+            entry.folder = await loop.run_in_executor(self._fetcher, self._fetch, entry)
+            entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, entry.folder)
             entry.used_at = time.monotonic()
             log.info("%s is ready", entry.source.name)
         except Exception as error:
@@ -158,13 +209,16 @@ class Models:
             self._progress(what, done, total)
 
     def _make_room(self) -> None:
-        """Let go of the models that were longest unused, but never of the default."""
-        ready = [entry for name, entry in self.entries.items() if entry.loaded and name != self.default]
+        """Let go of the models that were longest unused, but never of the default and the one that stands in for it."""
+        stay = (self.default, self.fallback)
+        ready = [entry for name, entry in self.entries.items() if entry.loaded and name not in stay]
         n_most = self.settings.max_loaded - 1
         for entry in sorted(ready, key=lambda entry: -entry.used_at)[n_most:]:
-            if entry.loaded:
-                self._forget(entry.loaded.network)
+            for one in (entry.loaded, *entry.steps.values()):
+                if one:
+                    self._forget(one.network)
             entry.loaded = None
+            entry.steps.clear()
 
 
 @lru_cache

@@ -87,6 +87,8 @@ class HomePage:
     plotly: str  # address of Plotly's script
     seen: Seen | None  # None while there is nothing to show
     notice: str  # an error, or that the model is loading; empty if all is well
+    stands_in_for: str  # the default model, where another one is shown until it is ready; empty otherwise
+    waiting: str  # what that is waiting for
 
 
 @router.get("/")
@@ -100,8 +102,13 @@ async def home(
     query: Annotated[str, Query()] = "",
     stage: Annotated[str, Query()] = "weights",
 ) -> Response:
-    """The page: its address is its state, and whatever the address says, the page comes and keeps what was typed."""
-    name = model or engine.models.default
+    """The page: its address is its state, and whatever the address says, the page comes and keeps what was typed.
+
+    While the default model is not ready, the one that came with the app stands in for it, and the page says so.
+    """
+    models = engine.models
+    stands_in = not model and not models.ready and models.entries[models.fallback].loaded is not None
+    name = model or (models.fallback if stands_in else models.default)
     first_layer, first_head = FIRST_HEAD.get(name, (0, 0))
     asked = {
         # a form without a script sends \r\n for each line end of its text box, which itself holds \n
@@ -121,6 +128,8 @@ async def home(
         plotly=f"/static/{PLOTLY}",
         seen=seen,
         notice=notice,
+        stands_in_for=models.default if stands_in else "",
+        waiting=_waiting(engine),
     )
     context = {field.name: getattr(page, field.name) for field in fields(page)}
     return templates.TemplateResponse(request, "home.html", context, status_code=status)
@@ -181,8 +190,7 @@ async def readyz(engine: EngineHere) -> Response:
     """The default model can answer."""
     if engine.models.ready:
         return PlainTextResponse("ready\n")
-    entry = engine.models.entries[engine.models.default]
-    waiting = {"ready": False, "model": engine.models.default, "doing": entry.failure or entry.doing}
+    waiting = {"ready": False, "model": engine.models.default, "doing": _waiting(engine)}
     return JSONResponse(waiting, 503, {"Retry-After": "1"})
 
 
@@ -201,6 +209,12 @@ def plotly_script(request: Request) -> Response:  # not async: the first one com
 async def swagger(request: Request) -> Response:
     """Swagger UI's files."""
     return FileResponse(Path(fastapi_offline.__file__).parent / "static" / Path(request.url.path).name)
+
+
+def _waiting(engine: Engine) -> str:
+    """What the default model is waiting for, or why it cannot be had; in words without a full stop."""
+    entry = engine.models.entries[engine.models.default]
+    return (entry.failure or entry.doing).rstrip(".")
 
 
 @cache

@@ -34,7 +34,7 @@ PART_WEIGHTS = 8_000_000  # made for the thumbnails of one part: some tens of mi
 class Shown:
     """What a client has been sent."""
 
-    model: str = ""
+    model: str = ""  # its title
     ids: tuple[int, ...] = ()
     head: tuple[int, int, Window] | None = None  # layer, head and which cells of it
     step: int = 0  # tokens a pixel of the thumbnails
@@ -42,7 +42,7 @@ class Shown:
 
     def turn_to(self, model: Loaded, ids: tuple[int, ...]) -> int:
         """Another text. How many of its first tokens the client has."""
-        same = n_common(self.ids, ids) if self.model == model.name else 0
+        same = n_common(self.ids, ids) if self.model == model.title else 0
         step = views.step_for(len(ids), views.N_THUMBNAIL)
         if not same or step != self.step:
             self.known = [0] * model.network.config.n_layers
@@ -50,7 +50,7 @@ class Shown:
         self.known = [n if n <= same else same // step * step for n in self.known]
         if not same:
             self.head = None
-        self.model, self.ids, self.step = model.name, ids, step
+        self.model, self.ids, self.step = model.title, ids, step
         return same
 
 
@@ -75,6 +75,7 @@ def parts(
     one, arrays = _head(trace, ask, window, shown, same)
     header: dict[str, Any] = {
         "model": model.name,
+        "step": model.step,
         "device": str(model.network.device),
         "dtype": str(model.network.dtype).removeprefix("torch."),
         "n": n,
@@ -86,7 +87,7 @@ def parts(
         "query": query,
         "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], 10)[0],
         "one": one,
-        "figure": figures.head(window, ask.stage, model=model.name, layer=ask.layer, index=ask.head),
+        "figure": figures.head(window, ask.stage, model=model.title, layer=ask.layer, index=ask.head),
     }
     arrays |= views.row(trace, ask.layer, ask.head, query)
     plan = plan_of(model.network.config, n, shown) if overview else []
@@ -180,5 +181,5 @@ def n_right(had: Window, wanted: Window, same: int) -> int:
 def _norms(trace: Trace, model: Loaded, same: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
     statistics = views.norm_table(trace)
     sites = [site.name for site in norm_sites(model.network.config)]
-    header = {"from": same, "figure": figures.norms(trace.n_tokens, sites, statistics, model=model.name)}
+    header = {"from": same, "figure": figures.norms(trace.n_tokens, sites, statistics, model=model.title)}
     return header, {name: values[same:] for name, values in statistics.items()}

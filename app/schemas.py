@@ -19,6 +19,14 @@ Text = Annotated[
     Field(description="what to read; at least one character, at most the model's context in tokens"),
 ]
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
+Step = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=2**53,
+        description="a step of the model's training, from `GET /api/v1/models/{name}/checkpoints`; its end if left out",
+    ),
+]
 Indices = Annotated[list[Index], Field(min_length=1, max_length=256)]
 
 
@@ -35,6 +43,7 @@ class TokensRequest(_Request):
 
     text: Text
     model: str | None = Field(None, description="a name from `GET /api/v1/models`; the default model if left out")
+    step: Step = None
     special_tokens: bool = Field(
         False, description="read names such as `<|im_start|>` as the special tokens they name, not as ordinary text"
     )
@@ -110,6 +119,39 @@ class ModelsReply(_Reply):
     models: list[ModelInfo]
 
 
+class CurvePoint(_Reply):
+    """The losses of a training run after some steps."""
+
+    step: int
+    n_tokens: int = Field(description="read so far")
+    loss: float = Field(description="mean over the steps since the last point, in nats a token")
+    held_out_loss: float = Field(description="on text that training never sees, in nats a token")
+    bits_per_byte: float = Field(description="the same in bits, for each byte of that text")
+
+
+class Patterns(_Reply):
+    """What each head does, `[layer][head]`, as mean weights over random tokens that are said twice; 0 to 1."""
+
+    previous: list[list[float]] = Field(description="from every token but the first to the one before it")
+    first: list[list[float]] = Field(description="from every token but the first to the first")
+    induction: list[list[float]] = Field(
+        description="from every token of the second time to the one that followed it the first time"
+    )
+
+
+class Checkpoint(_Reply):
+    """A model as it was at a step of its training."""
+
+    step: int | None = Field(description="for the field `step` of other requests; `null` where nobody knows it")
+    patterns: Patterns
+
+
+class CheckpointsReply(_Reply):
+    model: str
+    checkpoints: list[Checkpoint] = Field(description="in the order of training; the last is the model as it is")
+    curve: list[CurvePoint] = Field(description="empty where the model came without a record of its training")
+
+
 class TokenInfo(_Reply):
     """A token; `start` and `end` count characters (Unicode code points) of the text."""
 
@@ -140,6 +182,7 @@ class Timings(_Reply):
 
 class TokensReply(_Reply):
     model: str
+    step: int | None = Field(description="of the model's training; `null` is its end")
     tokens: list[TokenInfo]
     dropped: list[DroppedInfo]
 

