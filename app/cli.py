@@ -131,6 +131,7 @@ def train(
     dropout: Annotated[float, typer.Option(help="The share of numbers that are dropped.")] = Recipe.dropout,
     repeats: Annotated[float, typer.Option(help="The share of stretches that repeat themselves.")] = Recipe.repeats,
     seed: int = Recipe.seed,
+    save: Annotated[float, typer.Option(help="Seconds between two states from which a stopped run goes on.")] = 30.0,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [LOOKBACK_DEVICE]")] = None,
     bfloat16: Annotated[
         bool | None, typer.Option(help="Multiply in bfloat16; where the device can, if not said.")
@@ -159,7 +160,7 @@ def train(
         if begun.n_done < steps:
             console.print(f"{begun.corpus.n_tokens:,} tokens to learn from, {len(begun.corpus.held):,} held out")
             with _Steps(steps) as bar:
-                take_steps(out, begun.recipe, begun.corpus, place, bar)
+                take_steps(out, begun.recipe, begun.corpus, place, bar, save_seconds=save)
     except (TrainingError, ConfigError, WeightsError, TokenizerError) as error:
         raise _stop(str(error)) from error
     except OSError as error:

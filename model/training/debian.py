@@ -184,7 +184,7 @@ SOURCES = (
         licence="public domain (the novels), MIT (the package)",
         about="Jane Austen's six novels",
         read=novels,
-        most_bytes=1_400_000,
+        most_bytes=1_000_000,
     ),
     Source(
         name="moby-dick",
@@ -193,7 +193,7 @@ SOURCES = (
         licence="public domain (the novel), MIT (the package)",
         about="Herman Melville's Moby Dick",
         read=novels,
-        most_bytes=600_000,
+        most_bytes=400_000,
     ),
     Source(
         name="bible",
@@ -202,7 +202,7 @@ SOURCES = (
         licence="public domain",
         about="the tales of a Bible in today's English; changed, so it may not go by that translation's name",
         read=bible,
-        most_bytes=1_800_000,
+        most_bytes=1_200_000,
     ),
     Source(
         name="wordnet",
@@ -211,7 +211,7 @@ SOURCES = (
         licence="WordNet 3.0 (free to use, change and pass on with its notice)",
         about="what words mean, with examples",
         read=wordnet,
-        most_bytes=500_000,
+        most_bytes=300_000,
     ),
 )
 

@@ -28,12 +28,12 @@ class Recipe:
     n_vocab: int = 4096  # tokens, the one between two texts among them
     dropout: float = 0.1
     n_steps: int = 2000
-    n_texts: int = 16  # stretches of n_context tokens that one step learns from
-    learning_rate: float = 2e-3  # at its highest
+    n_texts: int = 8  # stretches of n_context tokens that one step learns from
+    learning_rate: float = 3e-3  # at its highest
     n_warmup: int = 100  # steps in which the learning rate rises
     weight_decay: float = 0.1
     clip: float = 1.0  # the longest gradient that is taken as it is
-    repeats: float = 0.1  # the share of stretches that repeat themselves, so that induction has something to learn
+    repeats: float = 0.05  # the share of stretches that repeat themselves, so that induction has something to learn
     bfloat16: bool = False  # multiply in bfloat16; parameters and their moments stay float32
     seed: int = 0
 

@@ -14,6 +14,7 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.NothingHeld: (3, "tiny"),
     errors.NoSuchHead: ("head", 9, 4, "tiny"),
     errors.NoSuchPosition: (9, 4),
+    errors.NoSuchStep: (3, [0, 1, 2], "tiny"),
     errors.UnknownModel: ("gpt5", ["gpt2"]),
     errors.VisitorLeft: (),
     errors.BodyTooLarge: (1_048_576,),

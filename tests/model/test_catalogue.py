@@ -28,18 +28,25 @@ def silent(*_: object) -> None:
 
 
 def test_the_catalogue_begins_with_what_was_asked_for() -> None:
-    assert list(catalogue("gpt2-large")) == ["gpt2-large", "smollm2-135m", "gpt2", "gpt2-medium", "gpt2-xl"]
+    assert list(catalogue("gpt2-large")) == [
+        "gpt2-large",
+        "smollm2-135m",
+        "lookback-gpt",
+        "gpt2",
+        "gpt2-medium",
+        "gpt2-xl",
+    ]
 
 
 def test_a_folder_is_a_model_with_the_folders_name(tiny_llama: Path) -> None:
     models = catalogue(str(tiny_llama))
     own = next(iter(models.values()))
     assert isinstance(own, FolderSource)
-    assert (own.name, own.local(Path()), len(models)) == ("tiny-llama", tiny_llama, 6)
+    assert (own.name, own.local(Path()), len(models)) == ("tiny-llama", tiny_llama, 7)
 
 
 def test_what_is_neither_a_name_nor_a_folder_is_refused_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no model 'gpt5'.* smollm2-135m, gpt2, "):
+    with pytest.raises(WeightsError, match=r"no model 'gpt5'.* smollm2-135m, lookback-gpt, gpt2, "):
         catalogue("gpt5")
     with pytest.raises(WeightsError, match=r"has no config\.json"):
         catalogue(str(tmp_path))
@@ -119,8 +126,8 @@ def fetch_gpt2(endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
     program = """
 import json, sys
 from pathlib import Path
-from model.weights.catalogue import NAMED, FetchError
-gpt2, said = NAMED[1], []
+from model.weights.catalogue import FetchError, catalogue
+gpt2, said = catalogue('gpt2')['gpt2'], []
 before = gpt2.local(Path())
 try:
     folder = gpt2.fetch(Path(), lambda *progress: said.append(progress))

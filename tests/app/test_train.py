@@ -1,0 +1,96 @@
+"""`lookback train`, as a person runs it: it is killed and goes on, the disk is full, the text is too short."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.weights.folder import load, steps_of
+from tests.conftest import CPU, FLOAT
+
+SMALL = ["--layers", "2", "--heads", "2", "--width", "32", "--context", "32", "--vocab", "400", "--batch", "4"]
+SMALL += ["--steps", "40", "--save", "0"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(f"The fat cat {i} sat on the mat, and the dog {i * 7} saw it." for i in range(3000)))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("lookback")), "train", *map(str, arguments)]
+
+
+def run(*arguments: object, most_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
+    """The command's end; with `most_bytes`, no file may grow larger, which fails as a full disk does."""
+
+    def limit() -> None:
+        if most_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    return subprocess.run(command(*arguments), capture_output=True, text=True, preexec_fn=limit)
+
+
+def test_a_run_that_was_killed_goes_on_to_where_an_undisturbed_one_ends(text: Path, tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run(text, "--out", straight, *SMALL).returncode == 0
+    first = subprocess.Popen(command(text, "--out", killed, *SMALL), stderr=subprocess.PIPE)
+    while not (killed / "steps" / "8").is_dir():
+        assert first.poll() is None, "it was over before it could be killed"
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert (killed / "resume.safetensors").exists()
+    last = run(text, "--out", killed, *SMALL)
+    assert "lookback serve --model" in last.stderr
+    assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert steps_of(killed) == (0, 1, 2, 4, 8, 16, 32)
+    assert json.loads((killed / "training.json").read_text())["step"] == 40
+
+
+def test_on_a_full_disk_it_says_so_and_the_last_checkpoint_is_good(text: Path, tmp_path: Path) -> None:
+    """The parameters fit (60 kB); the state from which to go on, six times as large, does not."""
+    full = run(text, "--out", tmp_path / "run", *SMALL, most_bytes=250_000)
+    assert full.returncode == 2
+    assert "File too large" in full.stderr
+    assert "goes on from there" in full.stderr
+    model, tokenizer = load(tmp_path / "run", device=CPU, dtype=FLOAT)
+    assert model.config.n_layers == 2
+    assert tokenizer.encode("the fat cat")
+    assert not list((tmp_path / "run").rglob("*.part"))
+    assert run(text, "--out", tmp_path / "run", *SMALL).returncode == 0
+
+
+def test_where_nothing_can_be_written_it_says_so(text: Path) -> None:
+    refused = run(text, "--out", text / "run", *SMALL)
+    assert refused.returncode == 2
+    assert "Not a directory" in refused.stderr
+
+
+def test_a_text_that_is_too_short_is_told_what_to_change(tmp_path: Path) -> None:
+    (short := tmp_path / "short.txt").write_text("The fat cat sat on the mat. " * 20)
+    refused = run(short, "--out", tmp_path / "run", *SMALL[:-4])
+    assert refused.returncode == 2
+    assert "--vocab" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["--heads", "3"], "32 features cannot be shared evenly by 3 heads"),
+        (["--dropout", "1"], "dropout is 1.0; it must be at least 0 and less than 1"),
+        (["--rate", "0"], "learning_rate is 0.0; it must be positive and finite"),
+        (["--repeats", "2"], "repeats is 2.0; it is a share"),
+    ],
+)
+def test_numbers_that_make_no_run_are_refused_by_name(text: Path, tmp_path: Path, wrong: list[str], words: str) -> None:
+    refused = run(text, "--out", tmp_path / "run", *SMALL, *wrong)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert not (tmp_path / "run").exists()
