@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,15 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def differences(before: Mapping[str, Any], recipe: Recipe) -> str:
+    """The names of the numbers in which a recipe differs from one that was written down.
+
+    >>> differences(Recipe().as_dict(), Recipe(d_model=200, seed=1))
+    'd_model, seed'
+    """
+    return ", ".join(name for name, value in recipe.as_dict().items() if before.get(name) != value)
 
 
 def is_kept(step: int) -> bool:

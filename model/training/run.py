@@ -12,6 +12,7 @@ The folder of a run is a checkpoint in Hugging Face's layout from its first step
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 
 from model.gpt import GPT
 from model.training.corpus import Corpus, batch
-from model.training.recipe import Recipe, TrainingError, is_kept
+from model.training.recipe import Recipe, TrainingError, differences, is_kept
 from model.weights.save import write_config, write_json, write_parameters, write_whole
 
 RECORD, RESUME = "training.json", "resume.safetensors"
@@ -79,6 +80,7 @@ def train(
     optimizer = make_optimizer(model, recipe)
     step, curve = _resume(folder / RESUME, model, optimizer, recipe)
     if step == 0:
+        shutil.rmtree(folder / "steps", ignore_errors=True)  # of a run that ended before its first state was saved
         write_config(folder, recipe.config)
         curve = [_point(0, math.nan, model, corpus, recipe)]
         _keep(folder, step, model, recipe, curve)
@@ -215,9 +217,9 @@ def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Re
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["about"])
-            if differ := [name for name, value in recipe.as_dict().items() if about["recipe"].get(name) != value]:
+            if differ := differences(about["recipe"], recipe):
                 raise TrainingError(
-                    f"{path.parent} holds a run that another recipe began ({', '.join(differ)} differ). "
+                    f"{path.parent} holds a run that another recipe began ({differ} differ). "
                     "Go on with the same options, or train into another folder."
                 )
             for name, parameter in model.named_parameters():

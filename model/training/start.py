@@ -10,7 +10,7 @@ import torch
 
 from model.tokenizer import Tokenizer
 from model.training.corpus import END, Corpus, make_vocabulary, open_corpus, texts_of, write_corpus
-from model.training.recipe import Recipe, TrainingError
+from model.training.recipe import Recipe, TrainingError, differences
 from model.training.run import RESUME, read_record
 from model.weights.folder import load_tokenizer
 from model.weights.save import write_json, write_whole
@@ -83,8 +83,11 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _n_done(folder: Path, recipe: Recipe) -> int:
     record = read_record(folder)
-    is_done = record is not None and record.recipe == recipe.as_dict() and not (folder / RESUME).is_file()
-    return record.step if record and is_done else 0
+    if record is None or (folder / RESUME).is_file() or record.step < record.recipe["n_steps"]:
+        return 0
+    if differ := differences(record.recipe, recipe):
+        raise TrainingError(f"{folder} holds a finished run by another recipe ({differ} differ). Choose another --out.")
+    return record.step
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -94,6 +94,13 @@ def test_another_recipe_does_not_go_on_with_a_run_and_harms_nothing(go: Go, tmp_
     assert before == (parameters(run), (run / RESUME).read_bytes())
 
 
+def test_a_finished_run_is_not_begun_anew_by_another_recipe(go: Go) -> None:
+    before = parameters(run := go("run"))
+    with pytest.raises(TrainingError, match=r"holds a finished run by another recipe \(n_steps differ\)"):
+        go("run", Recipe(**SMALL.as_dict() | {"n_steps": 20}))
+    assert parameters(run) == before
+
+
 def test_other_texts_do_not_go_on_with_a_run(go: Go, tmp_path: Path) -> None:
     run = go("run")
     (other := tmp_path / "other.txt").write_text("Something else. " * 500)
