@@ -97,17 +97,25 @@ async def get_checkpoints(name: str, engine: EngineHere) -> CheckpointsReply:
     A model that came without its training has one step, which has no number.
     """
     model = engine.models.get(name)
-    entry = engine.models.entries[model.name]
-    steps = await asyncio.to_thread(steps_of, entry.folder) if entry.folder else ()
-    record = await asyncio.to_thread(read_record, entry.folder) if entry.folder else None
-    last = record.step if record else None
+    steps, curve = await steps_and_curve(engine, model.name)
     found = []
-    for step in (*(step for step in steps if step != last), last):
+    for step in steps:
         patterns = await engine.models.patterns(await engine.models.at(name, step))
         scores = {pattern: values.tolist() for pattern, values in zip(PATTERNS, patterns, strict=True)}
         found.append(Checkpoint(step=step, patterns=Patterns(**scores)))
-    curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
     return CheckpointsReply(model=model.name, checkpoints=found, curve=curve)
+
+
+async def steps_and_curve(engine: Engine, name: str) -> tuple[list[int | None], list[CurvePoint]]:
+    """The steps of a model's training that can be looked at, the last one without a number where nobody knows it, and
+    the curve of its losses. Empty while the model is not on this machine."""
+    if (folder := engine.models.entries[name].folder) is None:
+        return [], []
+    steps = await asyncio.to_thread(steps_of, folder)
+    record = await asyncio.to_thread(read_record, folder)
+    last = record.step if record else None
+    curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
+    return [*(step for step in steps if step != last), last], curve
 
 
 @router.post("/tokens", summary="Tokens of a text", response_model=TokensReply, tags=["text"])

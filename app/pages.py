@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import fastapi_offline
 import plotly
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs_version
@@ -21,7 +21,7 @@ from app import api
 from app.api import EngineHere
 from app.engine import Engine
 from app.errors import AppError, ModelLoading
-from app.schemas import LookRequest, ModelInfo
+from app.schemas import CurvePoint, LookRequest, ModelInfo
 from model.trace import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
@@ -29,6 +29,7 @@ STATIC = ROOT / "static"
 FIRST_TEXT = "the fat cat sat on the mat"
 FIRST_HEAD = {"smollm2-135m": (11, 7)}  # a head in which cat looks at fat, and not at mat
 FIRST_QUERY = 2  # cat
+FIRST_TEXT_OF_TRAINING = "the fat cat sat on the mat, and the fat cat"  # what comes next can be known by looking back
 PLOTLY = f"plotly-{get_plotlyjs_version()}.min.js"
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -72,12 +73,13 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class HomePage:
-    """The context of home.html."""
+class Page:
+    """What the pages have in common on which a text is read: their address as a state, and what came of it."""
 
     models: list[ModelInfo]
     model: str  # the chosen one's name; it may be one that does not exist
     text: str
+    step: int | None  # of the model's training; None is its end
     layer: int
     head: int
     query: int | None  # None follows the last token
@@ -87,52 +89,91 @@ class HomePage:
     plotly: str  # address of Plotly's script
     seen: Seen | None  # None while there is nothing to show
     notice: str  # an error, or that the model is loading; empty if all is well
+
+
+@dataclass(frozen=True)
+class HomePage(Page):
+    """The context of home.html."""
+
     stands_in_for: str  # the default model, where another one is shown until it is ready; empty otherwise
     waiting: str  # what that is waiting for
 
 
+@dataclass(frozen=True)
+class TrainingPage(Page):
+    """The context of training.html."""
+
+    steps: list[tuple[int | None, CurvePoint | None]]  # of the training, each with what is known of it
+    shipped: str  # a model that has such steps
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an address asks for, in its own words; a page says what it means where it says nothing."""
+
+    text: str | None = None
+    model: str | None = None
+    step: str = ""
+    layer: str = ""
+    head: str = ""
+    query: str = ""
+    stage: str = "weights"
+
+    def state(self, *, text: str, model: str, query: int | None) -> dict[str, Any]:
+        """All of what is to be shown. `query` is the token to begin with, where the text is the one to begin with."""
+        first_layer, first_head = FIRST_HEAD.get(model, (0, 0))
+        return {
+            # a form without a script sends \r\n for each line end of its text box, which itself holds \n
+            "text": text if self.text is None else self.text.replace("\r\n", "\n"),
+            "model": model,
+            "step": _number(self.step, None),
+            "layer": _number(self.layer, first_layer),
+            "head": _number(self.head, first_head),
+            "query": _number(self.query, query if self.text is None else None),
+            "stage": self.stage,
+        }
+
+
+AskedHere = Annotated[Asked, Depends()]
+
+
 @router.get("/")
-async def home(
-    request: Request,
-    engine: EngineHere,
-    text: Annotated[str | None, Query()] = None,
-    model: Annotated[str | None, Query()] = None,
-    layer: Annotated[str, Query()] = "",
-    head: Annotated[str, Query()] = "",
-    query: Annotated[str, Query()] = "",
-    stage: Annotated[str, Query()] = "weights",
-) -> Response:
+async def home(request: Request, engine: EngineHere, asked: AskedHere) -> Response:
     """The page: its address is its state, and whatever the address says, the page comes and keeps what was typed.
 
     While the default model is not ready, the one that came with the app stands in for it, and the page says so.
     """
     models = engine.models
-    stands_in = not model and not models.ready and models.entries[models.fallback].loaded is not None
-    name = model or (models.fallback if stands_in else models.default)
-    first_layer, first_head = FIRST_HEAD.get(name, (0, 0))
-    asked = {
-        # a form without a script sends \r\n for each line end of its text box, which itself holds \n
-        "text": FIRST_TEXT if text is None else text.replace("\r\n", "\n"),
-        "model": name,
-        "layer": _number(layer, first_layer),
-        "head": _number(head, first_head),
-        "query": _number(query, FIRST_QUERY if text is None else None),
-        "stage": stage,
-    }
-    seen, notice, status = await _see(engine, asked)
-    page = HomePage(
-        models=api.models(engine),
-        **asked,
-        stages=STAGES,
-        examples=EXAMPLES,
-        plotly=f"/static/{PLOTLY}",
-        seen=seen,
-        notice=notice,
-        stands_in_for=models.default if stands_in else "",
-        waiting=_waiting(engine),
-    )
+    stands_in = not asked.model and not models.ready and models.entries[models.fallback].loaded is not None
+    name = asked.model or (models.fallback if stands_in else models.default)
+    state = asked.state(text=FIRST_TEXT, model=name, query=FIRST_QUERY)
+    shared, status = await _page(engine, state)
+    page = HomePage(**shared, stands_in_for=models.default if stands_in else "", waiting=_waiting(engine))
+    return _render(request, "home.html", page, status)
+
+
+@router.get("/training")
+async def training(request: Request, engine: EngineHere, asked: AskedHere) -> Response:
+    """A model through its training. Its address is its state, as that of the first page is."""
+    name = asked.model or engine.models.fallback
+    state = asked.state(text=FIRST_TEXT_OF_TRAINING, model=name, query=None)
+    shared, status = await _page(engine, state)
+    steps, curve = await api.steps_and_curve(engine, name) if name in engine.models.entries else ([], [])
+    known: dict[int | None, CurvePoint] = {point.step: point for point in curve}
+    page = TrainingPage(**shared, steps=[(step, known.get(step)) for step in steps], shipped=engine.models.fallback)
+    return _render(request, "training.html", page, status)
+
+
+async def _page(engine: Engine, state: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The fields of a Page in this state, and the status with which it comes."""
+    seen, notice, status = await _see(engine, state)
+    more = {"stages": STAGES, "examples": EXAMPLES, "plotly": f"/static/{PLOTLY}"}
+    return {"models": api.models(engine), **state, **more, "seen": seen, "notice": notice}, status
+
+
+def _render(request: Request, template: str, page: Page, status: int) -> Response:
     context = {field.name: getattr(page, field.name) for field in fields(page)}
-    return templates.TemplateResponse(request, "home.html", context, status_code=status)
+    return templates.TemplateResponse(request, template, context, status_code=status)
 
 
 async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str, int]:
@@ -237,13 +278,13 @@ def _descendants(kind: type[AppError]) -> list[type[AppError]]:
     return [found for child in kind.__subclasses__() for found in (child, *_descendants(child))]
 
 
-def address(state: dict[str, Any], **change: Any) -> str:
-    """The address of the page in this state, with something changed.
+def address(state: dict[str, Any], path: str = "/", **change: Any) -> str:
+    """The address of a page in this state, with something changed.
 
     >>> address({"text": "a b", "layer": 3, "query": None}, layer=4)
     '/?text=a+b&layer=4'
     """
-    return "/?" + urlencode({key: value for key, value in {**state, **change}.items() if value is not None})
+    return f"{path}?" + urlencode({key: value for key, value in {**state, **change}.items() if value is not None})
 
 
 templates.env.globals["address"] = address

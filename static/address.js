@@ -1,9 +1,10 @@
-// The state of the page has one home, the address. Panels subscribe; whoever wants something else calls `show`.
+// The state of a page has one home, its address. Panels subscribe; whoever wants something else calls `show`.
 
 /**
  * @typedef {object} State
  * @property {string} model
  * @property {string} text
+ * @property {number | null} step of the model's training; null is its end
  * @property {number} layer
  * @property {number} head
  * @property {number | null} query the chosen token; null follows the last one
@@ -50,13 +51,16 @@ export function onShow(listen) {
   listeners.add(listen);
 }
 
-/** The address of a state. @param {State} of */
+/** The address of a state on this page. @param {State} of */
 export function toAddress(of) {
-  const query = new URLSearchParams({ model: of.model, text: of.text, layer: of.layer, head: of.head });
+  const query = new URLSearchParams({ model: of.model, text: of.text });
+  if (of.step !== null) query.set("step", of.step);
+  query.set("layer", of.layer);
+  query.set("head", of.head);
   if (of.query !== null) query.set("query", of.query);
   query.set("stage", of.stage);
   if (of.window !== null) query.set("window", of.window.join("-"));
-  return `/?${query}`;
+  return `${location.pathname}?${query}`;
 }
 
 /** The window that an address names; null where it names none that can be. @param {string} query @returns {Window | null} */
@@ -71,7 +75,8 @@ function fromAddress(query) {
   const number = (name) => (of.has(name) ? Number(of.get(name)) : null);
   const { model, text, stage } = Object.fromEntries(of);
   const window = windowIn(query);
-  return { model, text, stage, layer: number("layer"), head: number("head"), query: number("query"), window };
+  const [step, layer, head, chosen] = ["step", "layer", "head", "query"].map(number);
+  return { model, text, step, layer, head, query: chosen, stage, window };
 }
 
 addEventListener("popstate", () => new URLSearchParams(location.search).has("stage") && show(fromAddress(location.search)));

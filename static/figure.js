@@ -34,10 +34,10 @@ export class Figure {
   }
 
   /**
-   * Draw a figure with its numbers. While one is drawn, only the newest of the next ones waits.
+   * Draw a figure with its numbers, which some have in them. While one is drawn, only the newest of the next ones waits.
    * @param {object} figure @param {Record<string, import("./frame.js").Tensor>} arrays @param {string[]} pieces
    */
-  async draw(figure, arrays, pieces) {
+  async draw(figure, arrays = {}, pieces = []) {
     this.latest = [figure, arrays, pieces];
     if (this.busy) return;
     this.busy = true;
@@ -85,6 +85,7 @@ const SHADES = {
 };
 
 function filled(trace, arrays, pieces) {
+  if (!trace.meta) return trace; // it has its numbers
   const { z, customdata, behind = null, reach, shade, x, y } = trace.meta;
   let matrix = rows(arrays[z]);
   if (shade) matrix = matrix.map((row) => row.map(SHADES[shade[0]](shade[1])));

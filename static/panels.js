@@ -70,6 +70,12 @@ export function drawSink(place, nTokens, share) {
   place.textContent = `The left edge: over all heads, later tokens give the first one ${percent} % of their attention.`;
 }
 
+/** How much of the grid is still to come. @param {HTMLElement} place @param {import("./picture.js").Picture} picture */
+export function drawUnfinished(place, { header: { n }, layers, done }, nLayers) {
+  const nDrawn = layers.filter((layer) => layer?.known === n).length;
+  place.textContent = done ? "" : `${nDrawn} of ${nLayers} layers are drawn.`;
+}
+
 /** The numbers of the chosen query, key by key; all are exact. @param {HTMLElement} section */
 export function drawRow(section, { header: { n, query }, tokens, head }) {
   const [scores, scaled, weights] = ["scores", "scaled", "weights"].map((name) => head[`row_${name}`].values);

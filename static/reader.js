@@ -17,6 +17,7 @@ const RETRY_MS = [500, 1000, 2000, 4000];
  * @typedef {object} View
  * @property {import("./picture.js").Picture} picture
  * @property {string} text what was read
+ * @property {number | null} step at which step of the model's training
  * @property {number} elapsed_ms from asking to having the answer
  * @property {"live" | "http"} road
  */
@@ -51,8 +52,8 @@ const asks = new Map(); // that may be answered; a newer one's answer ends all b
 let pending = null; // the newest, until it is answered
 let seq = 0;
 let picture = NOTHING;
-let pictured = ""; // which text and model that is
-let stopped = ""; // which text and model are not to be read
+let pictured = ""; // which text, model and step that is
+let stopped = ""; // which ones are not to be read
 let failures = 0; // requests in a row that found no server
 let again = 0; // the timer of asking again
 let slow = 0; // the timer of saying that it takes long
@@ -90,7 +91,7 @@ export function resume() {
   ask();
 }
 
-const key = ({ model, text }) => JSON.stringify([model, text]);
+const key = ({ model, step, text }) => JSON.stringify([model, step, text]);
 const isWanted = (of) => of && key(of.state) === key(now()) && key(of.state) !== stopped;
 
 function ask() {
@@ -143,7 +144,8 @@ function take(frame, of, road) {
     settle();
     notice("", "");
   }
-  const view = { picture, text: of.state.text, elapsed_ms: performance.now() - of.at, road };
+  const { text, step } = of.state;
+  const view = { picture, text, step, elapsed_ms: performance.now() - of.at, road };
   for (const draw of viewers) draw(view);
 }
 

@@ -36,7 +36,15 @@ export function template() {
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { color: colour("--ink"), linecolor: colour("--line"), gridcolor: colour("--line"), automargin: true };
   return {
-    data: { heatmap: [{ colorscale: spread(SEQUENTIAL[scheme()]) }] },
+    data: {
+      heatmap: [{ colorscale: spread(SEQUENTIAL[scheme()]) }],
+      // lines come in threes: what is there, what is chosen, and where one stands
+      scatter: [
+        { line: { color: colour("--faint"), width: 1 } },
+        { line: { color: colour("--violet"), width: 2.5 } },
+        { line: { color: colour("--accent"), width: 2 } },
+      ],
+    },
     layout: {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from app.models import Loaded
 from app.settings import Settings
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
+from model.training.recipe import Recipe
+from model.training.run import train
+from model.training.start import start
 from model.weights.catalogue import NAMED, WheelSource
 from model.weights.folder import load
 from tests.checkpoints import write_gpt2, write_llama
@@ -39,6 +43,24 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama with grouped heads in the hub's layout."""
     return write_llama(tmp_path_factory.mktemp("checkpoints") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 of 2 layers and 2 heads after 12 steps of training, and as it was after 0, 1, 2, 4 and 8."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny-run"
+    (text := folder.with_suffix(".txt")).write_text(
+        "\n\n".join(f"the fat cat {i} sat on the mat, and the dog {i * 7} saw it." for i in range(2000))
+    )
+    shape = Recipe(n_layers=2, n_heads=2, d_model=16, n_context=64, n_vocab=300)
+    begun = start(folder, [text], replace(shape, n_texts=4, n_steps=12, n_warmup=2, learning_rate=3e-2))
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other at every tiny product, for minutes on a busy machine
+    try:
+        train(folder, begun.recipe, begun.corpus, CPU, lambda *_: None)
+    finally:
+        torch.set_num_threads(n_threads)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -28,13 +28,14 @@ class Recipe:
     n_context: int = 256  # tokens
     n_vocab: int = 4096  # tokens, the one between two texts among them
     dropout: float = 0.1
+    late: float = 0.7  # the share of the steps before any dropout: a model that has yet to learn learns slower with it
     n_steps: int = 2000
     n_texts: int = 8  # stretches of n_context tokens that one step learns from
-    learning_rate: float = 3e-3  # at its highest
+    learning_rate: float = 4e-3  # at its highest
     n_warmup: int = 100  # steps in which the learning rate rises
     weight_decay: float = 0.1
     clip: float = 1.0  # the longest gradient that is taken as it is
-    repeats: float = 0.05  # the share of stretches that repeat themselves, so that induction has something to learn
+    repeats: float = 0.15  # the share of stretches that repeat themselves, so that induction has something to learn
     bfloat16: bool = False  # multiply in bfloat16; parameters and their moments stay float32
     seed: int = 0
 
@@ -44,8 +45,9 @@ class Recipe:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise TrainingError(f"learning_rate is {self.learning_rate}; it must be positive and finite")
-        if not 0 <= self.repeats <= 1:
-            raise TrainingError(f"repeats is {self.repeats}; it is a share, from 0 to 1")
+        for name in ("repeats", "late"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
         if self.d_model % self.n_heads:
             raise TrainingError(f"{self.d_model} features cannot be shared evenly by {self.n_heads} heads")
         if self.n_context < 8:
@@ -86,6 +88,14 @@ class Recipe:
             return self.learning_rate * (step + 1) / self.n_warmup
         way = (step - self.n_warmup) / max(1, self.n_steps - self.n_warmup)
         return self.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, way))) / 2)
+
+    def rate_of_dropout(self, step: int) -> float:
+        """The share of numbers that a step drops: none at first, then `dropout` (late dropout, Liu et al. 2023).
+
+        >>> [Recipe(n_steps=10, late=0.5).rate_of_dropout(step) for step in (0, 4, 5, 9)]
+        [0.0, 0.0, 0.1, 0.1]
+        """
+        return self.dropout if step >= self.late * self.n_steps else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

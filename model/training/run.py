@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.dropout import Dropout
 from model.gpt import GPT
 from model.training.corpus import Corpus, batch
 from model.training.recipe import Recipe, TrainingError, differences, is_kept
@@ -109,6 +110,8 @@ def fresh(recipe: Recipe) -> GPT:
     """The network with random parameters, drawn as GPT-2's were (Radford et al. 2019, 2.3).
 
     Normal with a deviation of 0.02; what writes to the residual stream starts smaller, the more layers write to it.
+    Positions alone are not drawn: they begin as waves (Vaswani et al. 2017, 3.5), which a trained GPT-2's come to look
+    like, so that what is true of one position need not be learned again for the next.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     model = GPT(recipe.config)
@@ -119,7 +122,19 @@ def fresh(recipe: Recipe) -> GPT:
             writes = name.endswith(("attention.output.weight", "mlp.down.weight"))
             deviation = 0.02 / math.sqrt(2 * recipe.n_layers) if writes else 0.02
             nn.init.normal_(parameter, std=deviation, generator=generator)
+    model.state_dict()["positions.table.weight"].copy_(waves(recipe.n_context, recipe.d_model))
     return model
+
+
+def waves(n_context: int, d_model: int) -> Tensor:
+    """Sines and cosines of positions, (T, M): wavelengths from 6 to 6,000 tokens, of a deviation near that of tokens.
+
+    >>> waves(3, 4)[0]
+    tensor([0.0000, 0.0000, 0.0300, 0.0300])
+    """
+    half = (d_model + 1) // 2
+    angle_TF = torch.arange(n_context)[:, None] * 1000.0 ** (-torch.arange(half) / half)
+    return 0.03 * torch.cat((angle_TF.sin(), angle_TF.cos()), dim=1)[:, :d_model]
 
 
 def make_optimizer(model: GPT, recipe: Recipe) -> torch.optim.AdamW:
@@ -135,6 +150,9 @@ def learn(model: GPT, optimizer: torch.optim.Optimizer, ids: np.ndarray[Any, Any
     torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws what it would have drawn without a stop
     for group in optimizer.param_groups:
         group["lr"] = recipe.rate(step)
+    for part in model.modules():
+        if isinstance(part, Dropout):
+            part.rate = recipe.rate_of_dropout(step)
     ids_BT = torch.from_numpy(ids).to(model.device)
     loss = cross_entropy(model, ids_BT, recipe)
     optimizer.zero_grad(set_to_none=True)

@@ -15,10 +15,11 @@ from jinja2 import meta
 from app import pages
 from app.main import CONTENT_SECURITY_POLICY, create_app
 from app.settings import Settings
+from tests.conftest import serve
 
 
-def get(client: TestClient, **query: Any) -> tuple[int, str]:
-    reply = client.get("/", params=query)
+def get(client: TestClient, path: str = "/", **query: Any) -> tuple[int, str]:
+    reply = client.get(path, params=query)
     return reply.status_code, reply.text
 
 
@@ -115,7 +116,9 @@ def test_ready_and_healthy(client: TestClient) -> None:
     assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/static/home.js", "/api/v1/models", "/nothing", "/healthz"])
+@pytest.mark.parametrize(
+    "path", ["/", "/training", "/docs", "/static/home.js", "/api/v1/models", "/nothing", "/healthz"]
+)
 def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
@@ -125,7 +128,7 @@ def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, p
 
 
 def test_no_page_and_no_script_of_ours_names_another_origin(client: TestClient) -> None:
-    sources = [client.get(path).text for path in ("/", "/docs", "/problems/busy")]
+    sources = [client.get(path).text for path in ("/", "/training", "/docs", "/problems/busy")]
     sources += [path.read_text() for path in pages.STATIC.iterdir() if path.suffix != ".png"]
     for source in sources:
         assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
@@ -160,12 +163,66 @@ def test_the_type_of_every_error_leads_to_its_meaning(client: TestClient) -> Non
     assert client.get("/problems/nothing").status_code == 404
 
 
-def test_the_context_of_the_page_is_what_its_template_uses() -> None:
+@pytest.mark.parametrize(("template", "page"), [("home", pages.HomePage), ("training", pages.TrainingPage)])
+def test_the_context_of_a_page_is_what_its_template_uses(template: str, page: type[pages.Page]) -> None:
     environment = pages.templates.env
     assert environment.loader
-    source, _, _ = environment.loader.get_source(environment, "home.html")
+    source, _, _ = environment.loader.get_source(environment, f"{template}.html")
     used = meta.find_undeclared_variables(environment.parse(source)) - set(environment.globals)
-    assert used == {field.name for field in dataclasses.fields(pages.HomePage)}
+    assert used == {field.name for field in dataclasses.fields(page)}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The app around a tiny GPT-2 that kept the steps of its training."""
+    yield from serve(Settings(model=str(tiny_run), cache=tmp_path_factory.mktemp("cache")))
+
+
+def test_the_page_of_a_training_shows_a_model_as_it_was(trained: TestClient) -> None:
+    ask = {"text": "the fat cat", "model": "tiny-run", "step": 4}
+    status, html = get(trained, "/training", **ask, layer=1, head=1, query=1)
+    assert (status, notice(html), typed(html)) == (200, "", "the fat cat")
+    reply = trained.post("/api/v1/attention", json={**ask, "layers": [1], "heads": [1]}).json()
+    for weight in reply["values"][0][0][1]:
+        assert f"{weight:.6f}<meter" in html
+    assert re.search(r'name="step" value="4"', html)
+    for step in (0, 1, 2, 8):
+        state = f"text=the+fat+cat&amp;step={step}&amp;layer=1&amp;head=1&amp;query=1&amp;stage=weights"
+        assert f'href="/training?model=tiny-run&amp;{state}"' in html
+    assert re.findall(r'aria-current="true">([^<]*)</a></th>', html) == ["4"]
+
+
+def test_the_page_of_a_training_opens_on_the_model_that_came_with_its_steps(loading: TestClient) -> None:
+    status, html = get(loading, "/training")
+    assert status == 200
+    assert "lookback-gpt is not ready yet" in notice(html)
+    assert typed(html) == pages.FIRST_TEXT_OF_TRAINING
+
+
+def test_a_model_without_steps_says_so(client: TestClient) -> None:
+    status, html = get(client, "/training", model="tiny-llama", text="cat")
+    assert (status, notice(html)) == (200, "")
+    assert re.search(r'id="no-steps" class="no-steps" >\s*<b>tiny-llama</b> came without steps', html)
+    assert 'href="/training?model=lookback-gpt&amp;text=cat"' in html
+    assert not re.search(r'id="no-steps"[^>]* >', get(client, "/training", model="gpt5")[1])
+
+
+@pytest.mark.parametrize("path", ["/", "/training"])
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ({"step": 3}, 422, "no parameters of step 3. There are: 0, 1, 2, 4, 8"),
+        ({"step": "x"}, 422, "step: Input should be a valid integer"),
+        ({"model": "gpt5"}, 404, "There is no model 'gpt5'"),
+        ({"text": "cat " * 99}, 422, "tiny-run reads 64"),
+    ],
+)
+def test_a_bad_address_of_a_training_is_explained_too(
+    trained: TestClient, path: str, query: dict[str, Any], status: int, words: str
+) -> None:
+    found, html = get(trained, path, **{"model": "tiny-run", "text": "cat", **query})
+    assert (found, typed(html)) == (status, query.get("text", "cat"))
+    assert words in notice(html)
 
 
 def test_the_installed_package_holds_templates_and_static_files() -> None:

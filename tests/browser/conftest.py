@@ -1,9 +1,9 @@
 """A real Chromium on a real server with the real SmolLM2, and an eye on what no page may ever do."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, ViewportSize, sync_playwright
@@ -74,6 +74,9 @@ class Tab(Home):
         self.watch.check()
 
 
+AnyTab = TypeVar("AnyTab", bound=Tab)
+
+
 def pytest_runtest_setup() -> None:
     if chromium.find() is None:
         pytest.skip("no Chromium here; `python -m tests.browser.chromium` gets one where it can")
@@ -120,12 +123,17 @@ def stranger(browser: Browser, server: Server) -> Iterator[Tab]:
         yield opened
 
 
-@contextmanager
-def tab(browser: Browser, url: str, **options: Any) -> Iterator[Tab]:
+def tab(browser: Browser, url: str, **options: Any) -> AbstractContextManager[Tab]:
     """A watched tab of a visitor who was never here before, wide if nothing else is said."""
+    return tab_of(Tab, browser, url, **options)
+
+
+@contextmanager
+def tab_of(kind: type[AnyTab], browser: Browser, url: str, **options: Any) -> Iterator[AnyTab]:
+    """The same, of another page."""
     context = browser.new_context(**{"viewport": WIDE, **options})
     try:
-        opened = Tab(context, url)
+        opened = kind(context, url)
         yield opened
         opened.check()
     finally:

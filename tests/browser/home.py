@@ -44,6 +44,8 @@ FIRST = {"model": "smollm2-135m", "layer": 11, "head": 7, "query": None, "stage"
 class Home:
     """One page in one tab."""
 
+    path = "/"
+
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.url = url
@@ -62,11 +64,12 @@ class Home:
 
     def go(self, **state: Any) -> None:
         """Open the page, and wait for nothing."""
-        self.page.goto(f"{self.url}/?{urlencode(state)}" if state else f"{self.url}/", wait_until="commit")
+        query = f"?{urlencode(state)}" if state else ""
+        self.page.goto(f"{self.url}{self.path}{query}", wait_until="commit")
 
     def turn_to(self, text: str, **state: Any) -> None:
         """The same as `open`, without loading anew a page that is there already. What is not named is as at first."""
-        if self.page.url.partition("?")[0] != f"{self.url}/":
+        if self.page.url.partition("?")[0] != f"{self.url}{self.path}":
             self.go()
             self.wait_until_shown()
         wanted = {**FIRST, "text": text, **state}

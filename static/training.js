@@ -1,0 +1,103 @@
+// A model through its training: every view that comes back is drawn, and the charts follow the chosen step and head.
+
+import { now, onShow, show, toAddress } from "./address.js";
+import { lossFigure, patternsFigure } from "./charts.js";
+import { fetchCourse } from "./course.js";
+import { Figure } from "./figure.js";
+import { fillIn, layersAndHeads, sayDrawn, sayFacts } from "./form.js";
+import { Grid } from "./grid.js";
+import { Head } from "./head.js";
+import { chooseTokens, drawDropped, drawNext, drawRow, drawSink, drawTokens, drawUnfinished } from "./panels.js";
+import { firstShare } from "./picture.js";
+import { follow, onView } from "./reader.js";
+import { Slider } from "./slider.js";
+import { onScheme } from "./theme.js";
+
+const find = (id) => document.getElementById(id);
+
+fillIn();
+const grid = new Grid(find("grid"), find("grid-name"));
+const head = new Head();
+const slider = new Slider(find("course"));
+const patterns = new Figure(find("patterns-figure"));
+const loss = new Figure(find("loss-figure"));
+/** @type {import("./reader.js").View | null} */
+let view = null; // what is drawn
+/** @type {import("./course.js").Course | null} */
+let course = null; // of the chosen model, once it is known
+let asking = new AbortController();
+
+onView((seen) => {
+  const [before, { picture }] = [view?.picture, seen];
+  view = seen;
+  if (picture.head === before?.head) grid.add(picture); // more thumbnails of what is shown already
+  else draw(picture);
+  drawSink(find("sink"), picture.header.n, firstShare(picture));
+  drawUnfinished(find("grid-state"), picture, layersAndHeads()[0]);
+  sayFacts(seen);
+});
+
+function draw(picture) {
+  const { header, tokens } = picture;
+  drawTokens(find("tokens"), tokens, header.query);
+  drawDropped(find("dropped"), header);
+  head.draw(picture);
+  grid.draw(picture, layersAndHeads());
+  drawNext(document.querySelector(".foreseen"), picture);
+  drawRow(document.querySelector(".numbers"), picture);
+  sayDrawn(view);
+}
+
+/** Another model: until its training is known, there is nothing to drag. */
+async function turnTo(model) {
+  asking.abort();
+  asking = new AbortController();
+  course = null;
+  slider.turnTo(null);
+  const { signal } = asking;
+  const found = await fetchCourse(model, signal);
+  if (signal.aborted) return;
+  course = found;
+  const isLong = found !== null && found.last > 0;
+  find("course").hidden = document.querySelector(".curves").hidden = !isLong;
+  find("no-steps").hidden = found === null || isLong;
+  if (found) find("no-steps").querySelector("b").textContent = found.model;
+  if (isLong) slider.turnTo(found);
+  drawCharts();
+}
+
+function drawCharts() {
+  if (!course || course.last === 0) return;
+  const { step } = now();
+  const place = course.placeOf(step);
+  patterns.draw(patternsFigure(course, place, now()));
+  const figure = lossFigure(course, place);
+  find("loss-title").parentElement.hidden = !figure;
+  if (figure) loss.draw(figure);
+}
+
+let shown = now();
+onShow((state) => {
+  const before = shown;
+  shown = state;
+  linkOn(state);
+  if (state.model !== before.model) turnTo(state.model);
+  else if (["step", "layer", "head"].some((name) => state[name] !== before[name])) drawCharts();
+});
+
+/** The ways on from a model that came without steps. */
+function linkOn(state) {
+  const [end, shipped] = [".end", ".shipped"].map((which) => find("no-steps").querySelector(which));
+  if (end) end.href = toAddress({ ...state, step: null }); // where the address named a step
+  shipped.href = toAddress({ ...state, model: shipped.dataset.model, step: null, layer: 0, head: 0, query: null });
+}
+
+patterns.on("plotly_click", ({ points: [{ customdata: [layer, head] }] }) => show({ layer, head }));
+chooseTokens(find("tokens"));
+
+onScheme(() => {
+  for (const picture of [head, patterns, loss, grid]) picture.redraw();
+});
+
+follow();
+turnTo(now().model);
