@@ -2,13 +2,16 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 # While torch's threads wait for one another they spin, by OpenMP's default for about a millisecond. When a browser or
 # the event loop wants the core, the one that works loses it to one that spins, and a reading takes four times as long.
-# So short a spin costs nothing measurable on a quiet machine. It is read when torch is imported, so it stands here.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# So short a spin costs a reading nothing measurable on a quiet machine. It is read when torch is imported, so it stands
+# here. Training works without a pause and for itself: a step took 0.36 s with the short spin, 0.26 with the default.
+if sys.argv[1:2] != ["train"]:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import typer
 import uvicorn

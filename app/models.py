@@ -28,7 +28,7 @@ from model.weights.names import WeightsError
 
 log = logging.getLogger("lookback")
 
-N_STEPS = 16  # steps of a model in memory
+N_STEPS = 24  # of a model in memory; they double, so that is more than any run keeps
 
 
 @dataclass(frozen=True)

@@ -154,13 +154,18 @@ async def home(request: Request, engine: EngineHere, asked: AskedHere) -> Respon
 
 @router.get("/training")
 async def training(request: Request, engine: EngineHere, asked: AskedHere) -> Response:
-    """A model through its training. Its address is its state, as that of the first page is."""
-    name = asked.model or engine.models.fallback
+    """A model through its training. Its address is its state, as that of the first page is.
+
+    It opens on the default model, if that kept steps of its training, or else on the one that came with the app.
+    """
+    models = engine.models
+    own_steps, _ = await api.steps_and_curve(engine, models.default)
+    name = asked.model or (models.default if len(own_steps) > 1 else models.fallback)
     state = asked.state(text=FIRST_TEXT_OF_TRAINING, model=name, query=None)
     shared, status = await _page(engine, state)
-    steps, curve = await api.steps_and_curve(engine, name) if name in engine.models.entries else ([], [])
+    steps, curve = await api.steps_and_curve(engine, name) if name in models.entries else ([], [])
     known: dict[int | None, CurvePoint] = {point.step: point for point in curve}
-    page = TrainingPage(**shared, steps=[(step, known.get(step)) for step in steps], shipped=engine.models.fallback)
+    page = TrainingPage(**shared, steps=[(step, known.get(step)) for step in steps], shipped=models.fallback)
     return _render(request, "training.html", page, status)
 
 

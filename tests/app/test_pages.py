@@ -14,6 +14,7 @@ from jinja2 import meta
 
 from app import pages
 from app.main import CONTENT_SECURITY_POLICY, create_app
+from app.models import Entry, Models
 from app.settings import Settings
 from tests.conftest import serve
 
@@ -112,6 +113,47 @@ def test_while_the_model_loads_pages_answer_and_say_so(loading: TestClient) -> N
     assert loading.get("/api/v1/models").json()["models"][0]["state"] == "loading"
 
 
+@pytest.fixture
+def standing_in(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """The app whose own model is ready while the default one is not and never will be."""
+    start = Models._start_load
+
+    def start_own(models: Models, entry: Entry) -> None:
+        if entry.source.name == "lookback-gpt":
+            start(models, entry)
+        else:
+            entry.loading, entry.doing = True, "fetching <weights>, 34 of 93 MB."
+
+    monkeypatch.setattr(Models, "_start_load", start_own)
+    with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
+        while client.get("/api/v1/models/lookback-gpt/checkpoints").status_code != 200:
+            pass
+        yield client
+
+
+def test_until_the_default_model_is_ready_the_one_that_came_with_the_app_stands_in(standing_in: TestClient) -> None:
+    status, html = get(standing_in, text="the fat cat")
+    assert (status, notice(html), typed(html)) == (200, "", "the fat cat")
+    assert re.search(r'<option value="lookback-gpt" selected', html)
+    assert "<b>tiny-llama</b> is not ready" in html
+    assert "fetching &lt;weights&gt;, 34 of 93 MB</span>. Until it is" in html
+    assert 'href="/?model=tiny-llama&amp;text=the+fat+cat"' in html
+    standing_in.app.state.engine.models.entries["tiny-llama"].failure = "The index is out of reach."  # type: ignore[attr-defined]
+    assert "The index is out of reach</span>" in get(standing_in)[1]
+
+
+def test_nobody_gets_another_model_than_the_one_that_was_named(standing_in: TestClient) -> None:
+    """Nor do programs that name none: an answer of another model than yesterday's would not be noticed."""
+    assert "tiny-llama is not ready yet" in notice(get(standing_in, model="tiny-llama", text="cat")[1])
+    assert 'id="stand-in"' not in get(standing_in, model="tiny-llama", text="cat")[1]
+    assert standing_in.post("/api/v1/attention", json={"text": "cat"}).status_code == 503
+    assert standing_in.get("/readyz").status_code == 503
+
+
+def test_when_the_default_model_is_ready_nothing_stands_in_for_it(client: TestClient) -> None:
+    assert 'id="stand-in"' not in get(client)[1]
+
+
 def test_ready_and_healthy(client: TestClient) -> None:
     assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
 
@@ -190,6 +232,10 @@ def test_the_page_of_a_training_shows_a_model_as_it_was(trained: TestClient) -> 
         state = f"text=the+fat+cat&amp;step={step}&amp;layer=1&amp;head=1&amp;query=1&amp;stage=weights"
         assert f'href="/training?model=tiny-run&amp;{state}"' in html
     assert re.findall(r'aria-current="true">([^<]*)</a></th>', html) == ["4"]
+
+
+def test_the_page_of_a_training_opens_on_the_default_model_if_that_kept_its_steps(trained: TestClient) -> None:
+    assert re.search(r'<option value="tiny-run" selected', get(trained, "/training")[1])
 
 
 def test_the_page_of_a_training_opens_on_the_model_that_came_with_its_steps(loading: TestClient) -> None:

@@ -1,5 +1,6 @@
 """A server in a process of its own, as a person starts it: `lookback serve`."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,15 +18,16 @@ READY_S = 300  # the first time, the weights are fetched
 class Server:
     """A server that can be stopped, and started again at the same address."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, **environment: str) -> None:
         self._options = options
+        self._environment = os.environ | environment
         self._port = 0  # a free one, the first time
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it says where it is. Its model may still be loading."""
         command = [str(Path(sys.executable).with_name("lookback")), "serve", "--port", str(self._port), *self._options]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=self._environment)
         self.url = self._address()
         self._port = int(self.url.rpartition(":")[2])
 

@@ -1,0 +1,58 @@
+"""While the default model cannot be had, the one that came with the app is shown, with the way to the other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Tab, tab
+from tests.browser.server import Server
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app whose default model would have to be fetched, where nothing can be fetched."""
+    server = Server("--model", "gpt2", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path_factory.mktemp("hub")))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def visitor(browser: Browser, away: Server) -> Iterator[Tab]:
+    with tab(browser, away.url) as opened:
+        opened.watch.allow("503")  # /readyz says so until it is
+        opened.page.goto(away.url)
+        opened.page.wait_for_function("() => document.body.dataset.shown")
+        yield opened
+
+
+def ready(page: Page) -> None:
+    """From now on the server says that the default model can answer."""
+    page.route("**/readyz", lambda route: route.fulfill(body="ready"))
+
+
+def test_the_page_works_and_says_which_model_it_waits_for(visitor: Tab) -> None:
+    said = visitor.page.locator("#stand-in")
+    expect(said).to_contain_text("gpt2 is not ready: ")
+    expect(said).to_contain_text("could not be fetched from the Hugging Face hub")
+    expect(said).to_contain_text("you see lookback-gpt, which came with Lookback")
+    visitor.page.fill("#text", "the dog saw the cat")
+    expect(visitor.page.locator("#tokens")).to_have_text("·the·dog·saw·the·cat")
+    assert Path(visitor.page.locator("#facts").inner_text().split(" · ")[0]).name == "lookback-gpt"
+
+
+def test_who_has_touched_nothing_is_led_to_the_default_model_when_it_is_ready(visitor: Tab) -> None:
+    ready(visitor.page)
+    visitor.page.wait_for_url("**/?model=gpt2&text=the+fat+cat+sat+on+the+mat")
+
+
+def test_who_has_typed_is_asked_first_and_keeps_what_was_typed(visitor: Tab) -> None:
+    page = visitor.page
+    page.fill("#text", "a & b")
+    ready(page)
+    expect(page.locator("#stand-in")).to_contain_text("gpt2 is ready.")
+    assert page.input_value("#text") == "a & b"
+    page.get_by_role("link", name="Use gpt2").click()
+    page.wait_for_url("**/?model=gpt2&text=a+%26+b")
+    assert page.input_value("#text") == "a & b"
