@@ -61,7 +61,7 @@ def held(ours: tuple[GPT, Tokenizer]) -> Corpus:
 def test_it_foresees_held_out_text_better_than_counting_does(
     ours: tuple[GPT, Tokenizer], record: Record, held: Corpus, yardstick: dict[str, Any]
 ) -> None:
-    recipe = Recipe(**record.recipe | {"bfloat16": False})
+    recipe = Recipe(**{**record.recipe, "bfloat16": False})
     _, bits_per_byte = held_out_loss(ours[0], held, recipe)
     assert yardstick["n_tokens"] == len(held.held)  # both were asked for the same tokens
     assert bits_per_byte < yardstick["bits_per_byte"] < yardstick["xz_bits_per_byte"]
