@@ -37,7 +37,7 @@ from app.schemas import (
 )
 from model.tokenizer import Tokens
 from model.training.probes import PATTERNS
-from model.training.run import read_record
+from model.training.record import read_record
 from model.weights.folder import steps_of
 
 T = TypeVar("T")

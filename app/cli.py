@@ -133,7 +133,12 @@ def train(
     rate: Annotated[float, typer.Option(help="The learning rate at its highest.")] = Recipe.learning_rate,
     dropout: Annotated[float, typer.Option(help="The share of numbers that are dropped.")] = Recipe.dropout,
     late: Annotated[float, typer.Option(help="The share of the steps that are taken before any is.")] = Recipe.late,
-    repeats: Annotated[float, typer.Option(help="The share of stretches that repeat themselves.")] = Recipe.repeats,
+    drills: Annotated[
+        float, typer.Option(help="The share of the steps, at the beginning, that only learn to look back.")
+    ] = Recipe.drills,
+    repeats: Annotated[
+        float, typer.Option(help="The share of stretches that repeat themselves, after those.")
+    ] = Recipe.repeats,
     seed: int = Recipe.seed,
     save: Annotated[float, typer.Option(help="Seconds between two states from which a stopped run goes on.")] = 30.0,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [LOOKBACK_DEVICE]")] = None,
@@ -156,6 +161,7 @@ def train(
             n_texts=batch,
             learning_rate=rate,
             n_warmup=min(Recipe.n_warmup, steps // 10),
+            drills=drills,
             repeats=repeats,
             bfloat16=has_bfloat16(place) if bfloat16 is None else bfloat16,
             seed=seed,

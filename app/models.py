@@ -21,7 +21,7 @@ from model.linear import choose_roads
 from model.tokenizer import Tokenizer
 from model.trace import read
 from model.training.probes import pattern_scores
-from model.training.run import read_record
+from model.training.record import read_record
 from model.weights.catalogue import SHIPPED, Progress, Source
 from model.weights.folder import load, load_step, steps_of
 from model.weights.names import WeightsError

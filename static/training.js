@@ -3,50 +3,33 @@
 import { now, onShow, show, toAddress } from "./address.js";
 import { lossFigure, patternsFigure } from "./charts.js";
 import { fetchCourse } from "./course.js";
+import { drawViews } from "./drawing.js";
 import { Figure } from "./figure.js";
-import { fillIn, layersAndHeads, sayDrawn, sayFacts } from "./form.js";
-import { Grid } from "./grid.js";
-import { Head } from "./head.js";
-import { chooseTokens, drawDropped, drawNext, drawRow, drawSink, drawTokens, drawUnfinished } from "./panels.js";
-import { firstShare } from "./picture.js";
-import { follow, onView } from "./reader.js";
+import { fillIn } from "./form.js";
+import { drawNext, drawRow } from "./panels.js";
+import { follow } from "./reader.js";
 import { Slider } from "./slider.js";
-import { onScheme } from "./theme.js";
 
 const find = (id) => document.getElementById(id);
 
 fillIn();
-const grid = new Grid(find("grid"), find("grid-name"));
-const head = new Head();
 const slider = new Slider(find("course"));
 const patterns = new Figure(find("patterns-figure"));
 const loss = new Figure(find("loss-figure"));
-/** @type {import("./reader.js").View | null} */
-let view = null; // what is drawn
 /** @type {import("./course.js").Course | null} */
 let course = null; // of the chosen model, once it is known
 let asking = new AbortController();
 
-onView((seen) => {
-  const [before, { picture }] = [view?.picture, seen];
-  view = seen;
-  if (picture.head === before?.head) grid.add(picture); // more thumbnails of what is shown already
-  else draw(picture);
-  drawSink(find("sink"), picture.header.n, firstShare(picture));
-  drawUnfinished(find("grid-state"), picture, layersAndHeads()[0]);
-  sayFacts(seen);
-});
-
-function draw(picture) {
-  const { header, tokens } = picture;
-  drawTokens(find("tokens"), tokens, header.query);
-  drawDropped(find("dropped"), header);
-  head.draw(picture);
-  grid.draw(picture, layersAndHeads());
-  drawNext(document.querySelector(".foreseen"), picture);
-  drawRow(document.querySelector(".numbers"), picture);
-  sayDrawn(view);
-}
+drawViews(
+  (picture) => {
+    drawNext(document.querySelector(".foreseen"), picture);
+    drawRow(document.querySelector(".numbers"), picture);
+  },
+  () => {
+    patterns.redraw();
+    loss.redraw();
+  },
+);
 
 /** Another model: until its training is known, there is nothing to drag. */
 async function turnTo(model) {
@@ -93,11 +76,6 @@ function linkOn(state) {
 }
 
 patterns.on("plotly_click", ({ points: [{ customdata: [layer, head] }] }) => show({ layer, head }));
-chooseTokens(find("tokens"));
-
-onScheme(() => {
-  for (const picture of [head, patterns, loss, grid]) picture.redraw();
-});
 
 follow();
 turnTo(now().model);

@@ -26,6 +26,7 @@ ORDER = [
     "model.weights.convert",
     "model.weights.catalogue",
     "model.training.recipe",
+    "model.training.record",
     "model.training.corpus",
     "model.training.run",
     "model.training.start",

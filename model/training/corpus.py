@@ -4,8 +4,9 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,35 @@ from model.weights.save import write_json, write_whole
 
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
 HELD_OUT = 0.02  # the share of texts that no training sees
+N_DRILL, N_COMMON = (
+    64,
+    1024,
+)  # a drill's stretches have so many tokens, drawn from so many: the first, which BPE made first
+PAIRS = 0.2  # the share of pairs said twice among the stretches that repeat themselves
 N_PASSAGE = 2000  # characters; a file with no END in it is cut at paragraphs into passages of about this length
+
+_BETWEEN = f"\n{END}\n"
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint32]]
 Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Texts as they stand in one file.
+
+    >>> joined(["one", "two"])
+    'one\\n<|endoftext|>\\ntwo'
+    """
+    return _BETWEEN.join(texts)
+
+
+def parted(content: str) -> list[str]:
+    """The texts of such a file.
+
+    >>> parted(joined(["one", "two"]))
+    ['one', 'two']
+    """
+    return content.split(_BETWEEN)
 
 
 def texts_of(paths: Sequence[Path]) -> list[str]:
@@ -37,7 +63,7 @@ def texts_of(paths: Sequence[Path]) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise TrainingError(f"{path} cannot be read: {why}.") from error
-        parts = content.split(f"\n{END}\n") if END in content else _passages(content)
+        parts = parted(content) if END in content else _passages(content)
         texts |= dict.fromkeys(part for part in map(str.strip, parts) if part)
     return list(texts)
 
@@ -106,13 +132,18 @@ class Corpus:
 
 
 def write_corpus(folder: Path, texts: Sequence[str], tokenizer: Tokenizer) -> None:
-    """Tokenise texts into learn.npy, held.npy and held.txt."""
+    """Tokenise texts into learn.npy, held.npy and held.txt.
+
+    Raises:
+        OSError: when something cannot be written.
+    """
+    end = tokenizer.special[END]
     learn, held = held_out(texts)
-    write_whole(folder / "held.txt", f"\n{END}\n".join(held).encode())
+    write_whole(folder / "held.txt", joined(held).encode())
     for name, part in (("learn", learn), ("held", held)):
-        end = [tokenizer.special[END]] if END in tokenizer.special else []
-        ids = np.fromiter((id for text in part for id in (*end, *tokenizer.encode(text).ids)), dtype=np.uint32)
-        _write_array(folder / f"{name}.npy", ids)
+        ids = np.fromiter((id for text in part for id in (end, *tokenizer.encode(text).ids)), dtype=np.uint32)
+        np.save(file := BytesIO(), ids)
+        write_whole(folder / f"{name}.npy", file.getvalue())
 
 
 def open_corpus(folder: Path, recipe: Recipe) -> Corpus:
@@ -129,30 +160,39 @@ def open_corpus(folder: Path, recipe: Recipe) -> Corpus:
             f"These texts are too short: {shortest:,} tokens are {part}; one context takes {recipe.n_context + 1:,}. "
             f"Add text, or make the context smaller (--context {max(8, shortest // 2)})."
         )
-    held_texts = (folder / "held.txt").read_text(encoding="utf-8").split(f"\n{END}\n")
+    held_texts = parted((folder / "held.txt").read_text(encoding="utf-8"))
     return Corpus(learn, held, sum(len(text.encode()) for text in held_texts))
 
 
 def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
     """The stretches that a step learns from, (B, T+1); they depend on seed and step alone.
 
-    A few repeat themselves: half of those are random tokens, half are text, said again and again.
+    Most are text; some repeat themselves. In a drill all do, and it is easy: they are short, and as many more, and of
+    common tokens. What forms there in hundreds of steps takes thousands on long stretches of all tokens.
     """
     random = np.random.default_rng([recipe.seed, step])
-    n_wanted = recipe.n_context + 1
-    starts = random.integers(0, len(corpus.learn) - n_wanted, recipe.n_texts, endpoint=True)
-    rows = [corpus.learn[start : start + n_wanted] for start in starts.tolist()]
-    for number in np.flatnonzero(random.random(recipe.n_texts) < recipe.repeats).tolist():
-        n_said = int(random.integers(recipe.n_context // 16 + 1, recipe.n_context // 2))
-        said = rows[number][:n_said]
-        if random.random() < 0.5:
-            said = random.integers(0, recipe.n_vocab, n_said).astype(np.uint32)
-        rows[number] = np.resize(said, n_wanted)  # again and again until it is full
+    is_drill = recipe.is_drill(step)
+    n_tokens = min(recipe.n_context, N_DRILL) if is_drill else recipe.n_context
+    n_vocab = min(recipe.n_vocab, N_COMMON) if is_drill else recipe.n_vocab
+    rows = []
+    for _ in range(recipe.n_texts * recipe.n_context // n_tokens):
+        if is_drill or random.random() < recipe.repeats:
+            rows.append(_repetition(random, n_vocab, n_tokens + 1))
+        else:
+            start = random.integers(0, len(corpus.learn) - n_tokens - 1, endpoint=True)
+            rows.append(corpus.learn[start : start + n_tokens + 1])
     return np.stack(rows).astype(np.int64)
 
 
-def _write_array(path: Path, ids: Ids) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("wb") as file:
-        np.save(file, ids)
-    unfinished.replace(path)
+def _repetition(random: np.random.Generator, n_vocab: int, n_wanted: int) -> Ids:
+    """A stretch of random tokens, of which nothing but those before them foretells any.
+
+    Most say some tokens again and again, which teaches induction (Olsson et al. 2022). A few say pairs twice,
+    a b a b c d c d, where the token to come is the one before or cannot be known: that teaches to find it.
+    """
+    if random.random() < PAIRS:
+        said = np.tile(random.integers(0, n_vocab, (n_wanted // 4 + 2, 1, 2)), (1, 2, 1)).ravel()
+        return said[random.integers(0, 4) :][:n_wanted].astype(np.uint32)
+    n_least, n_most = max(2, n_wanted // 10), n_wanted // 2
+    n_said = round(n_least * (n_most / n_least) ** random.random())
+    return np.resize(random.integers(0, n_vocab, n_said), n_wanted).astype(np.uint32)

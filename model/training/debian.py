@@ -24,7 +24,8 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-END = "<|endoftext|>"  # the line between two documents of a file
+from model.training.corpus import joined
+from model.weights.save import write_whole
 
 Document = list[str]  # its paragraphs
 Reader = Callable[[Path], Iterator[Document]]
@@ -289,9 +290,9 @@ def main() -> None:
                     missing += 1
                 texts += read
         if texts:
-            text = f"\n{END}\n".join(kept := spread(texts, source.most_bytes)) + "\n"
-            (given.out / f"{source.name}.txt").write_text(text, encoding="utf-8")
-            console.print(f"{source.name}: {len(kept):,} documents, {len(text.encode()):,} bytes ({source.licence})")
+            content = (joined(kept := spread(texts, source.most_bytes)) + "\n").encode()
+            write_whole(given.out / f"{source.name}.txt", content)
+            console.print(f"{source.name}: {len(kept):,} documents, {len(content):,} bytes ({source.licence})")
     sys.exit(1 if missing else 0)
 
 

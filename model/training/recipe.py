@@ -22,20 +22,23 @@ class Recipe:
         ConfigError: when the numbers make no GPT-2.
     """
 
-    n_layers: int = 6
-    n_heads: int = 5
-    d_model: int = 160
+    n_layers: int = 4
+    n_heads: int = 4
+    d_model: int = 192
     n_context: int = 256  # tokens
     n_vocab: int = 4096  # tokens, the one between two texts among them
     dropout: float = 0.1
     late: float = 0.7  # the share of the steps before any dropout: a model that has yet to learn learns slower with it
     n_steps: int = 2000
     n_texts: int = 8  # stretches of n_context tokens that one step learns from
-    learning_rate: float = 4e-3  # at its highest
+    learning_rate: float = 1e-3  # at its highest
     n_warmup: int = 100  # steps in which the learning rate rises
     weight_decay: float = 0.1
     clip: float = 1.0  # the longest gradient that is taken as it is
-    repeats: float = 0.15  # the share of stretches that repeat themselves, so that induction has something to learn
+    drills: float = (
+        0.1  # the share of the steps, at the beginning, that learn to look back: all stretches repeat themselves
+    )
+    repeats: float = 0.2  # the share of stretches that repeat themselves in the steps after them
     bfloat16: bool = False  # multiply in bfloat16; parameters and their moments stay float32
     seed: int = 0
 
@@ -45,7 +48,7 @@ class Recipe:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise TrainingError(f"learning_rate is {self.learning_rate}; it must be positive and finite")
-        for name in ("repeats", "late"):
+        for name in ("drills", "repeats", "late"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
         if self.d_model % self.n_heads:
@@ -96,6 +99,14 @@ class Recipe:
         [0.0, 0.0, 0.1, 0.1]
         """
         return self.dropout if step >= self.late * self.n_steps else 0.0
+
+    def is_drill(self, step: int) -> bool:
+        """Does this step learn from stretches that repeat themselves, and from nothing else?
+
+        >>> [Recipe(n_steps=10, drills=0.2).is_drill(step) for step in (0, 1, 2)]
+        [True, True, False]
+        """
+        return step < self.drills * self.n_steps
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -14,8 +14,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +30,13 @@ from model.dropout import Dropout
 from model.gpt import GPT
 from model.training.corpus import Corpus, batch
 from model.training.recipe import Recipe, TrainingError, differences, is_kept
-from model.weights.save import write_config, write_json, write_parameters, write_whole
+from model.training.record import Point, Record, write_record
+from model.weights.save import write_config, write_parameters, write_whole
 
-RECORD, RESUME = "training.json", "resume.safetensors"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the curve."""
-
-    step: int
-    n_tokens: int  # read so far
-    loss: float  # of the steps since the last point, in nats a token
-    held_out_loss: float  # nats a token
-    bits_per_byte: float  # of the held-out text
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a run wrote down of itself."""
-
-    recipe: Mapping[str, Any]
-    step: int  # so many steps are taken
-    curve: tuple[Point, ...]
-
-
-def read_record(folder: Path) -> Record | None:
-    """The record of the run that left this folder; None where there is none, or one that we cannot read."""
-    try:
-        raw = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return Record(dict(raw["recipe"]), int(raw["step"]), tuple(Point(**point) for point in raw["curve"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+RESUME = "resume.safetensors"
+DEVIATION = 0.65  # of what keeps variances; at 1, they form later
+N_POINTS = 50  # of the curve, about; those of the steps that are kept come on top
+N_GLANCE = 64  # stretches of the held-out texts that are read at a point of the curve; at the last one, all
 
 
 Report = Callable[[int, float, float], None]  # steps done, loss of the last one, tokens a second
@@ -79,39 +54,40 @@ def train(
     torch.manual_seed(recipe.seed)
     model = fresh(recipe).to(device).train()
     optimizer = make_optimizer(model, recipe)
-    step, curve = _resume(folder / RESUME, model, optimizer, recipe)
-    if step == 0:
+    record = _resume(folder / RESUME, model, optimizer, recipe) or Record(recipe.as_dict())
+    if not record.curve:
         shutil.rmtree(folder / "steps", ignore_errors=True)  # of a run that ended before its first state was saved
         write_config(folder, recipe.config)
-        curve = [_point(0, math.nan, model, corpus, recipe)]
-        _keep(folder, step, model, recipe, curve)
-    saved, losses = time.monotonic(), list[float]()
-    while step < recipe.n_steps:
+        record = replace(record, curve=(_point(record, model, corpus, recipe),))
+        _keep(folder, record, model, recipe)
+    saved = time.monotonic()
+    while record.step < recipe.n_steps:
         started = time.monotonic()
-        losses.append(learn(model, optimizer, batch(corpus, recipe, step), recipe, step))
-        if not math.isfinite(losses[-1]):
+        loss = learn(model, optimizer, batch(corpus, recipe, record.step), recipe, record.step)
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss of step {step} is {losses[-1]}. The last good state is kept; a smaller --rate helps."
+                f"The loss of step {record.step} is {loss}. The last good state is kept; a smaller --rate helps."
             )
-        step += 1
-        report(step, losses[-1], recipe.n_texts * recipe.n_context / (time.monotonic() - started))
-        if step in _points(recipe):
-            curve.append(_point(step, sum(losses) / len(losses), model, corpus, recipe))
-            losses = []
-        if is_kept(step) or step == recipe.n_steps:
-            _keep(folder, step, model, recipe, curve)
-        if step == recipe.n_steps or time.monotonic() - saved > save_seconds:
-            _save(folder / RESUME, step, model, optimizer, recipe, curve)
+        record = replace(record, step=record.step + 1, losses=(*record.losses, loss))
+        report(record.step, loss, recipe.n_texts * recipe.n_context / (time.monotonic() - started))
+        is_last = record.step == recipe.n_steps
+        if is_last or is_kept(record.step) or record.step % max(1, recipe.n_steps // N_POINTS) == 0:
+            record = replace(record, curve=(*record.curve, _point(record, model, corpus, recipe)), losses=())
+        if is_last or is_kept(record.step):
+            _keep(folder, record, model, recipe)
+        if is_last or time.monotonic() - saved > save_seconds:
+            _save(folder / RESUME, record, model, optimizer)
             saved = time.monotonic()
     (folder / RESUME).unlink()
 
 
 def fresh(recipe: Recipe) -> GPT:
-    """The network with random parameters, drawn as GPT-2's were (Radford et al. 2019, 2.3).
+    """The network with random parameters.
 
-    Normal with a deviation of 0.02; what writes to the residual stream starts smaller, the more layers write to it.
-    Positions alone are not drawn: they begin as waves (Vaswani et al. 2017, 3.5), which a trained GPT-2's come to look
-    like, so that what is true of one position need not be learned again for the next.
+    Normal, of a deviation that fits how many features are added up (LeCun et al. 1998, 4.6); what writes to the
+    residual stream starts smaller, the more layers write to it (Radford et al. 2019, 2.3). GPT-2's own 0.02 suits wide
+    networks: at a width of 192 attention is then so even that heads hardly learn. Positions alone are not drawn: they
+    begin as waves.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     model = GPT(recipe.config)
@@ -120,28 +96,41 @@ def fresh(recipe: Recipe) -> GPT:
             nn.init.zeros_(parameter)
         elif parameter.dim() == 2:
             writes = name.endswith(("attention.output.weight", "mlp.down.weight"))
-            deviation = 0.02 / math.sqrt(2 * recipe.n_layers) if writes else 0.02
-            nn.init.normal_(parameter, std=deviation, generator=generator)
+            share = (2 * recipe.n_layers) ** -0.5 if writes else 1.0
+            nn.init.normal_(parameter, std=DEVIATION * share * parameter.shape[1] ** -0.5, generator=generator)
     model.state_dict()["positions.table.weight"].copy_(waves(recipe.n_context, recipe.d_model))
     return model
 
 
 def waves(n_context: int, d_model: int) -> Tensor:
-    """Sines and cosines of positions, (T, M): wavelengths from 6 to 6,000 tokens, of a deviation near that of tokens.
+    """Sines and cosines of positions, (T, M): wavelengths from 3 tokens to a context, of the deviation of tokens.
 
-    >>> waves(3, 4)[0]
-    tensor([0.0000, 0.0000, 0.0300, 0.0300])
+    Fixed, they would do for positions (Vaswani et al. 2017, 3.5), and a trained GPT-2's come to look like them; begun
+    so, what is learned of one position is true of the next.
+
+    >>> waves(6, 2)[:, 0].round(decimals=1)  # one wave of 3 tokens
+    tensor([ 0.0000,  0.6000, -0.6000,  0.0000,  0.6000, -0.6000])
     """
     half = (d_model + 1) // 2
-    angle_TF = torch.arange(n_context)[:, None] * 1000.0 ** (-torch.arange(half) / half)
-    return 0.03 * torch.cat((angle_TF.sin(), angle_TF.cos()), dim=1)[:, :d_model]
+    length_F = 3 * (max(n_context, 3) / 3) ** (torch.arange(half) / max(1, half - 1))
+    angle_TF = 2 * math.pi * torch.arange(n_context)[:, None] / length_F
+    return DEVIATION * math.sqrt(2 / d_model) * torch.cat((angle_TF.sin(), angle_TF.cos()), dim=1)[:, :d_model]
 
 
 def make_optimizer(model: GPT, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov, Hutter 2019); only matrices decay, not gains and biases."""
-    matrices = [p for p in model.parameters() if p.dim() == 2]
+    """AdamW (Loshchilov, Hutter 2019). Only matrices decay, not gains, biases and positions.
+
+    Positions learn ten times slower: in a step only a few tokens stand at each, and at the rate of the others noise
+    would drown the waves.
+    """
+    positions = model.get_parameter("positions.table.weight")
+    matrices = [p for p in model.parameters() if p.dim() == 2 and p is not positions]
     others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay, "share": 1.0},
+        {"params": others, "weight_decay": 0.0, "share": 1.0},
+        {"params": [positions], "weight_decay": 0.0, "share": 0.1},
+    ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
@@ -149,7 +138,7 @@ def learn(model: GPT, optimizer: torch.optim.Optimizer, ids: np.ndarray[Any, Any
     """One step; its loss in nats a token."""
     torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws what it would have drawn without a stop
     for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(step)
+        group["lr"] = recipe.rate(step) * group["share"]
     for part in model.modules():
         if isinstance(part, Dropout):
             part.rate = recipe.rate_of_dropout(step)
@@ -194,48 +183,38 @@ def _stretches(ids: np.ndarray[Any, Any], n_context: int) -> Iterator[np.ndarray
         yield ids[start : start + n_context + 1].astype(np.int64)
 
 
-def _points(recipe: Recipe) -> set[int]:
-    """The steps at which the curve has a point: those that are kept, fifty in between, and the last."""
-    every = max(1, recipe.n_steps // 50)
-    return {step for step in range(recipe.n_steps + 1) if is_kept(step) or step % every == 0} | {recipe.n_steps}
+def _point(record: Record, model: GPT, corpus: Corpus, recipe: Recipe) -> Point:
+    held, bits = held_out_loss(model, corpus, recipe, n_most=None if record.step == recipe.n_steps else N_GLANCE)
+    loss = sum(record.losses) / len(record.losses) if record.losses else held
+    return Point(record.step, record.step * recipe.n_texts * recipe.n_context, loss, held, bits)
 
 
-def _point(step: int, loss: float, model: GPT, corpus: Corpus, recipe: Recipe) -> Point:
-    n_most = None if step == recipe.n_steps else 64
-    held, bits = held_out_loss(model, corpus, recipe, n_most=n_most)
-    return Point(step, step * recipe.n_texts * recipe.n_context, held if math.isnan(loss) else loss, held, bits)
-
-
-def _keep(folder: Path, step: int, model: GPT, recipe: Recipe, curve: list[Point]) -> None:
+def _keep(folder: Path, record: Record, model: GPT, recipe: Recipe) -> None:
     """What is shown of a run: the parameters of this step, the last ones, and the record, in this order."""
-    if is_kept(step):
-        write_parameters(folder / "steps" / str(step), model.state_dict(), recipe.config, torch.float16)
+    if is_kept(record.step):
+        write_parameters(folder / "steps" / str(record.step), model.state_dict(), recipe.config, torch.float16)
     write_parameters(folder, model.state_dict(), recipe.config, torch.float16)
-    record = {"recipe": recipe.as_dict(), "step": step, "curve": [asdict(point) for point in curve]}
-    write_json(folder / RECORD, record)
+    write_record(folder, record)
 
 
-def _save(
-    path: Path, step: int, model: GPT, optimizer: torch.optim.Optimizer, recipe: Recipe, curve: list[Point]
-) -> None:
+def _save(path: Path, record: Record, model: GPT, optimizer: torch.optim.Optimizer) -> None:
     """Everything that the next step depends on, in one file, which is replaced whole."""
     tensors = {}
     for name, parameter in model.named_parameters():
         tensors[f"parameter.{name}"] = parameter.detach()
         tensors[f"first.{name}"] = optimizer.state[parameter]["exp_avg"]
         tensors[f"second.{name}"] = optimizer.state[parameter]["exp_avg_sq"]
-    about = {"step": step, "recipe": recipe.as_dict(), "curve": [asdict(point) for point in curve]}
-    write_whole(path, save(tensors, metadata={"about": json.dumps(about)}))
+    write_whole(path, save(tensors, metadata={"record": json.dumps(record.as_dict())}))
 
 
-def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Recipe) -> tuple[int, list[Point]]:
-    """Go on from a saved state: the number of steps taken, and the curve so far."""
+def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Record | None:
+    """Go on from a saved state, where there is one."""
     if not path.is_file():
-        return 0, []
+        return None
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            if differ := differences(about["recipe"], recipe):
+            record = Record.from_dict(json.loads(file.metadata()["record"]))
+            if differ := differences(record.recipe, recipe):
                 raise TrainingError(
                     f"{path.parent} holds a run that another recipe began ({differ} differ). "
                     "Go on with the same options, or train into another folder."
@@ -243,10 +222,10 @@ def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Re
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(file.get_tensor(f"parameter.{name}"))
                 optimizer.state[parameter] = {
-                    "step": torch.tensor(float(about["step"])),
+                    "step": torch.tensor(float(record.step)),
                     "exp_avg": file.get_tensor(f"first.{name}").to(parameter),
                     "exp_avg_sq": file.get_tensor(f"second.{name}").to(parameter),
                 }
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise TrainingError(f"{path} cannot be read ({error}). Delete it to begin anew.") from error
-    return about["step"], [Point(**point) for point in about["curve"]]
+    return record

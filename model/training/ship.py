@@ -19,7 +19,7 @@ from model.tokenizer import Tokenizer
 from model.training.corpus import END, open_corpus
 from model.training.probes import PATTERNS, pattern_scores, repetition_gain
 from model.training.recipe import Recipe
-from model.training.run import Record, read_record
+from model.training.record import Record, read_record
 from model.training.stories import sample
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load

@@ -11,7 +11,8 @@ import torch
 from model.tokenizer import Tokenizer
 from model.training.corpus import END, Corpus, make_vocabulary, open_corpus, texts_of, write_corpus
 from model.training.recipe import Recipe, TrainingError, differences
-from model.training.run import RESUME, read_record
+from model.training.record import read_record
+from model.training.run import RESUME
 from model.weights.folder import load_tokenizer
 from model.weights.save import write_json, write_whole
 
@@ -47,9 +48,8 @@ def start(folder: Path, texts: Sequence[Path], recipe: Recipe, tokenizer: Path |
         write_json(folder / ABOUT, about)
     elif json.loads((folder / ABOUT).read_text(encoding="utf-8")) != about:
         raise TrainingError(f"{folder} holds a run on other texts, or with another vocabulary. Choose another --out.")
-    n_vocab = len(load_tokenizer(folder))
     if tokenizer:
-        recipe = replace(recipe, n_vocab=n_vocab)
+        recipe = replace(recipe, n_vocab=len(load_tokenizer(folder)))
     return Start(recipe, open_corpus(folder / "corpus", recipe), _n_done(folder, recipe))
 
 
@@ -65,11 +65,11 @@ def _vocabulary(folder: Path, texts: Sequence[str], recipe: Recipe, given: Path 
     if given is None:
         return make_vocabulary(folder, texts, recipe.n_vocab)
     tokenizer = load_tokenizer(given)
+    if END not in tokenizer.special:
+        raise TrainingError(f"The tokenizer in {given} has no {END}, which stands between texts.")
     for name in TOKENIZER_FILES:
         if (given / name).is_file():
             write_whole(folder / name, (given / name).read_bytes())
-    if END not in tokenizer.special:
-        raise TrainingError(f"The tokenizer in {given} has no {END}, which stands between texts.")
     return tokenizer
 
 

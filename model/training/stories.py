@@ -26,10 +26,10 @@ from torch import Tensor
 from model.attention import look_back
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
+from model.training.corpus import joined, parted
 from model.weights.catalogue import catalogue
 from model.weights.folder import load
-
-END = "<|endoftext|>"  # the line between two texts of a file
+from model.weights.save import write_whole
 
 
 def _listed(words: str) -> list[str]:
@@ -320,14 +320,12 @@ def main() -> None:
             generator=generator,
         )
         texts = [one.opening + tokenizer.decode(ids) for one, ids in zip(orders, written, strict=True)]
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(f"\n{END}\n".join(texts), encoding="utf-8")
-        unfinished.rename(path)
+        write_whole(path, joined(texts).encode())
         n_tokens, seconds = sum(map(len, written)), time.monotonic() - started
         console.print(f"{path.name}: {len(texts)} texts, {n_tokens:,} tokens, {n_tokens / seconds:.0f} a second")
-    texts = [text for path in sorted(given.out.glob("*.txt")) for text in path.read_text("utf-8").split(f"\n{END}\n")]
+    texts = [text for path in sorted(given.out.glob("*.txt")) for text in parted(path.read_text("utf-8"))]
     kept = list(chosen(texts))
-    given.out.with_suffix(".txt").write_text(f"\n{END}\n".join(kept), encoding="utf-8")
+    write_whole(given.out.with_suffix(".txt"), joined(kept).encode())
     console.print(f"{given.out.with_suffix('.txt')}: {len(kept):,} of {len(texts):,} texts")
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from rich.console import Console
 
 from model.tokenizer import Tokenizer, TokenizerError
-from model.training.corpus import END, Ids
+from model.training.corpus import END, Ids, joined, parted
 from model.training.recipe import TrainingError
 from model.weights.folder import load_tokenizer
 from model.weights.names import WeightsError
@@ -75,7 +75,7 @@ def read_texts(run: Path) -> Texts:
     if END not in tokenizer.special:
         raise TrainingError(f"The tokenizer in {run} has no {END}, which stands between texts.")
     learn, held = (list(_texts(np.load(run / "corpus" / f"{name}.npy"), tokenizer)) for name in ("learn", "held"))
-    written = (run / "corpus" / "held.txt").read_text(encoding="utf-8").split(f"\n{END}\n")
+    written = parted((run / "corpus" / "held.txt").read_text(encoding="utf-8"))
     if len(written) != len(held):
         raise TrainingError(f"{run / 'corpus'} has {len(written):,} held-out texts, but the tokens of {len(held):,}.")
     return Texts(learn, held, sum(len(text.encode()) for text in written), tokenizer)
@@ -144,7 +144,7 @@ def xz_bits_per_byte(texts: Texts) -> float:
 def _written(texts: Sequence[Ids], tokenizer: Tokenizer) -> bytes:
     """Texts as they stand in a file, END between two; without the space that the tokenizer put before each."""
     added = " " if tokenizer.prefix_space else ""
-    return "".join(f"{tokenizer.decode(text.tolist()).removeprefix(added)}\n{END}\n" for text in texts).encode()
+    return joined([*(tokenizer.decode(text.tolist()).removeprefix(added) for text in texts), ""]).encode()
 
 
 def _packed(text: bytes) -> int:

@@ -1,5 +1,6 @@
 """Texts to stretches: nothing is lost, what is held out is never learned from, and a step's stretches are its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer
 
 from model.training.corpus import (
     END,
+    Batch,
     Corpus,
     _passages,
     batch,
@@ -97,13 +99,49 @@ def test_a_steps_stretches_depend_on_seed_and_step_alone(corpus: Corpus, step: i
     assert not np.array_equal(batch(corpus, recipe, step), batch(corpus, recipe, step + 1))
 
 
+def repeating(row: Batch, n_most: int) -> int | None:
+    """After how many tokens a stretch begins again."""
+    return next((n for n in range(1, n_most + 1) if np.array_equal(row[n:], row[:-n])), None)
+
+
+def is_of_pairs(row: Batch) -> bool:
+    """Is it a b a b c d c d …, from one of its first four tokens on?"""
+    whole = (row[first : first + (len(row) - first) // 4 * 4].reshape(-1, 4) for first in range(4))
+    return any(bool((fours[:, :2] == fours[:, 2:]).all()) for fours in whole)
+
+
+def with_(**changed: object) -> Recipe:
+    return replace(SMALL, **changed)  # type: ignore[arg-type]
+
+
 @given(step=st.integers(0, 1000))
-def test_without_repeats_every_stretch_stands_in_the_texts(corpus: Corpus, step: int) -> None:
+def test_without_drills_and_repeats_every_stretch_stands_in_the_texts(corpus: Corpus, step: int) -> None:
     told = corpus.learn.astype(np.int64).tobytes()
-    assert all(row.tobytes() in told for row in batch(corpus, Recipe(**SMALL.as_dict() | {"repeats": 0.0}), step))
+    assert all(row.tobytes() in told for row in batch(corpus, with_(drills=0.0, repeats=0.0), step))
 
 
-@given(step=st.integers(0, 1000))
-def test_a_stretch_that_repeats_itself_does_so_within_half_a_context(corpus: Corpus, step: int) -> None:
-    for row in batch(corpus, Recipe(**SMALL.as_dict() | {"repeats": 1.0}), step):
-        assert any(np.array_equal(row[n:], row[:-n]) for n in range(1, SMALL.n_context // 2))
+@given(step=st.integers(0, 1000), n_context=st.integers(8, 100))
+def test_a_stretch_that_repeats_itself_does_so_within_half_of_it_or_pair_by_pair(
+    corpus: Corpus, step: int, n_context: int
+) -> None:
+    for row in batch(corpus, with_(drills=0.0, repeats=1.0, n_context=n_context), step):
+        assert repeating(row, len(row) // 2) or is_of_pairs(row)
+
+
+def test_both_kinds_of_repetition_come() -> None:
+    assert is_of_pairs(np.array([8, 1, 2, 1, 2, 3, 4, 3, 4, 5]))
+    assert repeating(np.array([1, 2, 3, 1, 2, 3]), 3) == 3
+    tokens = np.arange(5000, dtype=np.uint32)
+    recipe = Recipe(drills=0.0, repeats=1.0, n_texts=200)
+    rows = batch(Corpus(tokens, tokens, 1), recipe, 0)
+    assert sum(map(is_of_pairs, rows)) / len(rows) == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_drill_reads_as_many_tokens_in_short_stretches_which_all_repeat_themselves(corpus: Corpus) -> None:
+    recipe = with_(n_context=256, drills=0.5, n_steps=10, repeats=0.0)
+    tokens = np.resize(corpus.learn, 2000)
+    whole = Corpus(tokens, tokens, 1)
+    assert batch(whole, recipe, 5).shape == (4, 257)
+    drill = batch(whole, recipe, 4)
+    assert drill.shape == (16, 65)
+    assert all(repeating(row, 33) or is_of_pairs(row) for row in drill)

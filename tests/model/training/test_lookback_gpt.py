@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from model.trace import read
-from model.training.corpus import END, Corpus
+from model.training.corpus import END, Corpus, parted
 from model.training.probes import PATTERNS, pattern_scores, repetition_gain, scores_of
 from model.training.recipe import Recipe
-from model.training.run import Record, held_out_loss, read_record
+from model.training.record import Record, read_record
+from model.training.run import held_out_loss
 from model.training.ship import CARD, STEPS
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load, load_step, steps_of
@@ -51,7 +52,7 @@ def yardstick() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def held(ours: tuple[GPT, Tokenizer]) -> Corpus:
     """The held-out texts, tokenised as training tokenised them."""
-    texts = (HERE / "held.txt").read_text(encoding="utf-8").split(f"\n{END}\n")
+    texts = parted((HERE / "held.txt").read_text(encoding="utf-8"))
     tokenizer = ours[1]
     ids = [id for text in texts for id in (tokenizer.special[END], *tokenizer.encode(text).ids)]
     array = torch.tensor(ids).numpy().astype("uint32")
