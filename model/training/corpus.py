@@ -19,11 +19,8 @@ from model.weights.save import write_json, write_whole
 
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
 HELD_OUT = 0.02  # the share of texts that no training sees
-N_DRILL, N_COMMON = (
-    64,
-    1024,
-)  # a drill's stretches have so many tokens, drawn from so many: the first, which BPE made first
-PAIRS = 0.2  # the share of pairs said twice among the stretches that repeat themselves
+N_SHORT, SHORT = 64, 0.6  # tokens of a stretch in the first drills, and the share of those
+PAIRS = 0.1  # the share of pairs said twice among the stretches that repeat themselves
 N_PASSAGE = 2000  # characters; a file with no END in it is cut at paragraphs into passages of about this length
 
 _BETWEEN = f"\n{END}\n"
@@ -167,17 +164,15 @@ def open_corpus(folder: Path, recipe: Recipe) -> Corpus:
 def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
     """The stretches that a step learns from, (B, T+1); they depend on seed and step alone.
 
-    Most are text; some repeat themselves. In a drill all do, and it is easy: they are short, and as many more, and of
-    common tokens. What forms there in hundreds of steps takes thousands on long stretches of all tokens.
+    Most are text; some repeat themselves. In a drill all do. The first drills are of short stretches, and of as many
+    more: heads that look back form on them in hundreds of steps, on long ones in thousands.
     """
     random = np.random.default_rng([recipe.seed, step])
-    is_drill = recipe.is_drill(step)
-    n_tokens = min(recipe.n_context, N_DRILL) if is_drill else recipe.n_context
-    n_vocab = min(recipe.n_vocab, N_COMMON) if is_drill else recipe.n_vocab
+    n_tokens = min(recipe.n_context, N_SHORT) if step < SHORT * recipe.n_drills else recipe.n_context
     rows = []
     for _ in range(recipe.n_texts * recipe.n_context // n_tokens):
-        if is_drill or random.random() < recipe.repeats:
-            rows.append(_repetition(random, n_vocab, n_tokens + 1))
+        if step < recipe.n_drills or random.random() < recipe.repeats:
+            rows.append(_repetition(random, recipe.n_vocab, n_tokens + 1))
         else:
             start = random.integers(0, len(corpus.learn) - n_tokens - 1, endpoint=True)
             rows.append(corpus.learn[start : start + n_tokens + 1])

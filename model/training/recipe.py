@@ -100,13 +100,10 @@ class Recipe:
         """
         return self.dropout if step >= self.late * self.n_steps else 0.0
 
-    def is_drill(self, step: int) -> bool:
-        """Does this step learn from stretches that repeat themselves, and from nothing else?
-
-        >>> [Recipe(n_steps=10, drills=0.2).is_drill(step) for step in (0, 1, 2)]
-        [True, True, False]
-        """
-        return step < self.drills * self.n_steps
+    @property
+    def n_drills(self) -> int:
+        """Steps at the beginning that learn from stretches that repeat themselves, and from nothing else."""
+        return round(self.drills * self.n_steps)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

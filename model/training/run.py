@@ -103,7 +103,7 @@ def fresh(recipe: Recipe) -> GPT:
 
 
 def waves(n_context: int, d_model: int) -> Tensor:
-    """Sines and cosines of positions, (T, M): wavelengths from 3 tokens to a context, of the deviation of tokens.
+    """Sines and cosines of positions, (T, M): wavelengths from 3 tokens to half a context, of the deviation of tokens.
 
     Fixed, they would do for positions (Vaswani et al. 2017, 3.5), and a trained GPT-2's come to look like them; begun
     so, what is learned of one position is true of the next.
@@ -112,7 +112,7 @@ def waves(n_context: int, d_model: int) -> Tensor:
     tensor([ 0.0000,  0.6000, -0.6000,  0.0000,  0.6000, -0.6000])
     """
     half = (d_model + 1) // 2
-    length_F = 3 * (max(n_context, 3) / 3) ** (torch.arange(half) / max(1, half - 1))
+    length_F = 3 * (max(n_context / 2, 3) / 3) ** (torch.arange(half) / max(1, half - 1))
     angle_TF = 2 * math.pi * torch.arange(n_context)[:, None] / length_F
     return DEVIATION * math.sqrt(2 / d_model) * torch.cat((angle_TF.sin(), angle_TF.cos()), dim=1)[:, :d_model]
 

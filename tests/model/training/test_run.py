@@ -59,7 +59,9 @@ def parameters(folder: Path) -> bytes:
 def test_it_learns(go: Go) -> None:
     curve = record(go("run", Recipe(**SMALL.as_dict() | {"n_steps": 60})))["curve"]
     assert curve[-1]["held_out_loss"] < curve[0]["held_out_loss"] - 2
-    assert curve[0]["held_out_loss"] == pytest.approx(6.2, abs=0.2)  # ln 300, it knows nothing; logits vary by 1: + 0.5
+    assert curve[0]["held_out_loss"] == pytest.approx(
+        5.9, abs=0.1
+    )  # ln 300 and 0.65² / 2: it knows nothing, and logits vary a little
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(go: Go) -> None:
