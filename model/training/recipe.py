@@ -28,7 +28,7 @@ class Recipe:
     n_context: int = 256  # tokens
     n_vocab: int = 4096  # tokens, the one between two texts among them
     dropout: float = 0.1
-    late: float = 0.7  # the share of the steps before any dropout: a model that has yet to learn learns slower with it
+    late: float = 0.8  # the share of the steps before any dropout: a model that has yet to learn learns slower with it
     n_steps: int = 2000
     n_texts: int = 8  # stretches of n_context tokens that one step learns from
     learning_rate: float = 1e-3  # at its highest
@@ -38,7 +38,7 @@ class Recipe:
     drills: float = (
         0.1  # the share of the steps, at the beginning, that learn to look back: all stretches repeat themselves
     )
-    repeats: float = 0.2  # the share of stretches that repeat themselves in the steps after them
+    repeats: float = 0.15  # the share of stretches that repeat themselves in the steps after them
     bfloat16: bool = False  # multiply in bfloat16; parameters and their moments stay float32
     seed: int = 0
 

@@ -24,7 +24,7 @@ from model.training.stories import sample
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load
 
-STEPS = (0, 512)
+STEPS = (0, 128, 512, 1024, 2048, 4096)
 OPENINGS = (
     "The fat cat sat on the",
     "Once upon a time, there was a small dog who",
@@ -45,17 +45,21 @@ CARD = Path(__file__).with_name("card.md")  # with {names} to be filled in
 def card(run: Path, record: Record, yardstick: Mapping[str, Any]) -> str:
     """The model card's Markdown."""
     model, tokenizer = load(run, device=torch.device("cpu"), dtype=torch.float32)
-    recipe, end = record.recipe, record.curve[-1]
-    corpus = open_corpus(run / "corpus", Recipe(**recipe))
+    recipe, end = Recipe(**record.recipe), record.curve[-1]
+    corpus = open_corpus(run / "corpus", recipe)
+    n_text = round((recipe.n_steps - recipe.n_drills) * (1 - recipe.repeats) * recipe.n_texts * recipe.n_context)
     scores_PLH = pattern_scores(model)
     return CARD.read_text(encoding="utf-8").format(
-        **recipe,
+        **record.recipe,
+        n_drills=recipe.n_drills,
+        with_dropout=1 - recipe.late,
         n_parameters=model.n_parameters,
         steps=", ".join(map(str, STEPS)),
         size_mb=(run / "model.safetensors").stat().st_size / 1e6,
         steps_mb=sum((run / "steps" / str(step) / "model.safetensors").stat().st_size for step in STEPS) / 1e6,
         n_read=end.n_tokens,
-        n_epochs=end.n_tokens / corpus.n_tokens,
+        n_text=n_text,
+        n_epochs=n_text / corpus.n_tokens,
         n_learn=corpus.n_tokens,
         n_held=len(corpus.held),
         held_out_loss=end.held_out_loss,
@@ -105,7 +109,7 @@ def draw_loss(path: Path, record: Record) -> None:
     points = [point for point in record.curve if point.step]
     tokens = [point.n_tokens / 1e6 for point in points]
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    axes.plot(tokens, [point.loss for point in points], label="text it learns from, with dropout", color="#b85400")
+    axes.plot(tokens, [point.loss for point in points], label="what it learns from", color="#b85400")
     axes.plot(tokens, [point.held_out_loss for point in points], label="held-out text", color="#4d37a0")
     axes.set(xscale="log", xlabel="million tokens read", ylabel="nats a token")
     axes.legend()
