@@ -19,8 +19,8 @@ from model.weights.save import write_json, write_whole
 
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
 HELD_OUT = 0.02  # the share of texts that no training sees
-N_SHORT, SHORT = 64, 0.6  # tokens of a stretch in the first drills, and the share of those
-PAIRS = 0.1  # the share of pairs said twice among the stretches that repeat themselves
+N_SHORT, SHORT = 64, 0.75  # tokens of a stretch in the first drills, and the share of those
+PAIRS = 0.3  # the share of pairs said twice among the stretches that repeat themselves
 N_PASSAGE = 2000  # characters; a file with no END in it is cut at paragraphs into passages of about this length
 
 _BETWEEN = f"\n{END}\n"

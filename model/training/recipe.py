@@ -38,7 +38,7 @@ class Recipe:
     drills: float = (
         0.1  # the share of the steps, at the beginning, that learn to look back: all stretches repeat themselves
     )
-    repeats: float = 0.15  # the share of stretches that repeat themselves in the steps after them
+    repeats: float = 0.2  # the share of stretches that repeat themselves in the steps after them
     bfloat16: bool = False  # multiply in bfloat16; parameters and their moments stay float32
     seed: int = 0
 
