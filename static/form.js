@@ -1,7 +1,7 @@
 // The form at the top of a page: what is typed and chosen there becomes the address. Below it is said what is in the
 // way, what was read, and how far a long reading is.
 
-import { begin, now, onShow, show, visit, windowIn } from "./address.js";
+import { begin, now, onShow, show, toAddress, visit, windowIn } from "./address.js";
 import { cancel, onNotice, onProgress, resume } from "./reader.js";
 
 const find = (id) => document.getElementById(id);
@@ -52,6 +52,19 @@ export function sayFacts({ picture: { header }, elapsed_ms, road }) {
     `read in ${timings.computed_ms.toFixed(0)} ms, ${elapsed_ms.toFixed(0)} ms in all`,
     road === "live" ? "" : "over HTTP, because the live channel cannot be had",
   ].filter(Boolean).join(" · ");
+  if (step !== null) find("facts").append(" · ", toTheEnd());
+}
+
+/** The way back from a step of the training. */
+function toTheEnd() {
+  const link = document.createElement("a");
+  link.href = toAddress({ ...now(), step: null });
+  link.textContent = "see the end of its training";
+  link.onclick = (event) => {
+    event.preventDefault();
+    visit({ step: null });
+  };
+  return link;
 }
 
 /** Of the chosen model. @returns {[layers: number, heads: number]} */

@@ -20,7 +20,7 @@ from model.weights.save import write_json, write_whole
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
 HELD_OUT = 0.02  # the share of texts that no training sees
 N_SHORT, SHORT = 64, 0.75  # tokens of a stretch in the first drills, and the share of those
-PAIRS = 0.3  # the share of pairs said twice among the stretches that repeat themselves
+PAIRS = 0.4  # the share of pairs said twice among the stretches that repeat themselves; in drills it rises from none
 N_PASSAGE = 2000  # characters; a file with no END in it is cut at paragraphs into passages of about this length
 
 _BETWEEN = f"\n{END}\n"
@@ -165,27 +165,29 @@ def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
     """The stretches that a step learns from, (B, T+1); they depend on seed and step alone.
 
     Most are text; some repeat themselves. In a drill all do. The first drills are of short stretches, and of as many
-    more: heads that look back form on them in hundreds of steps, on long ones in thousands.
+    more: heads that look back form on them in hundreds of steps, on long ones in thousands. Pairs delay that, and
+    sharpen what has formed: in drills their share rises.
     """
     random = np.random.default_rng([recipe.seed, step])
     n_tokens = min(recipe.n_context, N_SHORT) if step < SHORT * recipe.n_drills else recipe.n_context
+    pairs = PAIRS * (step / recipe.n_drills if step < recipe.n_drills else 1)
     rows = []
     for _ in range(recipe.n_texts * recipe.n_context // n_tokens):
         if step < recipe.n_drills or random.random() < recipe.repeats:
-            rows.append(_repetition(random, recipe.n_vocab, n_tokens + 1))
+            rows.append(_repetition(random, recipe.n_vocab, n_tokens + 1, pairs))
         else:
             start = random.integers(0, len(corpus.learn) - n_tokens - 1, endpoint=True)
             rows.append(corpus.learn[start : start + n_tokens + 1])
     return np.stack(rows).astype(np.int64)
 
 
-def _repetition(random: np.random.Generator, n_vocab: int, n_wanted: int) -> Ids:
+def _repetition(random: np.random.Generator, n_vocab: int, n_wanted: int, pairs: float) -> Ids:
     """A stretch of random tokens, of which nothing but those before them foretells any.
 
-    Most say some tokens again and again, which teaches induction (Olsson et al. 2022). A few say pairs twice,
-    a b a b c d c d, where the token to come is the one before or cannot be known: that teaches to find it.
+    Most say some tokens again and again, which teaches induction (Olsson et al. 2022). The share `pairs` says pairs
+    twice, a b a b c d c d, where the token to come is the one before or cannot be known: that sharpens the look at it.
     """
-    if random.random() < PAIRS:
+    if random.random() < pairs:
         said = np.tile(random.integers(0, n_vocab, (n_wanted // 4 + 2, 1, 2)), (1, 2, 1)).ravel()
         return said[random.integers(0, 4) :][:n_wanted].astype(np.uint32)
     n_least, n_most = max(2, n_wanted // 10), n_wanted // 2

@@ -374,3 +374,8 @@ def test_the_first_page_looks_at_a_step_too(training: Training, trained: Server)
     training.page.wait_for_function("() => location.search.includes('the+dog')")
     assert training.address()["step"] == "4"
     training.page.locator("#facts", has_text="tiny-run at step 4 ·").wait_for()
+    training.page.get_by_role("link", name="see the end of its training").click()
+    training.page.wait_for_function(
+        "() => document.querySelector('#head-figure')?.dataset.drawn?.startsWith('tiny-run ·')"
+    )
+    assert "step" not in training.address()
