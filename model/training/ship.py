@@ -24,7 +24,7 @@ from model.training.stories import sample
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load
 
-STEPS = (0, 128, 512, 1024, 2048, 4096)
+STEPS = (0, 512)
 OPENINGS = (
     "The fat cat sat on the",
     "Once upon a time, there was a small dog who",
