@@ -51,6 +51,11 @@ export function onShow(listen) {
   listeners.add(listen);
 }
 
+/** Is a link clicked that shall open elsewhere, in another tab or window? @param {MouseEvent} click */
+export function opensElsewhere(click) {
+  return click.ctrlKey || click.metaKey || click.shiftKey;
+}
+
 /** The address of a state on this page. @param {State} of */
 export function toAddress(of) {
   const query = new URLSearchParams({ model: of.model, text: of.text });

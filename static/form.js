@@ -1,7 +1,7 @@
 // The form at the top of a page: what is typed and chosen there becomes the address. Below it is said what is in the
 // way, what was read, and how far a long reading is.
 
-import { begin, now, onShow, show, toAddress, visit, windowIn } from "./address.js";
+import { begin, now, onShow, opensElsewhere, show, toAddress, visit, windowIn } from "./address.js";
 import { cancel, onNotice, onProgress, resume } from "./reader.js";
 
 const find = (id) => document.getElementById(id);
@@ -61,6 +61,7 @@ function toTheEnd() {
   link.href = toAddress({ ...now(), step: null });
   link.textContent = "see the end of its training";
   link.onclick = (event) => {
+    if (opensElsewhere(event)) return;
     event.preventDefault();
     visit({ step: null });
   };
@@ -114,7 +115,7 @@ function listen() {
   });
   document.querySelector(".examples").addEventListener("click", (event) => {
     const link = event.target.closest("[data-text]");
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (!link || opensElsewhere(event)) return;
     event.preventDefault();
     visit({ text: link.dataset.text, query: null, window: null }); // Back brings back what was typed
   });

@@ -1,6 +1,6 @@
 // The chosen head: its stage, its picture, and the cell of it under the pointer.
 
-import { now, onShow, show } from "./address.js";
+import { now, onShow, opensElsewhere, show } from "./address.js";
 import { Figure } from "./figure.js";
 import { drawCell } from "./panels.js";
 import { Zoom } from "./zoom.js";
@@ -66,7 +66,7 @@ function markStage(stage) {
 
 function chooseStage(event) {
   const link = event.target.closest("[data-stage]");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (!link || opensElsewhere(event)) return;
   event.preventDefault();
   show({ stage: link.dataset.stage });
 }

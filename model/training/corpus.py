@@ -165,8 +165,8 @@ def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
     """The stretches that a step learns from, (B, T+1); they depend on seed and step alone.
 
     Most are text; some repeat themselves. In a drill all do. The first drills are of short stretches, and of as many
-    more: heads that look back form on them in hundreds of steps, on long ones in thousands. Pairs delay that, and
-    sharpen what has formed: in drills their share rises.
+    more, on which repeats are learned sooner. The share of pairs rises in drills: where it was 0.3 from the first step
+    on, repeats were not learned in 950 steps, with a tenth of pairs in 550.
     """
     random = np.random.default_rng([recipe.seed, step])
     n_tokens = min(recipe.n_context, N_SHORT) if step < SHORT * recipe.n_drills else recipe.n_context
@@ -184,8 +184,8 @@ def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
 def _repetition(random: np.random.Generator, n_vocab: int, n_wanted: int, pairs: float) -> Ids:
     """A stretch of random tokens, of which nothing but those before them foretells any.
 
-    Most say some tokens again and again, which teaches induction (Olsson et al. 2022). The share `pairs` says pairs
-    twice, a b a b c d c d, where the token to come is the one before or cannot be known: that sharpens the look at it.
+    Most say some tokens again and again, which asks for induction (Olsson et al. 2022). The share `pairs` says pairs
+    twice, a b a b c d c d, where the token to come is the one before or cannot be known: that asks for a look at it.
     """
     if random.random() < pairs:
         said = np.tile(random.integers(0, n_vocab, (n_wanted // 4 + 2, 1, 2)), (1, 2, 1)).ravel()

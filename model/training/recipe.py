@@ -35,10 +35,8 @@ class Recipe:
     n_warmup: int = 100  # steps in which the learning rate rises
     weight_decay: float = 0.1
     clip: float = 1.0  # the longest gradient that is taken as it is
-    drills: float = (
-        0.1  # the share of the steps, at the beginning, that learn to look back: all stretches repeat themselves
-    )
-    repeats: float = 0.2  # the share of stretches that repeat themselves in the steps after them
+    drills: float = 0.0  # the share of the steps, at the beginning, in which all stretches repeat themselves
+    repeats: float = 0.2  # the share of stretches that do in the other steps, so that induction has something to learn
     bfloat16: bool = False  # multiply in bfloat16; parameters and their moments stay float32
     seed: int = 0
 
@@ -102,7 +100,11 @@ class Recipe:
 
     @property
     def n_drills(self) -> int:
-        """Steps at the beginning that learn from stretches that repeat themselves, and from nothing else."""
+        """Steps at the beginning that learn from stretches that repeat themselves, and from nothing else.
+
+        >>> Recipe(n_steps=10, drills=0.3).n_drills, Recipe().n_drills
+        (3, 0)
+        """
         return round(self.drills * self.n_steps)
 
     def as_dict(self) -> dict[str, Any]:

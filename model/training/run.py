@@ -34,7 +34,7 @@ from model.training.record import Point, Record, write_record
 from model.weights.save import write_config, write_parameters, write_whole
 
 RESUME = "resume.safetensors"
-DEVIATION = 0.65  # of what keeps variances; at 1, they form later
+DEVIATION = 0.65  # of the deviation that keeps variances; heads were seen to form with it
 N_POINTS = 50  # of the curve, about; those of the steps that are kept come on top
 N_GLANCE = 64  # stretches of the held-out texts that are read at a point of the curve; at the last one, all
 
@@ -70,15 +70,15 @@ def train(
             )
         record = replace(record, step=record.step + 1, losses=(*record.losses, loss))
         report(record.step, loss, recipe.n_texts * recipe.n_context / (time.monotonic() - started))
-        is_last = record.step == recipe.n_steps
-        if is_last or is_kept(record.step) or record.step % max(1, recipe.n_steps // N_POINTS) == 0:
+        is_shown = is_kept(record.step) or record.step == recipe.n_steps
+        if is_shown or record.step % max(1, recipe.n_steps // N_POINTS) == 0:
             record = replace(record, curve=(*record.curve, _point(record, model, corpus, recipe)), losses=())
-        if is_last or is_kept(record.step):
+        if is_shown:
             _keep(folder, record, model, recipe)
-        if is_last or time.monotonic() - saved > save_seconds:
+        if record.step < recipe.n_steps and time.monotonic() - saved > save_seconds:
             _save(folder / RESUME, record, model, optimizer)
             saved = time.monotonic()
-    (folder / RESUME).unlink()
+    (folder / RESUME).unlink(missing_ok=True)
 
 
 def fresh(recipe: Recipe) -> GPT:
@@ -86,7 +86,7 @@ def fresh(recipe: Recipe) -> GPT:
 
     Normal, of a deviation that fits how many features are added up (LeCun et al. 1998, 4.6); what writes to the
     residual stream starts smaller, the more layers write to it (Radford et al. 2019, 2.3). GPT-2's own 0.02 suits wide
-    networks: at a width of 192 attention is then so even that heads hardly learn. Positions alone are not drawn: they
+    networks: at a width of 160 attention is then so even that heads hardly learn. Positions alone are not drawn: they
     begin as waves.
     """
     generator = torch.Generator().manual_seed(recipe.seed)

@@ -87,6 +87,7 @@ def test_a_text_that_is_too_short_is_told_what_to_change(tmp_path: Path) -> None
         (["--dropout", "1"], "dropout is 1.0; it must be at least 0 and less than 1"),
         (["--rate", "0"], "learning_rate is 0.0; it must be positive and finite"),
         (["--repeats", "2"], "repeats is 2.0; it is a share"),
+        (["--drills", "-1"], "drills is -1.0; it is a share"),
     ],
 )
 def test_numbers_that_make_no_run_are_refused_by_name(text: Path, tmp_path: Path, wrong: list[str], words: str) -> None:

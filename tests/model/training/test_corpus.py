@@ -94,7 +94,7 @@ def test_a_text_shorter_than_one_context_is_refused_with_its_length(tmp_path: Pa
 
 @given(step=st.integers(0, 10_000), seed=st.integers(0, 2**31))
 def test_a_steps_stretches_depend_on_seed_and_step_alone(corpus: Corpus, step: int, seed: int) -> None:
-    recipe = Recipe(**SMALL.as_dict() | {"seed": seed})
+    recipe = replace(SMALL, seed=seed)
     assert np.array_equal(batch(corpus, recipe, step), batch(corpus, recipe, step))
     assert not np.array_equal(batch(corpus, recipe, step), batch(corpus, recipe, step + 1))
 
@@ -110,21 +110,17 @@ def is_of_pairs(row: Batch) -> bool:
     return any(bool((fours[:, :2] == fours[:, 2:]).all()) for fours in whole)
 
 
-def with_(**changed: object) -> Recipe:
-    return replace(SMALL, **changed)  # type: ignore[arg-type]
-
-
 @given(step=st.integers(0, 1000))
 def test_without_drills_and_repeats_every_stretch_stands_in_the_texts(corpus: Corpus, step: int) -> None:
     told = corpus.learn.astype(np.int64).tobytes()
-    assert all(row.tobytes() in told for row in batch(corpus, with_(drills=0.0, repeats=0.0), step))
+    assert all(row.tobytes() in told for row in batch(corpus, replace(SMALL, drills=0.0, repeats=0.0), step))
 
 
 @given(step=st.integers(0, 1000), n_context=st.integers(8, 100))
 def test_a_stretch_that_repeats_itself_does_so_within_half_of_it_or_pair_by_pair(
     corpus: Corpus, step: int, n_context: int
 ) -> None:
-    for row in batch(corpus, with_(drills=0.0, repeats=1.0, n_context=n_context), step):
+    for row in batch(corpus, replace(SMALL, drills=0.0, repeats=1.0, n_context=n_context), step):
         assert repeating(row, len(row) // 2) or is_of_pairs(row)
 
 
