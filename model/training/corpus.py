@@ -19,8 +19,10 @@ from model.weights.save import write_json, write_whole
 
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
 HELD_OUT = 0.02  # the share of texts that no training sees
-N_SHORT, SHORT = 64, 0.75  # tokens of a stretch in the first drills, and the share of those
-PAIRS = 0.4  # the share of pairs said twice among the stretches that repeat themselves; in drills it rises from none
+FIRST = 0.64  # the share of drills that are the first ones: easy, since heads that look back form on nothing harder
+N_SHORT = 64  # tokens of a stretch in the first drills
+N_COMMON = 1024  # tokens that the first drills are drawn from: those that BPE made first
+PAIRS = 0.2  # the share of pairs said twice in the first drills
 N_PASSAGE = 2000  # characters; a file with no END in it is cut at paragraphs into passages of about this length
 
 _BETWEEN = f"\n{END}\n"
@@ -165,31 +167,48 @@ def batch(corpus: Corpus, recipe: Recipe, step: int) -> Batch:
     """The stretches that a step learns from, (B, T+1); they depend on seed and step alone.
 
     Most are text; some repeat themselves. In a drill all do. The first drills are of short stretches, and of as many
-    more, on which repeats are learned sooner. The share of pairs rises in drills: where it was 0.3 from the first step
-    on, repeats were not learned in 950 steps, with a tenth of pairs in 550.
+    more, and of common tokens: on them the heads of induction form in hundreds of steps. The other drills are of whole
+    contexts and all tokens: on them the same heads become sharp, since the more tokens there are to look at, the less a
+    vague look helps.
     """
     random = np.random.default_rng([recipe.seed, step])
-    n_tokens = min(recipe.n_context, N_SHORT) if step < SHORT * recipe.n_drills else recipe.n_context
-    pairs = PAIRS * (step / recipe.n_drills if step < recipe.n_drills else 1)
+    first = is_first_drill(recipe, step)
+    n_tokens = min(recipe.n_context, N_SHORT) if first else recipe.n_context
+    n_drawn = min(recipe.n_vocab, N_COMMON) if first else recipe.n_vocab
     rows = []
     for _ in range(recipe.n_texts * recipe.n_context // n_tokens):
-        if step < recipe.n_drills or random.random() < recipe.repeats:
-            rows.append(_repetition(random, recipe.n_vocab, n_tokens + 1, pairs))
+        if first and random.random() < PAIRS:
+            rows.append(_pairs(random, n_drawn, n_tokens + 1))
+        elif step < recipe.n_drills or random.random() < recipe.repeats:
+            rows.append(_repetition(random, n_drawn, n_tokens + 1))
         else:
             start = random.integers(0, len(corpus.learn) - n_tokens - 1, endpoint=True)
             rows.append(corpus.learn[start : start + n_tokens + 1])
     return np.stack(rows).astype(np.int64)
 
 
-def _repetition(random: np.random.Generator, n_vocab: int, n_wanted: int, pairs: float) -> Ids:
-    """A stretch of random tokens, of which nothing but those before them foretells any.
+def n_first_drills(recipe: Recipe) -> int:
+    """How many drills are easy ones.
 
-    Most say some tokens again and again, which asks for induction (Olsson et al. 2022). The share `pairs` says pairs
-    twice, a b a b c d c d, where the token to come is the one before or cannot be known: that asks for a look at it.
+    >>> n_first_drills(Recipe(n_steps=1000, drills=0.1))
+    64
     """
-    if random.random() < pairs:
-        said = np.tile(random.integers(0, n_vocab, (n_wanted // 4 + 2, 1, 2)), (1, 2, 1)).ravel()
-        return said[random.integers(0, 4) :][:n_wanted].astype(np.uint32)
+    return round(FIRST * recipe.n_drills)
+
+
+def is_first_drill(recipe: Recipe, step: int) -> bool:
+    """Is a step one of them?"""
+    return step < n_first_drills(recipe)
+
+
+def _pairs(random: np.random.Generator, n_vocab: int, n_wanted: int) -> Ids:
+    """Pairs of random tokens said twice, a b a b c d c d: the token to come is the one before, or cannot be known."""
+    said = np.tile(random.integers(0, n_vocab, (n_wanted // 4 + 2, 1, 2)), (1, 2, 1)).ravel()
+    return said[random.integers(0, 4) :][:n_wanted].astype(np.uint32)
+
+
+def _repetition(random: np.random.Generator, n_vocab: int, n_wanted: int) -> Ids:
+    """Some random tokens said again and again, which asks for induction (Olsson et al. 2022)."""
     n_least, n_most = max(2, n_wanted // 10), n_wanted // 2
     n_said = round(n_least * (n_most / n_least) ** random.random())
     return np.resize(random.integers(0, n_vocab, n_said), n_wanted).astype(np.uint32)

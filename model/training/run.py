@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from model.dropout import Dropout
 from model.gpt import GPT
-from model.training.corpus import Corpus, batch
+from model.training.corpus import N_COMMON, Corpus, batch, is_first_drill, n_first_drills
 from model.training.recipe import Recipe, TrainingError, differences, is_kept
 from model.training.record import Point, Record, write_record
 from model.weights.save import write_config, write_parameters, write_whole
@@ -39,6 +39,7 @@ N_POINTS = 50  # of the curve, about; those of the steps that are kept come on t
 N_GLANCE = 64  # stretches of the held-out texts that are read at a point of the curve; at the last one, all
 
 
+Part = Literal["positions", "vectors", "match", "matrices"]  # of the parameters: each learns at a rate of its own
 Report = Callable[[int, float, float], None]  # steps done, loss of the last one, tokens a second
 
 
@@ -63,6 +64,8 @@ def train(
     saved = time.monotonic()
     while record.step < recipe.n_steps:
         started = time.monotonic()
+        if 0 < record.step == n_first_drills(recipe):
+            begin_anew(model, recipe)
         loss = learn(model, optimizer, batch(corpus, recipe, record.step), recipe, record.step)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -102,8 +105,21 @@ def fresh(recipe: Recipe) -> GPT:
     return model
 
 
+@torch.no_grad()
+def begin_anew(model: GPT, recipe: Recipe) -> None:
+    """Draw the tokens that no first drill has drawn once more, around the mean of the others.
+
+    All that those drills have taught of them is that they never come: they have moved far away, and all to one side.
+    """
+    embeddings_VM = model.get_parameter("embed.weight")
+    generator = torch.Generator().manual_seed(recipe.seed)
+    new = torch.randn(embeddings_VM[N_COMMON:].shape, generator=generator)
+    new *= DEVIATION * recipe.d_model**-0.5
+    embeddings_VM[N_COMMON:] = embeddings_VM[:N_COMMON].mean(0) + new.to(model.device)
+
+
 def waves(n_context: int, d_model: int) -> Tensor:
-    """Sines and cosines of positions, (T, M): wavelengths from 3 tokens to half a context, of the deviation of tokens.
+    """Sines and cosines of positions, (T, M): wavelengths from 3 tokens to a context, of the deviation of tokens.
 
     Fixed, they would do for positions (Vaswani et al. 2017, 3.5), and a trained GPT-2's come to look like them; begun
     so, what is learned of one position is true of the next.
@@ -112,33 +128,53 @@ def waves(n_context: int, d_model: int) -> Tensor:
     tensor([ 0.0000,  0.6000, -0.6000,  0.0000,  0.6000, -0.6000])
     """
     half = (d_model + 1) // 2
-    length_F = 3 * (max(n_context / 2, 3) / 3) ** (torch.arange(half) / max(1, half - 1))
+    length_F = 3 * (max(n_context, 3) / 3) ** (torch.arange(half) / max(1, half - 1))
     angle_TF = 2 * math.pi * torch.arange(n_context)[:, None] / length_F
     return DEVIATION * math.sqrt(2 / d_model) * torch.cat((angle_TF.sin(), angle_TF.cos()), dim=1)[:, :d_model]
 
 
 def make_optimizer(model: GPT, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov, Hutter 2019). Only matrices decay, not gains, biases and positions.
-
-    Positions learn ten times slower: in a step only a few tokens stand at each, and at the rate of the others noise
-    would drown the waves.
-    """
-    positions = model.get_parameter("positions.table.weight")
-    matrices = [p for p in model.parameters() if p.dim() == 2 and p is not positions]
-    others = [p for p in model.parameters() if p.dim() < 2]
+    """AdamW (Loshchilov, Hutter 2019). Only matrices decay, not gains, biases and positions."""
+    parts: dict[Part, list[nn.Parameter]] = {part: [] for part in get_args(Part)}
+    for name, parameter in model.named_parameters():
+        if name.startswith("positions."):
+            parts["positions"].append(parameter)
+        elif parameter.dim() < 2:
+            parts["vectors"].append(parameter)
+        elif name.endswith((".query.weight", ".key.weight")):
+            parts["match"].append(parameter)
+        else:
+            parts["matrices"].append(parameter)
+    decays = ("match", "matrices")
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay, "share": 1.0},
-        {"params": others, "weight_decay": 0.0, "share": 1.0},
-        {"params": [positions], "weight_decay": 0.0, "share": 0.1},
+        {"params": parameters, "part": part, "weight_decay": recipe.weight_decay if part in decays else 0.0}
+        for part, parameters in parts.items()
     ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def rate_of(part: Part, recipe: Recipe, step: int) -> float:
+    """The learning rate of a part of the network.
+
+    Positions learn ten times slower: in a step only a few tokens stand at each, and at the rate of the others noise
+    would drown the waves. What matches queries with keys learns three times faster, except in the first drills: heads
+    that have formed become sharp so, and before that it keeps them from forming.
+
+    >>> [rate_of(part, Recipe(n_warmup=0, learning_rate=1.0), 0) for part in ("positions", "match", "matrices")]
+    [0.1, 3.0, 1.0]
+    """
+    if part == "positions":
+        return 0.1 * recipe.rate(step)
+    if part == "match" and not is_first_drill(recipe, step):
+        return 3.0 * recipe.rate(step)
+    return recipe.rate(step)
 
 
 def learn(model: GPT, optimizer: torch.optim.Optimizer, ids: np.ndarray[Any, Any], recipe: Recipe, step: int) -> float:
     """One step; its loss in nats a token."""
     torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws what it would have drawn without a stop
     for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(step) * group["share"]
+        group["lr"] = rate_of(group["part"], recipe, step)
     for part in model.modules():
         if isinstance(part, Dropout):
             part.rate = recipe.rate_of_dropout(step)

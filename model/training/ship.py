@@ -16,7 +16,7 @@ import torch
 
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from model.training.corpus import END, open_corpus
+from model.training.corpus import END, n_first_drills, open_corpus
 from model.training.probes import PATTERNS, pattern_scores, repetition_gain
 from model.training.recipe import Recipe
 from model.training.record import Record, read_record
@@ -24,7 +24,7 @@ from model.training.stories import sample
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load
 
-STEPS = (0, 512)
+STEPS = (0, 128, 256, 512, 1024, 2048, 4096)
 OPENINGS = (
     "The fat cat sat on the",
     "Once upon a time, there was a small dog who",
@@ -52,6 +52,8 @@ def card(run: Path, record: Record, yardstick: Mapping[str, Any]) -> str:
     return CARD.read_text(encoding="utf-8").format(
         **record.recipe,
         n_drills=recipe.n_drills,
+        n_first=n_first_drills(recipe),
+        n_other=recipe.n_drills - n_first_drills(recipe),
         with_dropout=1 - recipe.late,
         n_parameters=model.n_parameters,
         steps=", ".join(map(str, STEPS)),

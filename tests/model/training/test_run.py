@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from model.training.recipe import Recipe, TrainingError
-from model.training.run import RESUME, train
+from model.training.run import RESUME, begin_anew, fresh, train
 from model.training.start import start
 from model.weights.folder import load
 from tests.conftest import CPU, FLOAT
@@ -64,10 +65,11 @@ def test_it_learns(go: Go) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(go: Go) -> None:
-    straight = go("straight")
+    recipe = replace(SMALL, drills=0.75)  # nine drills; the first six are easy ones
+    straight = go("straight", recipe)
     with pytest.raises(Killed):
-        go("stopped", killed_at=7)
-    stopped = go("stopped")
+        go("stopped", recipe, killed_at=7)
+    stopped = go("stopped", recipe)
     assert parameters(stopped) == parameters(straight)
     assert record(stopped)["curve"] == record(straight)["curve"]
 
@@ -150,3 +152,16 @@ def test_a_tokenizer_can_be_given(go: Go, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run_with_a_way_out(go: Go) -> None:
     with pytest.raises(TrainingError, match=r"The loss of step \d+ is nan.*a smaller --rate helps"):
         go("run", Recipe(**SMALL.as_dict() | {"learning_rate": 1e30, "n_warmup": 0}))
+
+
+def test_tokens_that_no_first_drill_drew_begin_anew_around_the_mean_of_the_others() -> None:
+    recipe = Recipe(n_layers=1, n_heads=1, d_model=100, n_context=8, n_vocab=2048)
+    model = fresh(recipe)
+    embeddings = model.get_parameter("embed.weight").data
+    embeddings[:1024] += 2.0
+    embeddings[1024:] += 7.0
+    drawn = embeddings[:1024].clone()
+    begin_anew(model, recipe)
+    assert torch.equal(embeddings[:1024], drawn)
+    assert embeddings[1024:].mean() == pytest.approx(2.0, abs=0.01)
+    assert embeddings[1024:].std() == pytest.approx(0.065, abs=0.001)  # 0.65 / √100
