@@ -87,7 +87,7 @@ VisitorHere = Annotated[Visitor, Depends()]
 @router.get("/models", summary="Models", response_model=ModelsReply, tags=["models"])
 async def get_models(engine: EngineHere) -> Response:
     """Every model that can be asked for, the default first."""
-    return _json({"models": [info.model_dump() for info in models(engine)]})
+    return json_reply({"models": [info.model_dump() for info in models(engine)]})
 
 
 @router.get("/models/{name}/checkpoints", summary="A model through its training", tags=["models"])
@@ -122,7 +122,7 @@ async def steps_and_curve(engine: Engine, name: str) -> tuple[list[int | None], 
 async def post_tokens(ask: TokensRequest, engine: EngineHere) -> Response:
     """The tokens of a text: ids, bytes, and which characters each covers."""
     model, tokens = await read(engine, ask)
-    return _json({"model": model.name, "step": model.step, **views.tokens(tokens)})
+    return json_reply({"model": model.name, "step": model.step, **views.tokens(tokens)})
 
 
 @router.post(
@@ -174,7 +174,7 @@ async def post_norms(ask: TokensRequest, engine: EngineHere, visitor: VisitorHer
     """What every LayerNorm or RMSNorm found in every token, and what it left."""
     model, tokens = await read(engine, ask)
     norms, timings = await visitor.waits_for(engine.look(model, tokens, views.norms))
-    return _json(
+    return json_reply(
         {
             "model": model.name,
             "step": model.step,
@@ -198,7 +198,7 @@ async def post_predictions(ask: PredictionsRequest, engine: EngineHere, visitor:
         foreseeing=ask.positions == "last",
     )
     found, timings = await visitor.waits_for(work)
-    return _json(
+    return json_reply(
         {
             "model": model.name,
             "step": model.step,
@@ -343,7 +343,8 @@ def _with_values(header: dict[str, Any], values: figures.Array) -> Iterator[byte
     yield b"]}"
 
 
-def _json(content: dict[str, Any]) -> Response:
+def json_reply(content: dict[str, Any]) -> Response:
+    """A reply with NumPy arrays in it; what is not finite becomes `null`."""
     return Response(_dumps(content), media_type="application/json")
 
 

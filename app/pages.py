@@ -1,6 +1,7 @@
 """The pages for people, and the context that each template may use."""
 
 import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -27,9 +28,10 @@ from model.trace import STAGES
 ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
 STATIC = ROOT / "static"
 FIRST_TEXT = "the fat cat sat on the mat"
-FIRST_HEAD = {"smollm2-135m": (11, 7)}  # a head in which cat looks at fat, and not at mat
+FIRST_HEAD = {"smollm2-135m": (11, 7), "lookback-gpt": (3, 3)}  # a head in which cat looks at fat, and mat does not
 FIRST_QUERY = 2  # cat
 FIRST_TEXT_OF_TRAINING = "the fat cat sat on the mat, and the fat cat"  # what comes next can be known by looking back
+FIRST_HEAD_OF_TRAINING = {"lookback-gpt": (1, 1)}  # a head that learns to do so
 PLOTLY = f"plotly-{get_plotlyjs_version()}.min.js"
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -119,9 +121,12 @@ class Asked:
     query: str = ""
     stage: str = "weights"
 
-    def state(self, *, text: str, model: str, query: int | None) -> dict[str, Any]:
-        """All of what is to be shown. `query` is the token to begin with, where the text is the one to begin with."""
-        first_layer, first_head = FIRST_HEAD.get(model, (0, 0))
+    def state(
+        self, *, text: str, model: str, query: int | None, heads: Mapping[str, tuple[int, int]]
+    ) -> dict[str, Any]:
+        """All of what is to be shown. `query` is the token to begin with, where the text is the one to begin with, and
+        `heads` names the head to begin with in some models."""
+        first_layer, first_head = heads.get(model, (0, 0))
         return {
             # a form without a script sends \r\n for each line end of its text box, which itself holds \n
             "text": text if self.text is None else self.text.replace("\r\n", "\n"),
@@ -146,7 +151,7 @@ async def home(request: Request, engine: EngineHere, asked: AskedHere) -> Respon
     models = engine.models
     stands_in = not asked.model and not models.ready and models.entries[models.fallback].loaded is not None
     name = asked.model or (models.fallback if stands_in else models.default)
-    state = asked.state(text=FIRST_TEXT, model=name, query=FIRST_QUERY)
+    state = asked.state(text=FIRST_TEXT, model=name, query=FIRST_QUERY, heads=FIRST_HEAD)
     shared, status = await _page(engine, state)
     page = HomePage(**shared, stands_in_for=models.default if stands_in else "", waiting=_waiting(engine))
     return _render(request, "home.html", page, status)
@@ -161,7 +166,7 @@ async def training(request: Request, engine: EngineHere, asked: AskedHere) -> Re
     models = engine.models
     own_steps, _ = await api.steps_and_curve(engine, models.default)
     name = asked.model or (models.default if len(own_steps) > 1 else models.fallback)
-    state = asked.state(text=FIRST_TEXT_OF_TRAINING, model=name, query=None)
+    state = asked.state(text=FIRST_TEXT_OF_TRAINING, model=name, query=None, heads=FIRST_HEAD_OF_TRAINING)
     shared, status = await _page(engine, state)
     steps, curve = await api.steps_and_curve(engine, name) if name in models.entries else ([], [])
     known: dict[int | None, CurvePoint] = {point.step: point for point in curve}
@@ -191,7 +196,7 @@ async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str,
     except AppError as error:
         return None, str(error), error.status
     except ValidationError as error:
-        return None, _sentence(error), 422
+        return None, sentence(error), 422
     query = header["query"]
     rows = [
         Row(
@@ -273,7 +278,8 @@ def _number(given: str, otherwise: Any) -> Any:
     return otherwise if given == "" else int(given) if given.isascii() and given.isdigit() and len(given) < 8 else given
 
 
-def _sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError) -> str:
+    """What is wrong with a request, in words."""
     return "; ".join(
         f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
     )
