@@ -97,25 +97,25 @@ async def get_checkpoints(name: str, engine: EngineHere) -> CheckpointsReply:
     A model that came without its training has one step, which has no number.
     """
     model = engine.models.get(name)
-    steps, curve = await steps_and_curve(engine, model.name)
+    steps, curve, n_drills = await course(engine, model.name)
     found = []
     for step in steps:
         patterns = await engine.models.patterns(await engine.models.at(name, step))
         scores = {pattern: values.tolist() for pattern, values in zip(PATTERNS, patterns, strict=True)}
         found.append(Checkpoint(step=step, patterns=Patterns(**scores)))
-    return CheckpointsReply(model=model.name, checkpoints=found, curve=curve)
+    return CheckpointsReply(model=model.name, checkpoints=found, curve=curve, n_drills=n_drills)
 
 
-async def steps_and_curve(engine: Engine, name: str) -> tuple[list[int | None], list[CurvePoint]]:
+async def course(engine: Engine, name: str) -> tuple[list[int | None], list[CurvePoint], int]:
     """The steps of a model's training that can be looked at, the last one without a number where nobody knows it, and
-    the curve of its losses. Empty while the model is not on this machine."""
+    the curve of its losses, and how many steps were drills. Empty while the model is not on this machine."""
     if (folder := engine.models.entries[name].folder) is None:
-        return [], []
+        return [], [], 0
     steps = await asyncio.to_thread(steps_of, folder)
     record = await asyncio.to_thread(read_record, folder)
     last = record.step if record else None
     curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
-    return [*(step for step in steps if step != last), last], curve
+    return [*(step for step in steps if step != last), last], curve, record.n_drills if record else 0
 
 
 @router.post("/tokens", summary="Tokens of a text", response_model=TokensReply, tags=["text"])

@@ -164,11 +164,11 @@ async def training(request: Request, engine: EngineHere, asked: AskedHere) -> Re
     It opens on the default model, if that kept steps of its training, or else on the one that came with the app.
     """
     models = engine.models
-    own_steps, _ = await api.steps_and_curve(engine, models.default)
+    own_steps, _, _ = await api.course(engine, models.default)
     name = asked.model or (models.default if len(own_steps) > 1 else models.fallback)
     state = asked.state(text=FIRST_TEXT_OF_TRAINING, model=name, query=None, heads=FIRST_HEAD_OF_TRAINING)
     shared, status = await _page(engine, state)
-    steps, curve = await api.steps_and_curve(engine, name) if name in models.entries else ([], [])
+    steps, curve, _ = await api.course(engine, name) if name in models.entries else ([], [], 0)
     known: dict[int | None, CurvePoint] = {point.step: point for point in curve}
     page = TrainingPage(**shared, steps=[(step, known.get(step)) for step in steps], shipped=models.fallback)
     return _render(request, "training.html", page, status)

@@ -150,6 +150,7 @@ class CheckpointsReply(_Reply):
     model: str
     checkpoints: list[Checkpoint] = Field(description="in the order of training; the last is the model as it is")
     curve: list[CurvePoint] = Field(description="empty where the model came without a record of its training")
+    n_drills: int = Field(description="steps at the beginning that read no text, but tokens that repeat themselves")
 
 
 class TokenInfo(_Reply):

@@ -67,6 +67,7 @@ export function lossFigure(course, place) {
     data.push(mark([x, x], [Math.min(...values), Math.max(...values)]));
   }
   const layout = {
+    ...drillsOf(course, range),
     ...shared(`${course.model} · loss`, MARGIN.t + LOSS_PX + AXIS_PX),
     xaxis: { ...FIXED, type: "log", range, title: { text: "tokens read" }, tickformat: "~s", dtick: range[1] - range[0] > 2 ? 1 : "D2" },
     yaxis: { ...FIXED },
@@ -74,6 +75,16 @@ export function lossFigure(course, place) {
     legend: { orientation: "h", x: 1, xanchor: "right", y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
   };
   return { data, layout };
+}
+
+/** The part of the training that read no text, where there was one: nobody expects held-out text to get easier there. */
+function drillsOf({ curve, nDrills }, [first]) {
+  if (!nDrills) return {};
+  const { step, n_tokens } = curve.at(-1);
+  const end = (n_tokens / step) * nDrills;
+  const band = { type: "rect", x0: 10 ** first, x1: end, y0: 0, y1: 1, yref: "paper", fillcolor: "rgba(128, 120, 160, .14)", line: { width: 0 } };
+  const words = { text: "drills: no text yet", x: first, xanchor: "left", yref: "paper", y: 0, yanchor: "bottom", showarrow: false };
+  return { shapes: [band], annotations: [words] };
 }
 
 const LINE = { type: "scatter", mode: "lines" };

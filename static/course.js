@@ -10,11 +10,12 @@ const RETRY_MS = 2000;
 
 /** A model through its training. A place is the number of a checkpoint, counted from 0. */
 export class Course {
-  /** @param {{model: string, checkpoints: Checkpoint[], curve: Point[]}} known */
-  constructor({ model, checkpoints, curve }) {
+  /** @param {{model: string, checkpoints: Checkpoint[], curve: Point[], n_drills: number}} known */
+  constructor({ model, checkpoints, curve, n_drills }) {
     this.model = model;
     this.checkpoints = checkpoints;
     this.curve = curve;
+    this.nDrills = n_drills; // steps at the beginning that read no text
     this.last = checkpoints.length - 1;
   }
 
@@ -44,7 +45,8 @@ export class Course {
   wordsFor(place) {
     const point = this.pointAt(place);
     if (!point) return this.nameOf(place);
-    return `${this.nameOf(place)}: ${tokens(point.n_tokens)} read, held-out loss ${point.held_out_loss.toFixed(2)}`;
+    const what = point.step > 0 && point.step <= this.nDrills ? " of drills" : "";
+    return `${this.nameOf(place)}: ${tokens(point.n_tokens)}${what} read, held-out loss ${point.held_out_loss.toFixed(2)}`;
   }
 }
 

@@ -31,6 +31,12 @@ class Record:
     curve: tuple[Point, ...] = ()
     losses: tuple[float, ...] = ()  # of the steps since the last point of the curve, in nats a token
 
+    @property
+    def n_drills(self) -> int:
+        """Steps at the beginning that read no text."""
+        n: int = round(self.recipe.get("drills", 0) * self.recipe["n_steps"])
+        return n
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -36,6 +36,15 @@ def test_checkpoints_come_in_the_order_of_training_with_the_end_last(client: Tes
     assert [one.step for one in reply.checkpoints] == [0, 1, 2, 4, 8, 12]
     assert [point.step for point in reply.curve] == list(range(13))
     assert reply.curve[-1].held_out_loss < reply.curve[0].held_out_loss
+    assert reply.n_drills == 0
+
+
+def test_of_a_model_with_drills_it_is_said_how_many_steps_read_no_text(client: TestClient) -> None:
+    shipped = client.get("/api/v1/models/lookback-gpt/checkpoints").json()
+    assert (shipped["n_drills"], shipped["curve"][-1]["step"]) == (1500, 6000)
+    before, after = ([p for p in shipped["curve"] if of(p["step"])] for of in ((1500).__ge__, (1500).__lt__))
+    assert min(p["held_out_loss"] for p in before) > 7  # of 8.3 for who knows nothing
+    assert max(p["held_out_loss"] for p in after[3:]) < 5
 
 
 def test_their_patterns_are_what_the_heads_of_that_step_do(client: TestClient, tiny_run: Path) -> None:
