@@ -9,6 +9,7 @@
     ├── NoSuchHead        422
     ├── NoSuchPosition    422
     ├── NoSuchStep        422
+    ├── ModelLacks        422
     ├── UnknownModel      404
     ├── VisitorLeft       499
     ├── TooLarge          413
@@ -101,6 +102,16 @@ class NoSuchPosition(AppError):
 
     def __init__(self, wrong: int, n_tokens: int) -> None:
         super().__init__(f"There is no position {wrong}; the text has {n_tokens} tokens. Choose 0 to {n_tokens - 1}.")
+
+
+class ModelLacks(AppError):
+    """A lesson on something that the chosen model does not have."""
+
+    status = 422
+    title = "The model does not have what the lesson is about"
+
+    def __init__(self, model: str, needs: str, other: str) -> None:
+        super().__init__(f"This lesson needs a model with {needs}, which {model} does not have. Choose {other}.")
 
 
 class NoSuchStep(AppError):

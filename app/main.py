@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import api, live, pages, problems
+from app import api, lesson_routes, live, pages, problems
 from app.engine import Engine
 from app.settings import Settings
 from model.weights.catalogue import Progress, catalogue
@@ -105,5 +105,6 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
     created.include_router(api.router)
     created.include_router(live.router)
     created.include_router(pages.router)
+    created.include_router(lesson_routes.router)
     created.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     return created

@@ -1,0 +1,320 @@
+"""The lessons, for people and for programs: the map, a page for each, its numbers and its checks."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_origin
+
+import latex2mathml.converter
+from fastapi import APIRouter, Request
+from markupsafe import Markup
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app import api, pages, problems, views
+from app.api import EngineHere, Visitor, VisitorHere
+from app.engine import Engine
+from app.errors import AppError, ModelLacks, ModelLoading, TextTooLong
+from app.lessons.lesson import Check, Lesson, LessonRequest, Reading, lessons
+from app.models import Loaded
+from app.schemas import ModelInfo, Timings
+from model.tokenizer import Tokens
+
+N_MOST = 256  # tokens of a text: pictures of more cannot be read, and one visitor cannot ask for much
+COMMON = set(LessonRequest.model_fields)  # what is not a control of one lesson alone
+
+router = APIRouter()
+pages.templates.env.filters["mathml"] = lambda formula: Markup(latex2mathml.converter.convert(formula))
+AnyLesson = Lesson[Any, Any]
+
+
+@dataclass(frozen=True)
+class Control:
+    """Something on the page that changes a field of the request."""
+
+    name: str
+    title: str
+    help: str
+    kind: Literal["range", "number", "choice", "switch", "token", "sliders"]
+    value: Any
+    least: float | None = None
+    most: float | None = None
+    by: float | None = None  # how far a slider goes in one step
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LessonPage:
+    """The context of a lesson's template."""
+
+    lesson: AnyLesson
+    before: AnyLesson | None
+    after: AnyLesson | None
+    models: list[ModelInfo]
+    model: str
+    instead_of: str  # the model that was asked for, where this lesson needs another one; empty otherwise
+    text: str
+    step: int | None
+    tokens: list[dict[str, Any]]
+    asked: LessonRequest  # the request that gives what is shown
+    controls: dict[str, Control]
+    answer: dict[str, Any] | None  # None while there is nothing to show
+    proof: list[Check] | None  # None until it is asked for
+    notice: str
+    plotly: str
+
+
+@dataclass(frozen=True)
+class MapPage:
+    """The context of lessons.html."""
+
+    lessons: list[AnyLesson]
+    model: str | None
+    text: str | None
+
+
+class LessonInfo(BaseModel):
+    """A lesson, and where it is."""
+
+    system: str
+    slug: str
+    title: str
+    page: str
+    call: str
+
+
+class LessonReply(BaseModel):
+    """What every lesson's answer says beside its parts."""
+
+    model: str
+    step: int | None = Field(description="of the model's training; `null` is its end")
+    tokens: list[dict[str, Any]]
+    timings: Timings
+
+
+class Proof(BaseModel):
+    """A lesson's checks on one text."""
+
+    model: str
+    step: int | None
+    checks: list[Check]
+
+
+@router.get("/api/v1/lessons", summary="Lessons", tags=["lessons"])
+async def get_lessons() -> list[LessonInfo]:
+    """All lessons in the order of the posts."""
+    return [
+        LessonInfo(
+            system=f"S{lesson.system:02}",
+            slug=slug,
+            title=lesson.title,
+            page=f"/lessons/{slug}",
+            call=f"/api/v1/lessons/{slug}",
+        )
+        for slug, lesson in lessons().items()
+    ]
+
+
+@router.get("/lessons", include_in_schema=False)
+async def lesson_map(request: Request, text: str | None = None, model: str | None = None) -> Response:
+    """The lessons in the order of the posts; a text and a model come along."""
+    page = MapPage(list(lessons().values()), model, text)
+    return _render(request, "lessons.html", page, 200)
+
+
+@router.get("/lessons/{slug}", include_in_schema=False)
+async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: VisitorHere) -> Response:
+    """A lesson. Its address is its state, and whatever that says, the page comes and keeps what was typed."""
+    if slug not in lessons():
+        raise HTTPException(404)
+    lesson = lessons()[slug]
+    given = request.query_params
+    name = given.get("model") or (engine.models.default if engine.models.ready else engine.models.fallback)
+    instead_of = ""
+    if name in engine.models.entries and not lesson.fits(engine.models.shape(name)[0]):
+        instead_of, name = name, engine.models.fallback
+    ask, notice = ask_of(lesson, given, name)
+    status, answer, proof = 422 if notice else 200, None, None
+    tokens: list[dict[str, Any]] = []
+    if not notice:
+        try:
+            tokens, answer, _ = await _answer(engine, visitor, lesson, ask)
+            if "prove" in given:
+                proof = (await _prove(engine, visitor, lesson, ask)).checks
+        except ModelLoading as error:
+            notice = str(error)
+        except AppError as error:
+            notice, status = str(error), error.status
+    order = list(lessons().values())
+    place = order.index(lesson)
+    page = LessonPage(
+        lesson=lesson,
+        before=order[place - 1] if place else None,
+        after=order[place + 1] if place + 1 < len(order) else None,
+        models=api.models(engine),
+        model=name,
+        instead_of=instead_of,
+        text=ask.text,
+        step=ask.step,
+        tokens=tokens,
+        asked=ask,
+        controls=controls(lesson, ask, engine, name),
+        answer=answer,
+        proof=proof,
+        notice=notice,
+        plotly=f"/static/{pages.PLOTLY}",
+    )
+    return _render(request, f"lessons/{slug}.html", page, status)
+
+
+def add_calls(to: APIRouter) -> None:
+    """Two calls for each lesson: its numbers, and its checks."""
+    for slug, lesson in lessons().items():
+        call, prove = _calls(lesson)
+        reply = type(
+            lesson.reply.__name__,
+            (LessonReply, lesson.reply),
+            {"__doc__": lesson.reply.__doc__, "__module__": __name__},
+        )
+        title = f"S{lesson.system:02} {lesson.title}"
+        path = f"/api/v1/lessons/{slug}"
+        for at, function, replies, summary in (
+            (path, call, reply, title),
+            (f"{path}/checks", prove, Proof, f"{title}: checks"),
+        ):
+            to.add_api_route(
+                at,
+                function,
+                methods=["POST"],
+                tags=["lessons"],
+                summary=summary,
+                response_model=replies,
+                responses=problems.DESCRIBED,
+                name=at,
+            )
+
+
+def _calls(lesson: AnyLesson) -> tuple[Any, Any]:
+    """The functions behind a lesson's two calls, each with the lesson's own request in its signature."""
+
+    async def call(ask: Any, engine: EngineHere, visitor: VisitorHere) -> Response:
+        tokens, answer, about = await _answer(engine, visitor, lesson, ask)
+        return api.json_reply({**about, "tokens": tokens, **answer})
+
+    async def prove(ask: Any, engine: EngineHere, visitor: VisitorHere) -> Proof:
+        return await _prove(engine, visitor, lesson, ask)
+
+    for function in (call, prove):
+        function.__annotations__["ask"] = lesson.request
+    call.__doc__ = f"{(inspect.getdoc(lesson.answer) or '').strip()} `broken`: {lesson.breaks}."
+    prove.__doc__ = inspect.getdoc(lesson.checks)
+    return call, prove
+
+
+async def _answer(
+    engine: Engine, visitor: Visitor, lesson: AnyLesson, ask: LessonRequest
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """The tokens of the text, the parts of the answer, and what they are of."""
+    model, tokens = await _read(engine, lesson, ask)
+    work = engine.look(model, tokens, lambda trace: lesson.answer(Reading(model, tokens, trace), ask))
+    answer, timings = await visitor.waits_for(work)
+    about = {"model": model.name, "step": model.step, "timings": timings.model_dump()}
+    return views.tokens(tokens)["tokens"], answer.model_dump(), about
+
+
+async def _prove(engine: Engine, visitor: Visitor, lesson: AnyLesson, ask: LessonRequest) -> Proof:
+    model, tokens = await _read(engine, lesson, ask)
+    work = engine.look(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), ask)))
+    checks, _ = await visitor.waits_for(work)
+    return Proof(model=model.name, step=model.step, checks=checks)
+
+
+async def _read(engine: Engine, lesson: AnyLesson, ask: LessonRequest) -> tuple[Loaded, Tokens]:
+    """The tokens of the text, for the model that was asked for; where none was, for one that has what is needed."""
+    if ask.model is None and not lesson.fits(engine.models.shape(engine.models.default)[0]):
+        ask = ask.model_copy(update={"model": engine.models.fallback})
+    model, tokens = await api.read(engine, ask)
+    if len(tokens) > N_MOST:
+        raise TextTooLong(len(tokens), N_MOST, "a lesson")
+    if not lesson.fits(model.network.config):
+        raise ModelLacks(model.name, lesson.needs, engine.models.fallback)
+    return model, tokens
+
+
+def ask_of(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[LessonRequest, str]:
+    """The request of an address, and what is wrong with that; what is wrong is left out, what was typed stays.
+
+    Where the address names no head, it is one of the model's that is worth a look.
+    """
+    known = {name: value for name, value in given.items() if name in lesson.request.model_fields and value != ""}
+    layer, head = pages.FIRST_HEAD.get(model, (0, 0))
+    first = {"text": pages.FIRST_TEXT, "layer": layer, "head": head}
+    raw: dict[str, Any] = {name: first[name] for name in first if name in lesson.request.model_fields} | known
+    raw["model"] = model
+    raw["text"] = raw["text"].replace("\r\n", "\n")
+    for name, field in lesson.request.model_fields.items():
+        if name in known and get_origin(field.annotation) is list:
+            raw[name] = ",".join(given.getlist(name)).split(",")
+    try:
+        return lesson.request.model_validate(raw), ""
+    except ValidationError as error:
+        wrong = {one["loc"][0] for one in error.errors()}
+        kept = {name: value for name, value in raw.items() if name not in wrong}
+        return lesson.request.model_construct(**{"text": raw["text"], **kept}), pages.sentence(error)
+
+
+def controls(lesson: AnyLesson, ask: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:
+    """What a visitor can change, by the names of the request's fields."""
+    shape = engine.models.shape(model)[0] if model in engine.models.entries else None
+    ends = {"layer": shape.n_layers - 1, "head": shape.n_heads - 1} if shape else {}
+    found = {}
+    for name, field in lesson.request.model_fields.items():
+        if name not in COMMON:
+            found[name] = _control(name, field, getattr(ask, name), ends)
+    return found
+
+
+def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -> Control:
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    end = ends.get(str(extra.get("is", name)))
+    bounds = {kind: getattr(one, kind) for one in field.metadata for kind in ("ge", "le") if hasattr(one, kind)}
+    base = {"name": name, "title": field.title or name, "help": field.description or "", "value": value}
+    if get_origin(field.annotation) is Literal:
+        return Control(**base, kind="choice", choices=get_args(field.annotation))
+    if field.annotation is bool:
+        return Control(**base, kind="switch")
+    if extra.get("is") == "token":
+        return Control(**base, kind="token")
+    if extra.get("is") == "sliders":
+        return Control(**base, kind="sliders", least=-10, most=10, by=0.1)
+    if end is not None or "le" not in bounds:
+        return Control(**base, kind="number", least=0, most=end)
+    return Control(
+        **base,
+        kind="range",
+        least=bounds["ge"],
+        most=bounds["le"],
+        by=by if isinstance(by := extra.get("by"), float | int) else 1,
+    )
+
+
+def curl(page: LessonPage, base: str) -> str:
+    """The line that gives what is shown, for a shell."""
+    body = json.dumps(page.asked.model_dump(exclude_defaults=True) | {"text": page.text}, ensure_ascii=False).replace(
+        "'", "'\\''"
+    )
+    return f"curl {base}api/v1/lessons/{page.lesson.slug} --json '{body}'"
+
+
+def _render(request: Request, template: str, page: LessonPage | MapPage, status: int) -> Response:
+    context = {field.name: getattr(page, field.name) for field in fields(page)}
+    if isinstance(page, LessonPage):
+        context["curl"] = curl(page, str(request.base_url))
+    return pages.templates.TemplateResponse(request, template, context, status_code=status)
+
+
+add_calls(router)

@@ -1,0 +1,1 @@
+"""The lessons: one module for each mechanism of a GPT that can be seen and changed."""

@@ -1,0 +1,89 @@
+"""S15: all tokens look at once: one matrix of scores, one of weights, one product for all context vectors."""
+
+# shapes: T tokens, M features of a token
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from app.lessons.book import BOOK, Source, vectors
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.parts import Bars, Heatmap, matrix, numbers
+
+
+class AllAtOnceRequest(LessonRequest):
+    """Which vectors look at each other."""
+
+    source: Source = Field(
+        "model", title="Vectors", description="the model's embedded tokens, or the six of the book's example"
+    )
+    axis: Literal["rows", "columns"] = Field(
+        "rows", title="Shares along", description="rows share out what each token gives, which is attention"
+    )
+
+
+class AllAtOnceReply(LessonAnswer):
+    """Scores, weights and what they sum to."""
+
+    scores: Heatmap
+    weights: Heatmap
+    given: Bars = Field(description="the sum of each row of weights: what a token gives")
+    got: Bars = Field(description="the sum of each column of weights: what a token gets")
+
+
+def weights(x_TM: Tensor, ask: AllAtOnceRequest) -> Tensor:
+    """The shares of all tokens, (T, T)."""
+    return (x_TM @ x_TM.T).softmax(dim=0 if (ask.axis == "columns") != ask.broken else 1)
+
+
+def answer(reading: Reading, ask: AllAtOnceRequest) -> AllAtOnceReply:
+    """Both matrices, and what the rows and columns of the second sum to."""
+    x_TM, names = vectors(reading, ask.source)
+    weight_TT = weights(x_TM, ask)
+    around = {"rows": names, "columns": names}
+    return AllAtOnceReply(
+        scores=Heatmap(title="scores X Xᵀ", **around, values=matrix(x_TM @ x_TM.T), scale="signed"),
+        weights=Heatmap(title="weights", **around, values=matrix(weight_TT), scale="share"),
+        given=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(1))),
+        got=Bars(title="sum of each column", labels=names, values=numbers(weight_TT.sum(0))),
+    )
+
+
+def checks(reading: Reading, ask: AllAtOnceRequest) -> Iterator[Check]:
+    """Scores are symmetric, weights are not; rows sum to 1; the book's numbers come out."""
+    rows = ask.model_copy(update={"axis": "rows"})
+    x_TM, _ = vectors(reading, ask.source)
+    score_TT = x_TM @ x_TM.T
+    scale = max(1.0, score_TT.abs().max().item())
+    yield at_most(1e-5, (score_TT - score_TT.T).abs().max().item() / scale, "scores differ from their mirror image by")
+    looped_TT = torch.stack([torch.stack([(a * b).sum() for b in x_TM[:16]]) for a in x_TM[:16]])
+    off = (looped_TT - score_TT[:16, :16]).abs().max().item() / scale
+    yield at_most(1e-5, off, "pair by pair, the scores of the first 16 tokens differ by")
+    yield at_most(1e-5, (weights(x_TM, rows).sum(1) - 1).abs().max().item(), "every row of weights sums to 1, but for")
+    book_TT = weights(BOOK, rows)
+    printed_T = torch.tensor([0.2098, 0.2006, 0.1981, 0.1242, 0.1220, 0.1452])
+    yield at_most(1e-4, (book_TT[0] - printed_T).abs().max().item(), "the book's first row of weights differs by")
+    printed_M = torch.tensor([0.4421, 0.5931, 0.5790])
+    yield at_most(1e-4, (book_TT @ BOOK)[0].sub(printed_M).abs().max().item(), "and its first context vector by")
+    yield at_least(
+        0.01, (book_TT - book_TT.T).abs().max().item(), "the book's weights differ from their mirror image by"
+    )
+
+
+LESSON = Lesson(
+    system=15,
+    title="All tokens at once",
+    posts=(
+        "Writing an LLM from scratch, part 7: wrapping up non-trainable self-attention",
+        "the book, chapter 3.3.2",
+    ),
+    request=AllAtOnceRequest,
+    reply=AllAtOnceReply,
+    answer=answer,
+    checks=checks,
+    breaks="share along the wrong axis, so that columns sum to 1 and not rows",
+    code=("model/attention.py: scores, weights, context", "app/lessons/all_at_once.py: weights"),
+)

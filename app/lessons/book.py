@@ -1,0 +1,36 @@
+"""The six vectors of the book's example, and the tokens of the model in the same shape."""
+
+# shapes: T tokens, M features of a token
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from app.lessons.lesson import Reading
+
+Source = Literal["model", "book"]
+
+BOOK_TOKENS = ("Your", "journey", "starts", "with", "one", "step")
+BOOK = torch.tensor(  # Raschka, chapter 3.3
+    [
+        [0.43, 0.15, 0.89],
+        [0.55, 0.87, 0.66],
+        [0.57, 0.85, 0.64],
+        [0.22, 0.58, 0.33],
+        [0.77, 0.25, 0.10],
+        [0.05, 0.80, 0.55],
+    ]
+)
+
+
+def vectors(reading: Reading, source: Source) -> tuple[Tensor, list[str]]:
+    """What goes into the first attention, (T, M): embedded tokens with their positions; and what each is called."""
+    if source == "book":
+        return BOOK, [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+    network = reading.model.network
+    ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
+    at_T = torch.arange(ids_BT.shape[1], device=network.device)
+    with torch.inference_mode():
+        x_BTM: Tensor = network.positions.place(network.embed(ids_BT), at_T)
+    return x_BTM[0].float().cpu(), reading.pieces

@@ -1,0 +1,148 @@
+"""S19: a token may look back, never ahead; two right ways to do it, and a wrong one."""
+
+# shapes: B texts, H heads, G key heads, T queries, S keys, D features of a head, V tokens of the vocabulary
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.schemas import Index
+from model import attention
+from model.attention import Look, look_back
+
+Route = Literal["mask, then softmax", "softmax, then mask, then share anew", "softmax, then mask", "zero, then softmax"]
+ROUTES: tuple[Route, ...] = get_args(Route)
+N_EDITED = 256  # tokens; a longer text is cut before one of them is changed
+
+
+class CausalMaskRequest(LessonRequest):
+    """A head, a way to mask it, and a token to change."""
+
+    layer: Index = Field(0, title="Layer")
+    head: Index = Field(0, title="Head")
+    route: Route = Field("mask, then softmax", title="Way", description="what is done to the scores, in which order")
+    changed: Index | None = Field(
+        None,
+        title="Changed token",
+        description="another token is put in its place; the last if left out",
+        json_schema_extra={"is": "token"},
+    )
+
+
+class CausalMaskReply(LessonAnswer):
+    """The weights by the chosen way, what they differ from the model's, and what a changed token changes."""
+
+    weights: Heatmap
+    difference: Heatmap = Field(description="the chosen way less the model's own weights")
+    sums: Bars = Field(description="of the rows of the chosen way")
+    ahead: Bars = Field(description="of each row, what goes to later tokens")
+    moved: Bars = Field(description="the largest change of any logit after each token, when one token is changed")
+    moved_unmasked: Bars = Field(description="the same where no layer masks")
+
+
+def by_route(scaled_HTS: Tensor, route: Route) -> Tensor:
+    """Weights from scaled scores, (H, T, T)."""
+    n = scaled_HTS.shape[-1]
+    seen_TS = attention.visible(n, n, device=scaled_HTS.device)
+    if route == "mask, then softmax":
+        return attention.weights(attention.masked(scaled_HTS))
+    if route == "zero, then softmax":
+        return attention.weights(scaled_HTS * seen_TS)
+    share_HTS = attention.weights(scaled_HTS) * seen_TS
+    return share_HTS if route == "softmax, then mask" else share_HTS / share_HTS.sum(-1, keepdim=True)
+
+
+def look_everywhere(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+    """A Look without a mask: every query sees every key."""
+    n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
+    k_BHSD, v_BHSD = (x.repeat_interleave(n_each, 1) for x in (k_BGSD, v_BGSD))
+    share = attention.weights(attention.scaled(attention.scores(q_BHTD, k_BHSD), q_BHTD.shape[-1]))
+    return attention.context(share, v_BHSD)
+
+
+@torch.inference_mode()
+def moved_by(reading: Reading, changed: int, look: Look) -> Tensor:
+    """How far the logits after each token move when one token becomes another: the largest of V changes, (T,)."""
+    network = reading.model.network
+    ids_BT = torch.tensor([reading.tokens.ids[:N_EDITED]] * 2, device=network.device)
+    ids_BT[1, changed] = (ids_BT[0, changed] + 1) % network.config.n_vocab
+    hidden_BTM = network.hidden(ids_BT, looks=[look] * network.config.n_layers)
+    before_TV, after_TV = network.unembed(hidden_BTM).float()
+    moved_T: Tensor = (after_TV - before_TV).abs().amax(-1).cpu()
+    return moved_T
+
+
+def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
+    """The chosen way beside the model's, and an experiment with the whole network."""
+    reading.check_head(ask.layer, ask.head)
+    changed = min(reading.position(ask.changed), N_EDITED - 1)
+    scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
+    weight_TT = by_route(scaled_1TT, ask.route)[0].cpu()
+    ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    pieces, edited = reading.pieces, reading.pieces[:N_EDITED]
+    where = f"layer {ask.layer}, head {ask.head}"
+    masked, unmasked = (moved_by(reading, changed, look) for look in (_look(ask), look_everywhere))
+    return CausalMaskReply(
+        weights=Heatmap(
+            title=f"{where}: {ask.route}", rows=pieces, columns=pieces, values=matrix(weight_TT), scale="share"
+        ),
+        difference=Heatmap(
+            title="less the model's own weights",
+            rows=pieces,
+            columns=pieces,
+            values=matrix(weight_TT - ours_TT),
+            scale="signed",
+        ),
+        sums=Bars(title="sum of each row", labels=pieces, values=numbers(weight_TT.sum(-1)), share=True),
+        ahead=Bars(
+            title="of that, to later tokens", labels=pieces, values=numbers(weight_TT.triu(1).sum(-1)), share=True
+        ),
+        moved=Bars(
+            title=f"change of the logits when {pieces[changed]} changes",
+            labels=edited,
+            values=numbers(masked),
+            chosen=changed,
+        ),
+        moved_unmasked=Bars(
+            title="the same without a mask in any layer", labels=edited, values=numbers(unmasked), chosen=changed
+        ),
+    )
+
+
+def _look(ask: CausalMaskRequest) -> Look:
+    return look_everywhere if ask.broken else look_back
+
+
+def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
+    """Both right ways are the model's; what comes later changes nothing before it."""
+    reading.check_head(ask.layer, ask.head)
+    scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
+    ours_1TT = reading.trace.stage("weights", ask.layer, [ask.head])
+    first, second = (by_route(scaled_1TT, route) for route in ROUTES[:2])
+    yield at_most(1e-6, (first - second).abs().max().item(), "the two right ways differ by")
+    yield at_most(1e-6, (first - ours_1TT).abs().max().item(), "the first way differs from the model by")
+    yield at_most(0.0, ours_1TT.triu(1).abs().max().item(), "the largest weight on a later token is")
+    changed = min(reading.position(ask.changed), N_EDITED - 1)
+    if changed:
+        before = moved_by(reading, changed, _look(ask))[:changed].max().item()
+        yield at_most(1e-5, before, "logits before the changed token move by")
+        unmasked = moved_by(reading, changed, look_everywhere)[:changed].max().item()
+        yield at_least(1e-3, unmasked, "without a mask they move by")
+
+
+LESSON = Lesson(
+    system=19,
+    title="The causal mask",
+    posts=("Writing an LLM from scratch, part 9: causal attention", "the book, chapter 3.5"),
+    request=CausalMaskRequest,
+    reply=CausalMaskReply,
+    answer=answer,
+    checks=checks,
+    breaks="take the mask off in every layer",
+    code=("model/attention.py: visible, masked", "app/lessons/causal_mask.py: by_route"),
+)

@@ -1,0 +1,163 @@
+"""S12: what goes into the first layer is a token's vector plus its position's; so two equal tokens differ."""
+
+# shapes: T tokens, M features of a token
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Facts, Heatmap, matrix
+from app.schemas import Index
+from model.positions import LearnedPositions
+
+
+class InputEmbeddingRequest(LessonRequest):
+    """Two tokens, and how much of their positions is added."""
+
+    scale: float = Field(
+        1.0,
+        title="Share of the position",
+        ge=0,
+        le=2,
+        description="0 leaves it out, 1 is the model",
+        json_schema_extra={"by": 0.05},
+    )
+    one: Index | None = Field(
+        0, title="One token", description="whose vectors are shown", json_schema_extra={"is": "token"}
+    )
+    other: Index | None = Field(
+        None,
+        title="Another one",
+        description="the next one that is the same token, if left out",
+        json_schema_extra={"is": "token"},
+    )
+
+
+class InputEmbeddingReply(LessonAnswer):
+    """The vectors of both tokens, and how alike all tokens are."""
+
+    strips: Heatmap = Field(description="token, position and their sum, for both tokens")
+    before: Heatmap = Field(description="cosines between the tokens' vectors alone")
+    after: Heatmap = Field(description="cosines between the sums")
+    facts: Facts
+
+
+@torch.inference_mode()
+def vectors(reading: Reading, ask: InputEmbeddingRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each token: its own vector, its position's, scaled, and their sum; (T, M) each."""
+    network = reading.model.network
+    ids_T = torch.tensor(reading.tokens.ids, device=network.device)
+    token_TM = network.embed(ids_T).float().cpu()
+    position_TM = _positions(reading).roll(1, 0) if ask.broken else _positions(reading)
+    return token_TM, ask.scale * position_TM, token_TM + ask.scale * position_TM
+
+
+def _positions(reading: Reading) -> Tensor:
+    positions = reading.model.network.positions
+    assert isinstance(positions, LearnedPositions)
+    return positions.table.weight[: len(reading.tokens)].detach().float().cpu()
+
+
+def cosines(x_TM: Tensor) -> Tensor:
+    """Of all pairs, (T, T)."""
+    unit_TM = F.normalize(x_TM, dim=1)
+    return unit_TM @ unit_TM.T
+
+
+def pair(reading: Reading, ask: InputEmbeddingRequest) -> tuple[int, int]:
+    """The two chosen tokens: where the second is left to us, the next one with the same id, or the last."""
+    one = reading.position(ask.one)
+    if ask.other is not None:
+        return one, reading.position(ask.other)
+    ids = reading.tokens.ids
+    return one, next((place for place in range(one + 1, len(ids)) if ids[place] == ids[one]), len(ids) - 1)
+
+
+def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
+    """Both tokens, and the cosines of all."""
+    token_TM, position_TM, sum_TM = vectors(reading, ask)
+    one, other = pair(reading, ask)
+    names = reading.pieces
+    rows = [f"{names[place]}: {what}" for place in (one, other) for what in ("token", "position", "sum")]
+    strips = torch.stack([x_TM[place] for place in (one, other) for x_TM in (token_TM, position_TM, sum_TM)])
+    before_TT, after_TT = cosines(token_TM), cosines(sum_TM)
+    around = {"rows": names, "columns": names}
+    return InputEmbeddingReply(
+        strips=Heatmap(
+            title=f"{token_TM.shape[1]} features of {names[one]} and {names[other]}",
+            rows=rows,
+            columns=list(map(str, range(token_TM.shape[1]))),
+            values=matrix(strips),
+            scale="signed",
+        ),
+        before=Heatmap(title="cosines of the tokens alone", **around, values=matrix(before_TT), scale="signed"),
+        after=Heatmap(
+            title=f"cosines of token + {ask.scale:g} · position", **around, values=matrix(after_TT), scale="signed"
+        ),
+        facts=Facts(
+            title=f"{names[one]} and {names[other]}",
+            names=[
+                "cosine, tokens alone",
+                "cosine, with positions",
+                "dot product, tokens alone",
+                "dot product, with positions",
+            ],
+            values=[
+                before_TT[one, other].item(),
+                after_TT[one, other].item(),
+                (token_TM[one] @ token_TM[other]).item(),
+                (sum_TM[one] @ sum_TM[other]).item(),
+            ],
+        ),
+    )
+
+
+@torch.inference_mode()
+def checks(reading: Reading, ask: InputEmbeddingRequest) -> Iterator[Check]:
+    """The sum is what the first block gets; equal tokens are equal but for their positions."""
+    network = reading.model.network
+    whole = ask.model_copy(update={"scale": 1.0})
+    token_TM, _, sum_TM = vectors(reading, whole)
+    ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
+    heard: list[Tensor] = []
+    hook = network.blocks[0].register_forward_pre_hook(lambda _, given: heard.append(given[0][0].float().cpu()))
+    try:
+        network.hidden(ids_BT)
+    finally:
+        hook.remove()
+    yield at_most(
+        1e-6, (sum_TM - heard[0]).abs().max().item(), "token + position differs from what the first block gets by"
+    )
+    rows_TM = F.one_hot(ids_BT[0].cpu(), network.config.n_vocab).float() @ network.embed.weight.float().cpu()
+    yield at_most(
+        1e-6, (rows_TM - token_TM).abs().max().item(), "a row of the table differs from one-hot times table by"
+    )
+    ids = reading.tokens.ids
+    twins = [(i, j) for j in range(len(ids)) for i in range(j) if ids[i] == ids[j]][:100]
+    if twins:
+        alone = max((token_TM[i] - token_TM[j]).abs().max().item() for i, j in twins)
+        yield at_most(0, alone, "equal tokens differ, without positions, by")
+        cosine_TT = cosines(sum_TM)
+        yield at_most(1 - 1e-6, max(cosine_TT[i, j].item() for i, j in twins), "with positions their cosine is")
+
+
+LESSON = Lesson(
+    system=12,
+    title="Token + position",
+    posts=(
+        "Writing an LLM from scratch, part 6b: a correction",
+        "the book, chapter 2.8",
+    ),
+    request=InputEmbeddingRequest,
+    reply=InputEmbeddingReply,
+    answer=answer,
+    checks=checks,
+    breaks="add to each token the position before its own",
+    code=("model/positions.py: LearnedPositions", "app/lessons/input_embedding.py: vectors"),
+    needs="learned positions",
+    fits=lambda config: config.positions == "learned",
+)

@@ -1,0 +1,138 @@
+"""Lesson: a mechanism of a GPT as a page and a call, with checks that can fail. Knows nothing of HTTP.
+
+A lesson is a module of this folder with a `LESSON`; nothing else names it. Its request says by its fields, their bounds
+and their titles what a visitor can change; its answer is made of the parts in parts.py; its template, of the same name,
+says it in words.
+"""
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import NoSuchHead, NoSuchPosition
+from app.models import Loaded
+from app.schemas import TokensRequest
+from model.config import Config
+from model.tokenizer import Tokens, show
+from model.trace import Trace
+
+
+class LessonRequest(TokensRequest):
+    """What every lesson can be asked: a text, a model, and to go wrong."""
+
+    broken: bool = Field(False, title="Break it", description="do it wrongly on purpose, so that a check fails")
+
+
+class LessonAnswer(BaseModel):
+    """What every lesson answers: its parts, by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as a model read it."""
+
+    model: Loaded
+    tokens: Tokens
+    trace: Trace
+
+    @property
+    def config(self) -> Config:
+        return self.model.network.config
+
+    @property
+    def pieces(self) -> list[str]:
+        """The tokens with their positions, which tell equal ones apart."""
+        return [f"{token.position} {show(token.bytes)}" for token in self.tokens.tokens]
+
+    def check_head(self, layer: int, head: int) -> None:
+        """
+        Raises:
+            NoSuchHead: when the model has no such layer, or no such head.
+        """
+        for kind, index, n in (("layer", layer, self.config.n_layers), ("head", head, self.config.n_heads)):
+            if index >= n:
+                raise NoSuchHead(kind, index, n, self.model.name)
+
+    def position(self, asked: int | None) -> int:
+        """The chosen token, or the last.
+
+        Raises:
+            NoSuchPosition: when the text has no such token.
+        """
+        n = len(self.tokens)
+        if asked is not None and asked >= n:
+            raise NoSuchPosition(asked, n)
+        return n - 1 if asked is None else asked
+
+
+class Check(BaseModel):
+    """Something that must hold, measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="what holds, in words")
+    measured: float | None = Field(description="`null` where it is no number")
+    least: float | None = Field(None, description="it may not be below this")
+    most: float | None = Field(None, description="it may not be above this")
+    passed: bool
+
+
+def at_most(most: float, measured: float, name: str) -> Check:
+    """
+    >>> at_most(0.5, 0.25, "small").passed, at_most(0.5, float("nan"), "small").passed
+    (True, False)
+    """
+    return Check(name=name, measured=_finite(measured), most=most, passed=measured <= most)
+
+
+def at_least(least: float, measured: float, name: str) -> Check:
+    """
+    >>> at_least(0.5, 0.25, "large").passed
+    False
+    """
+    return Check(name=name, measured=_finite(measured), least=least, passed=measured >= least)
+
+
+def _finite(measured: float) -> float | None:
+    return measured if math.isfinite(measured) else None
+
+
+Ask = TypeVar("Ask", bound=LessonRequest)
+Answer = TypeVar("Answer", bound=LessonAnswer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson(Generic[Ask, Answer]):
+    """A mechanism: what can be asked about it, what is answered, and what must hold of the answer."""
+
+    system: int  # its number in the order of the posts
+    title: str
+    posts: Sequence[str]  # of the series, and chapters of the book, by title
+    request: type[Ask]
+    reply: type[Answer]
+    answer: Callable[[Reading, Ask], Answer]
+    checks: Callable[[Reading, Ask], Iterator[Check]]
+    breaks: str  # what is done wrongly when it is broken, in words
+    code: Sequence[str]  # where it is done in the sources of Lookback: file, function
+    needs: str = ""  # what a model must have, in words; nothing if empty
+    fits: Callable[[Config], bool] = lambda _: True  # has a model what it needs?
+    slug: str = ""  # filled in: the name of its module
+
+
+@cache
+def lessons() -> dict[str, Lesson[Any, Any]]:
+    """All lessons by their slugs, in the order of the posts."""
+    names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    modules = {name: importlib.import_module(f"app.lessons.{name}") for name in names}
+    found = {name: module.LESSON for name, module in modules.items() if hasattr(module, "LESSON")}
+    ordered = sorted(found.items(), key=lambda item: item[1].system)
+    return {name.replace("_", "-"): replace(lesson, slug=name.replace("_", "-")) for name, lesson in ordered}

@@ -1,0 +1,158 @@
+"""S23: what a layer's heads bring back is put side by side and projected; so each head adds a vector of its own."""
+
+# shapes: H heads, T tokens, D features of a head, M features of a token, V tokens of the vocabulary
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
+from app.schemas import Index
+from model.attention import Attention
+from model.gpt import GPT, Block
+
+
+class OutputProjectionRequest(LessonRequest):
+    """A layer, a token, and a head to switch off."""
+
+    layer: Index = Field(0, title="Layer")
+    query: Index | None = Field(
+        None,
+        title="Token",
+        description="whose vectors are shown; the last if left out",
+        json_schema_extra={"is": "token"},
+    )
+    off: Index | None = Field(
+        None,
+        title="Head switched off",
+        description="what it adds is left out; none if left empty",
+        json_schema_extra={"is": "head"},
+    )
+
+
+class OutputProjectionReply(LessonAnswer):
+    """What each head adds to the residual stream at the chosen token."""
+
+    lengths: Bars = Field(description="of what each head adds, and of the bias where there is one")
+    along: Bars = Field(
+        description="of each head's vector, how much goes along the layer's whole output; their sum is its length"
+    )
+    cosines: Heatmap = Field(description="between what two heads add")
+    facts: Facts
+
+
+def _attention(network: GPT, layer: int) -> Attention:
+    block = network.blocks[layer]
+    assert isinstance(block, Block)
+    return block.attention
+
+
+def head_parts(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
+    """What each head adds, (H, T, M), and the bias that no head adds, (M,); float32."""
+    config, output = reading.config, _attention(reading.model.network, layer).output
+    context_HTD = reading.trace.context(layer, range(config.n_heads)).cpu()
+    weight_MHD = output.weight.detach().float().cpu().view(config.d_model, config.n_heads, config.d_head)
+    bias_M = torch.zeros(config.d_model) if output.bias is None else output.bias.detach().float().cpu()
+    return torch.einsum("htd,mhd->htm", context_HTD, weight_MHD), bias_M
+
+
+@torch.inference_mode()
+def measured(reading: Reading, layer: int, off: int | None = None) -> tuple[Tensor, Tensor]:
+    """What the layer's attention adds, (T, M), as a hook hears it, and the logits after the last token, (V,).
+
+    A head that is `off` brings nothing back: its features are 0 before the projection.
+    """
+    network, heard = reading.model.network, list[Tensor]()
+    attention = _attention(network, layer)
+
+    def silence(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        joined_BTX = given[0].clone()
+        if off is not None:
+            d_head = network.config.d_head
+            joined_BTX[..., off * d_head : (off + 1) * d_head] = 0
+        return (joined_BTX,)
+
+    def hear(_module: nn.Module, _given: Any, added_BTM: Tensor) -> None:
+        heard.append(added_BTM[0].float().cpu())
+
+    hooks = (attention.output.register_forward_pre_hook(silence), attention.register_forward_hook(hear))
+    try:
+        ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
+        logits_V = network.unembed(network.hidden(ids_BT)[0, -1]).float().cpu()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return heard[0], logits_V
+
+
+def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionReply:
+    """The heads' vectors at one token."""
+    reading.check_head(ask.layer, ask.off or 0)
+    query = reading.position(ask.query)
+    part_HTM, bias_M = head_parts(reading, ask.layer)
+    part_HM = part_HTM[:, query]
+    if ask.off is not None:
+        part_HM = part_HM.index_fill(0, torch.tensor([ask.off]), 0.0)
+    names = [f"head {head}" for head in range(len(part_HM))]
+    whole_M = part_HM.sum(0) + bias_M
+    all_XM = torch.cat((part_HM, bias_M[None]))
+    unit_HM = part_HM / part_HM.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    _, before_V = measured(reading, ask.layer)
+    _, after_V = measured(reading, ask.layer, ask.off)
+    return OutputProjectionReply(
+        lengths=Bars(
+            title=f"length of what is added at {reading.pieces[query]}",
+            labels=[*names, "bias"],
+            values=numbers(all_XM.norm(dim=1)),
+            chosen=ask.off,
+        ),
+        along=Bars(
+            title="of that, along the whole",
+            labels=[*names, "bias"],
+            values=numbers(all_XM @ whole_M / whole_M.norm().clamp_min(1e-12)),
+            chosen=ask.off,
+        ),
+        cosines=Heatmap(
+            title="cosine between what two heads add",
+            rows=names,
+            columns=names,
+            values=matrix(unit_HM @ unit_HM.T),
+            scale="signed",
+        ),
+        facts=Facts(
+            title="in numbers",
+            names=["length of the whole", "sum of the lengths", "largest change of a logit after the text"],
+            values=numbers(torch.stack((whole_M.norm(), all_XM.norm(dim=1).sum(), (after_V - before_V).abs().max()))),
+        ),
+    )
+
+
+def checks(reading: Reading, ask: OutputProjectionRequest) -> Iterator[Check]:
+    """The heads' parts and the bias are what the layer adds."""
+    reading.check_head(ask.layer, ask.off or 0)
+    part_HTM, bias_M = head_parts(reading, ask.layer)
+    whole_TM, _ = measured(reading, ask.layer)
+    sum_TM = part_HTM[: -1 if ask.broken else None].sum(0) + bias_M
+    scale = max(1.0, whole_TM.abs().max().item())
+    off = (sum_TM - whole_TM).abs().max().item() / scale
+    yield at_most(1e-4, off, "heads and bias differ from what the layer adds, relative to the largest number, by")
+    silent_TM, _ = measured(reading, ask.layer, 0)
+    off = (whole_TM - part_HTM[0] - silent_TM).abs().max().item() / scale
+    yield at_most(1e-4, off, "without head 0 the layer adds less than before, but for its part, by")
+
+
+LESSON = Lesson(
+    system=23,
+    title="What each head adds",
+    posts=("Writing an LLM from scratch, part 12: multi-head attention", "the book, chapter 3.6"),
+    request=OutputProjectionRequest,
+    reply=OutputProjectionReply,
+    answer=answer,
+    checks=checks,
+    breaks="forget the last head in the sum",
+    code=("model/attention.py: Attention.forward", "app/lessons/output_projection.py: head_parts"),
+)

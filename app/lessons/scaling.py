@@ -1,0 +1,151 @@
+"""S18: why scores are divided by the root of a head's width."""
+
+# shapes: N draws, T queries and keys, D features of a head
+
+import math
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.parts import Curves, Facts, Heatmap, Line, matrix
+from app.schemas import Index
+from model import attention
+
+EXPONENTS = tuple(step / 20 for step in range(21))
+WIDTHS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 768)
+N_KEYS, N_DRAWS = 7, 400
+
+
+class ScalingRequest(LessonRequest):
+    """A head, and by what its scores are divided."""
+
+    layer: Index = Field(0, title="Layer")
+    head: Index = Field(0, title="Head")
+    query: Index | None = Field(
+        None, title="Query", description="the token that looks; the last if left out", json_schema_extra={"is": "token"}
+    )
+    exponent: float = Field(
+        0.5,
+        title="Exponent",
+        ge=0,
+        le=1,
+        description="scores are divided by the width of a head to this power: 0 changes nothing, 0.5 is the model",
+        json_schema_extra={"by": 0.05},
+    )
+
+
+class ScalingReply(LessonAnswer):
+    """What dividing does to one head, and to random vectors."""
+
+    weights: Heatmap = Field(description="of the head, with its scores divided so")
+    entropy: Curves = Field(description="of the chosen query's weights, over the exponent")
+    spread: Facts
+    random: Curves = Field(description="the largest of 7 weights, between random vectors of growing width")
+
+
+def weights_at(reading: Reading, ask: ScalingRequest, exponent: float) -> Tensor:
+    """The weights of a head whose scores are divided by d_head to some power, (T, T)."""
+    width = reading.config.d_model if ask.broken else reading.config.d_head
+    score_1TT = reading.trace.stage("scores", ask.layer, [ask.head])
+    return attention.weights(attention.masked(score_1TT / width**exponent))[0]
+
+
+def entropy_bits(weight_XT: Tensor) -> Tensor:
+    """Of every row, (X,)."""
+    bits_X: Tensor = torch.special.entr(weight_XT).sum(-1) / math.log(2)
+    return bits_X
+
+
+@cache
+def random_experiment() -> tuple[list[float], list[float]]:
+    """The mean largest weight of a random query over N_KEYS random keys, for each of WIDTHS: unscaled, and scaled."""
+    generator = torch.Generator().manual_seed(0)
+    found: tuple[list[float], list[float]] = ([], [])
+    for width in WIDTHS:
+        q_ND1 = torch.randn(N_DRAWS, width, 1, generator=generator)
+        k_NTD = torch.randn(N_DRAWS, N_KEYS, width, generator=generator)
+        score_NT = (k_NTD @ q_ND1)[..., 0]
+        for means, divisor in zip(found, (1.0, math.sqrt(width)), strict=True):
+            means.append(attention.weights(score_NT / divisor).amax(-1).mean().item())
+    return found
+
+
+def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
+    """The head at this exponent, and what another one would do."""
+    reading.check_head(ask.layer, ask.head)
+    query = reading.position(ask.query)
+    rows = [weights_at(reading, ask, exponent)[query] for exponent in EXPONENTS]
+    seen_TT = attention.visible(len(reading.tokens), len(reading.tokens))
+    raw = reading.trace.stage("scores", ask.layer, [ask.head])[0].cpu()[seen_TT]
+    scaled = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()[seen_TT]
+    unscaled, divided = random_experiment()
+    width = reading.config.d_head
+    return ScalingReply(
+        weights=Heatmap(
+            title=f"weights of layer {ask.layer}, head {ask.head}, scores / {width}^{ask.exponent:g}",
+            rows=reading.pieces,
+            columns=reading.pieces,
+            values=matrix(weights_at(reading, ask, ask.exponent)),
+            scale="share",
+        ),
+        entropy=Curves(
+            title=f"row {reading.pieces[query]}",
+            x_axis="exponent",
+            here=ask.exponent,
+            lines=[
+                Line(name="entropy, bits", x=list(EXPONENTS), y=[entropy_bits(row).item() for row in rows]),
+                Line(name="largest weight", x=list(EXPONENTS), y=[row.max().item() for row in rows]),
+            ],
+        ),
+        spread=Facts(
+            title="spread of the scores that may be looked at",
+            names=["deviation of q·k", f"deviation of q·k / √{width}", f"√{width}"],
+            values=[raw.std(correction=0).item(), scaled.std(correction=0).item(), math.sqrt(width)],
+        ),
+        random=Curves(
+            title=f"largest of {N_KEYS} weights, random q and k, mean of {N_DRAWS:,} draws",
+            x_axis="width d",
+            here=float(width),
+            lines=[
+                Line(name="softmax(q·k)", x=list(map(float, WIDTHS)), y=list(unscaled)),
+                Line(name="softmax(q·k / √d)", x=list(map(float, WIDTHS)), y=list(divided)),
+            ],
+        ),
+    )
+
+
+def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
+    """The exponent 0.5 is the model; dividing by more never makes a row sharper."""
+    reading.check_head(ask.layer, ask.head)
+    theirs_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0]
+    ours_TT = weights_at(reading, ask, 0.5)
+    yield at_most(
+        1e-6, (ours_TT - theirs_TT).abs().max().item(), "at exponent 0.5 the weights differ from the model's by"
+    )
+    yield at_most(1e-5, (ours_TT.sum(-1) - 1).abs().max().item(), "every row sums to 1, but for")
+    raw, scaled = (reading.trace.stage(stage, ask.layer, [ask.head]) for stage in ("scores", "scaled"))
+    off = (raw - scaled * math.sqrt(reading.config.d_head)).abs().max() / raw.abs().max()
+    yield at_most(1e-6, off.item(), "scores differ from the scaled ones times √d_head, relative to the largest, by")
+    entropies = torch.stack([entropy_bits(weights_at(reading, ask, exponent)) for exponent in EXPONENTS])
+    yield at_least(
+        -1e-4,
+        entropies.diff(dim=0).min().item(),
+        "dividing by more raises the entropy of every row, in bits by at least",
+    )
+
+
+LESSON = Lesson(
+    system=18,
+    title="Scaling by √d",
+    posts=("Writing an LLM from scratch, part 8: trainable self-attention", "the book, chapter 3.4"),
+    request=ScalingRequest,
+    reply=ScalingReply,
+    answer=answer,
+    checks=checks,
+    breaks="divide by the width of the whole model, not of the head",
+    code=("model/attention.py: scaled", "app/lessons/scaling.py: weights_at"),
+)

@@ -1,0 +1,111 @@
+"""S14: attention with nothing to learn: every token takes a little of all that resemble it."""
+
+# shapes: T tokens, M features of a token
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from app.lessons.book import BOOK, Source, vectors
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.schemas import Index
+
+Normalise = Literal["softmax", "naive softmax", "sum"]
+
+
+class SimpleAttentionRequest(LessonRequest):
+    """Which vectors, which of them looks, and how scores become shares."""
+
+    source: Source = Field(
+        "model", title="Vectors", description="the model's embedded tokens, or the six of the book's example"
+    )
+    query: Index | None = Field(
+        None, title="Query", description="the token that looks; the last if left out", json_schema_extra={"is": "token"}
+    )
+    normalise: Normalise = Field("softmax", title="Shares by", description="how scores become shares of one whole")
+
+
+class SimpleAttentionReply(LessonAnswer):
+    """The three steps for one token."""
+
+    scores: Bars = Field(description="dot products of the query with every token")
+    weights: Bars
+    context: Heatmap = Field(description="the query's vector, and the mean of all vectors with these weights")
+
+
+def shares(score_T: Tensor, normalise: Normalise) -> Tensor:
+    """Scores of one query as shares, (T,)."""
+    if normalise == "sum":
+        return score_T / score_T.sum()
+    if normalise == "naive softmax":
+        return score_T.exp() / score_T.exp().sum()
+    return score_T.softmax(-1)
+
+
+def steps(x_TM: Tensor, query: int, ask: SimpleAttentionRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores and weights, (T,), and the context vector, (M,), of one query."""
+    score_T = x_TM @ x_TM[query]
+    weight_T = torch.softmax(x_TM @ x_TM.T, dim=0)[query] if ask.broken else shares(score_T, ask.normalise)
+    return score_T, weight_T, weight_T @ x_TM
+
+
+def _query(x_TM: Tensor, reading: Reading, ask: SimpleAttentionRequest) -> int:
+    return min(reading.position(ask.query) if ask.source == "model" else (ask.query or 0), len(x_TM) - 1)
+
+
+def answer(reading: Reading, ask: SimpleAttentionRequest) -> SimpleAttentionReply:
+    """Scores, weights and context vector of the chosen token."""
+    x_TM, names = vectors(reading, ask.source)
+    query = _query(x_TM, reading, ask)
+    score_T, weight_T, context_M = steps(x_TM, query, ask)
+    features = [str(feature) for feature in range(x_TM.shape[1])]
+    return SimpleAttentionReply(
+        scores=Bars(title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query),
+        weights=Bars(title="weights", labels=names, values=numbers(weight_T), chosen=query),
+        context=Heatmap(
+            title=f"{names[query]} before and after, {len(features)} features each",
+            rows=["x", "z"],
+            columns=features,
+            values=matrix(torch.stack((x_TM[query], context_M))),
+            scale="signed",
+        ),
+    )
+
+
+def checks(reading: Reading, ask: SimpleAttentionRequest) -> Iterator[Check]:
+    """Weights are shares; the context vector is their mean; the book's numbers come out."""
+    x_TM, _ = vectors(reading, ask.source)
+    query = _query(x_TM, reading, ask)
+    _, weight_T, context_M = steps(x_TM, query, ask)
+    yield at_most(1e-5, abs(weight_T.sum().item() - 1), "the weights sum to 1, but for")
+    summed_M = sum((weight * x_M for weight, x_M in zip(weight_T, x_TM, strict=True)), torch.zeros_like(context_M))
+    yield at_most(
+        1e-4, (summed_M - context_M).abs().max().item(), "the context vector differs from the sum, token by token, by"
+    )
+    book = ask.model_copy(update={"normalise": "softmax"})
+    _, weight_T, context_M = steps(BOOK, 1, book)
+    printed_T = torch.tensor([0.1385, 0.2379, 0.2333, 0.1240, 0.1082, 0.1581])
+    yield at_most(1e-4, (weight_T - printed_T).abs().max().item(), "the book's weights for its second word differ by")
+    printed_M = torch.tensor([0.4419, 0.6515, 0.5683])
+    yield at_most(1e-4, (context_M - printed_M).abs().max().item(), "the book's context vector for it differs by")
+
+
+LESSON = Lesson(
+    system=14,
+    title="Attention with nothing to learn",
+    posts=(
+        "Writing an LLM from scratch, part 6: starting to code self-attention",
+        "part 6b: a correction",
+        "the book, chapter 3.3.1",
+    ),
+    request=SimpleAttentionRequest,
+    reply=SimpleAttentionReply,
+    answer=answer,
+    checks=checks,
+    breaks="share along the wrong axis, so that columns sum to 1 and not rows",
+    code=("app/lessons/simple_attention.py: steps",),
+)

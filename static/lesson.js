@@ -1,0 +1,154 @@
+// A lesson: whatever is typed or changed is asked for at once, and what comes back is drawn. The newest ask wins.
+
+import { Figure } from "./figure.js";
+import { figureOf, tableOf, words } from "./parts.js";
+import { onScheme, template } from "./theme.js";
+
+const find = (id) => document.getElementById(id);
+const form = find("lesson");
+document.body.classList.add("live");
+
+/** @type {Map<string, {place: HTMLElement, figure: Figure | null}>} */
+const parts = new Map(
+  [...document.querySelectorAll("[data-part]")].map((place) => {
+    const element = place.querySelector(".figure");
+    return [place.dataset.part, { place, figure: element ? new Figure(element) : null }];
+  }),
+);
+let answer = null;
+let asking = new AbortController();
+let proving = find("checks").childElementCount > 0;
+let writing = 0;
+
+/** The request that the controls say. */
+function request() {
+  const said = { text: find("text").value, model: find("model").value, broken: find("broken").checked };
+  if (form.elements.step) said.step = Number(form.elements.step.value);
+  for (const { dataset } of document.querySelectorAll("[data-control]")) {
+    const { control: name, kind } = dataset;
+    const inputs = [...document.querySelectorAll(`[data-control="${name}"] [name]`)];
+    if (kind === "sliders") said[name] = inputs.map((input) => input.valueAsNumber);
+    else if (kind === "switch") said[name] = inputs[0].checked;
+    else if (kind === "choice") said[name] = inputs[0].value;
+    else if (inputs[0].value !== "") said[name] = Number(inputs[0].value);
+  }
+  return said;
+}
+
+async function post(call, signal) {
+  const headers = { "Content-Type": "application/json" };
+  const reply = await fetch(call, { method: "POST", headers, body: JSON.stringify(request()), signal });
+  return { isGood: reply.ok, said: await reply.json(), retryAfterS: Number(reply.headers.get("Retry-After")) };
+}
+
+async function ask() {
+  asking.abort();
+  const { signal } = (asking = new AbortController());
+  clearTimeout(writing);
+  writing = setTimeout(write, 250);
+  document.body.classList.add("stale");
+  try {
+    const { isGood, said, retryAfterS } = await post(form.dataset.call, signal);
+    if (!isGood) {
+      notice(said.detail);
+      if (retryAfterS) setTimeout(() => asking.signal === signal && ask(), 1000 * retryAfterS);
+      return;
+    }
+    notice("");
+    answer = said;
+    draw();
+    document.body.classList.remove("stale");
+    if (proving) await prove(signal);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof TypeError)) throw error;
+    notice("The server does not answer. What you typed is kept; the page asks again by itself.");
+    setTimeout(() => asking.signal === signal && ask(), 2000);
+  }
+}
+
+async function prove(signal = asking.signal) {
+  proving = true;
+  const { isGood, said } = await post(`${form.dataset.call}/checks`, signal);
+  if (!isGood) return notice(said.detail);
+  find("checks").replaceChildren(
+    ...said.checks.map(({ name, measured, most, passed, least }) => {
+      const line = document.createElement("li");
+      const [verdict, value] = [document.createElement("b"), document.createElement("code")];
+      line.dataset.passed = passed;
+      verdict.textContent = passed ? "holds" : "fails";
+      value.textContent = measured === null ? "no number" : words(measured);
+      line.append(verdict, ` ${name}: `, value, most === null ? ` (at least ${words(least)})` : ` (at most ${words(most)})`);
+      return line;
+    }),
+  );
+}
+
+function draw() {
+  const { layout } = template();
+  const style = getComputedStyle(document.documentElement);
+  const [violet, accent] = ["--violet", "--accent"].map((name) => style.getPropertyValue(name).trim());
+  const colours = { violet, accent, diverging: layout.colorscale.diverging };
+  for (const [name, { place, figure }] of parts) {
+    const part = answer[name];
+    place.querySelector("figcaption").textContent = part.title;
+    const drawn = figureOf(part, colours);
+    if (drawn) figure.draw(drawn);
+    place.querySelector("table").replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
+  }
+  for (const select of document.querySelectorAll('[data-kind="token"] select')) {
+    const chosen = select.value;
+    const options = answer.tokens.map(({ position, text }) => new Option(`${position} ${text}`, position));
+    select.replaceChildren(new Option("the last", ""), ...options);
+    select.value = Number(chosen) < answer.tokens.length ? chosen : "";
+  }
+  find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(request()).replaceAll("'", "'\\''")}'`;
+}
+
+function rowOf(cells, i) {
+  if (!cells) return null;
+  const row = document.createElement("tr");
+  cells.forEach((text, j) => {
+    const cell = document.createElement(i && j ? "td" : i || j || text ? "th" : "td");
+    if (cell.localName === "th") cell.scope = i ? "row" : "col";
+    cell.textContent = text;
+    row.append(cell);
+  });
+  return row;
+}
+
+function notice(said) {
+  find("notice").textContent = said;
+  find("notice").hidden = !said;
+}
+
+/** The address says what is shown, and the ways to other lessons keep text and model. */
+function write() {
+  clearTimeout(writing);
+  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  try {
+    history.replaceState(null, "", `${location.pathname}?${query}`);
+  } catch {
+    // Too long for this browser, or too often: the picture is right all the same.
+  }
+  for (const link of document.querySelectorAll("[data-keeps]")) {
+    link.search = new URLSearchParams({ text: find("text").value, model: find("model").value });
+  }
+}
+
+function changed({ target }) {
+  if (target.form !== form) return;
+  const output = target.parentElement.querySelector("output");
+  if (output && target.type === "range") output.value = target.value;
+  ask();
+}
+
+document.addEventListener("input", changed);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (event.submitter === find("prove")) prove();
+  else ask();
+});
+addEventListener("pagehide", write);
+onScheme(() => answer && draw());
+ask();
