@@ -61,10 +61,11 @@ class TextTooLong(BadText):
 
     title = "The text is too long"
 
-    def __init__(self, n_tokens: int, n_context: int, model: str) -> None:
+    def __init__(
+        self, n_tokens: int, n_most: int, reader: str, instead: str = "choose a model with a longer context"
+    ) -> None:
         super().__init__(
-            f"This text is {n_tokens:,} tokens; {model} reads {n_context:,}. "
-            f"Take away {n_tokens - n_context:,}, or choose a model with a longer context."
+            f"This text is {n_tokens:,} tokens; {reader} reads {n_most:,}. Take away {n_tokens - n_most:,}, or {instead}."
         )
 
 

@@ -239,7 +239,7 @@ async def _read(engine: Engine, lesson: AnyLesson, ask: LessonRequest) -> tuple[
         ask = ask.model_copy(update={"model": engine.models.fallback})
     model, tokens = await api.read(engine, ask)
     if len(tokens) > N_MOST:
-        raise TextTooLong(len(tokens), N_MOST, "a lesson")
+        raise TextTooLong(len(tokens), N_MOST, "a lesson", "look at it on the first page")
     if not lesson.fits(model.network.config):
         raise ModelLacks(model.name, lesson.needs, engine.models.fallback)
     return model, tokens

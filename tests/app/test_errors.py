@@ -15,6 +15,7 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.NoSuchHead: ("head", 9, 4, "tiny"),
     errors.NoSuchPosition: (9, 4),
     errors.NoSuchStep: (3, [0, 1, 2], "tiny"),
+    errors.ModelLacks: ("tiny", "learned positions", "gpt2"),
     errors.UnknownModel: ("gpt5", ["gpt2"]),
     errors.VisitorLeft: (),
     errors.BodyTooLarge: (1_048_576,),
