@@ -65,7 +65,8 @@ class TextTooLong(BadText):
         self, n_tokens: int, n_most: int, reader: str, instead: str = "choose a model with a longer context"
     ) -> None:
         super().__init__(
-            f"This text is {n_tokens:,} tokens; {reader} reads {n_most:,}. Take away {n_tokens - n_most:,}, or {instead}."
+            f"This text is {n_tokens:,} tokens; {reader} reads {n_most:,}. "
+            f"Take away {n_tokens - n_most:,}, or {instead}."
         )
 
 
