@@ -17,7 +17,7 @@ const parts = new Map(
 );
 let answer = null;
 let asking = new AbortController();
-let proving = find("checks").childElementCount > 0;
+let proving = find("checks").childElementCount > 0; // once asked for, checks follow every change
 let writing = 0;
 
 /** The request that the controls say. */
@@ -67,8 +67,7 @@ async function ask() {
   }
 }
 
-async function prove(signal = asking.signal) {
-  proving = true;
+async function prove(signal) {
   const { isGood, said } = await post(`${form.dataset.call}/checks`, signal);
   if (!isGood) return notice(said.detail);
   find("checks").replaceChildren(
@@ -146,8 +145,8 @@ function changed({ target }) {
 document.addEventListener("input", changed);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (event.submitter === find("prove")) prove();
-  else ask();
+  proving ||= event.submitter === find("prove");
+  ask();
 });
 addEventListener("pagehide", write);
 onScheme(() => answer && draw());
