@@ -44,7 +44,7 @@ class Control:
     least: float | None = None
     most: float | None = None
     by: float | None = None  # how far a slider goes in one step
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # of a token: what it is called to choose none
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -
     if field.annotation is bool:
         return Control(**base, kind="switch")
     if extra.get("is") == "token":
-        return Control(**base, kind="token")
+        return Control(**base, kind="token", choices=(str(extra.get("nobody", "the last")),))
     if extra.get("is") == "sliders":
         return Control(**base, kind="sliders", least=-10, most=10, by=0.1)
     if end is not None or "le" not in bounds:

@@ -98,7 +98,7 @@ function draw() {
   for (const select of document.querySelectorAll('[data-kind="token"] select')) {
     const chosen = select.value;
     const options = answer.tokens.map(({ position, text }) => new Option(`${position} ${text}`, position));
-    select.replaceChildren(new Option("the last", ""), ...options);
+    select.replaceChildren(select.options[0], ...options);
     select.value = Number(chosen) < answer.tokens.length ? chosen : "";
   }
   find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(request()).replaceAll("'", "'\\''")}'`;

@@ -33,7 +33,7 @@ class InputEmbeddingRequest(LessonRequest):
         None,
         title="Another one",
         description="the next one that is the same token, if left out",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"is": "token", "nobody": "its twin"},
     )
 
 
