@@ -158,7 +158,7 @@ def rate_of(part: Part, recipe: Recipe, step: int) -> float:
 
     Positions learn ten times slower: in a step only a few tokens stand at each, and at the rate of the others noise
     would drown the waves. What matches queries with keys learns three times faster, except in the first drills: heads
-    that have formed become sharp so, and before that it keeps them from forming.
+    that have formed become sharp so; none formed sooner by it.
 
     >>> [rate_of(part, Recipe(n_warmup=0, learning_rate=1.0), 0) for part in ("positions", "match", "matrices")]
     [0.1, 3.0, 1.0]
