@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import latex2mathml.converter
@@ -57,14 +57,13 @@ class LessonPage:
     models: list[ModelInfo]
     model: str
     instead_of: str  # the model that was asked for, where this lesson needs another one; empty otherwise
-    text: str
-    step: int | None
     tokens: list[dict[str, Any]]
     asked: LessonRequest  # the request that gives what is shown
     controls: dict[str, Control]
     answer: dict[str, Any] | None  # None while there is nothing to show
     proof: list[Check] | None  # None until it is asked for
     notice: str
+    curl: str  # the line that gives what is shown, for a shell
     plotly: str
 
 
@@ -122,8 +121,7 @@ async def get_lessons() -> list[LessonInfo]:
 @router.get("/lessons", include_in_schema=False)
 async def lesson_map(request: Request, text: str | None = None, model: str | None = None) -> Response:
     """The lessons in the order of the posts; a text and a model come along."""
-    page = MapPage(list(lessons().values()), model, text)
-    return _render(request, "lessons.html", page, 200)
+    return pages.render(request, "lessons.html", MapPage(list(lessons().values()), model, text))
 
 
 @router.get("/lessons/{slug}", include_in_schema=False)
@@ -158,17 +156,16 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         models=api.models(engine),
         model=name,
         instead_of=instead_of,
-        text=ask.text,
-        step=ask.step,
         tokens=tokens,
         asked=ask,
         controls=controls(lesson, ask, engine, name),
         answer=answer,
         proof=proof,
         notice=notice,
+        curl=curl(lesson, ask, str(request.base_url)),
         plotly=f"/static/{pages.PLOTLY}",
     )
-    return _render(request, f"lessons/{slug}.html", page, status)
+    return pages.render(request, f"lessons/{slug}.html", page, status)
 
 
 def add_calls(to: APIRouter) -> None:
@@ -302,19 +299,10 @@ def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -
     )
 
 
-def curl(page: LessonPage, base: str) -> str:
-    """The line that gives what is shown, for a shell."""
-    body = json.dumps(page.asked.model_dump(exclude_defaults=True) | {"text": page.text}, ensure_ascii=False).replace(
-        "'", "'\\''"
-    )
-    return f"curl {base}api/v1/lessons/{page.lesson.slug} --json '{body}'"
-
-
-def _render(request: Request, template: str, page: LessonPage | MapPage, status: int) -> Response:
-    context = {field.name: getattr(page, field.name) for field in fields(page)}
-    if isinstance(page, LessonPage):
-        context["curl"] = curl(page, str(request.base_url))
-    return pages.templates.TemplateResponse(request, template, context, status_code=status)
+def curl(lesson: AnyLesson, ask: LessonRequest, base: str) -> str:
+    """The line that asks the same of the server at `base`, for a shell."""
+    body = json.dumps(ask.model_dump(exclude_defaults=True), ensure_ascii=False).replace("'", "'\\''")
+    return f"curl {base}api/v1/lessons/{lesson.slug} --json '{body}'"
 
 
 add_calls(router)

@@ -154,7 +154,7 @@ async def home(request: Request, engine: EngineHere, asked: AskedHere) -> Respon
     state = asked.state(text=FIRST_TEXT, model=name, query=FIRST_QUERY, heads=FIRST_HEAD)
     shared, status = await _page(engine, state)
     page = HomePage(**shared, stands_in_for=models.default if stands_in else "", waiting=_waiting(engine))
-    return _render(request, "home.html", page, status)
+    return render(request, "home.html", page, status)
 
 
 @router.get("/training")
@@ -171,7 +171,7 @@ async def training(request: Request, engine: EngineHere, asked: AskedHere) -> Re
     steps, curve, _ = await api.course(engine, name) if name in models.entries else ([], [], 0)
     known: dict[int | None, CurvePoint] = {point.step: point for point in curve}
     page = TrainingPage(**shared, steps=[(step, known.get(step)) for step in steps], shipped=models.fallback)
-    return _render(request, "training.html", page, status)
+    return render(request, "training.html", page, status)
 
 
 async def _page(engine: Engine, state: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -181,7 +181,8 @@ async def _page(engine: Engine, state: dict[str, Any]) -> tuple[dict[str, Any], 
     return {"models": api.models(engine), **state, **more, "seen": seen, "notice": notice}, status
 
 
-def _render(request: Request, template: str, page: Page, status: int) -> Response:
+def render(request: Request, template: str, page: Any, status: int = 200) -> Response:
+    """A page: its template may use the fields of its dataclass, and nothing else."""
     context = {field.name: getattr(page, field.name) for field in fields(page)}
     return templates.TemplateResponse(request, template, context, status_code=status)
 

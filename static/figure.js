@@ -117,7 +117,8 @@ function short(piece) {
 }
 
 const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;" }; // Plotly takes a few tags in its texts for its own
-const escaped = (piece) => piece.replace(/[&<>]/g, (character) => ENTITIES[character]);
+/** A text as Plotly shows it as it is. */
+export const escaped = (piece) => piece.replace(/[&<>]/g, (character) => ENTITIES[character]);
 
 /** A scale with 0 in its middle. */
 function around(matrix) {

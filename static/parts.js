@@ -1,8 +1,9 @@
 // The parts that lessons are made of -> Plotly figures, and tables of the same numbers. app/lessons/parts.py says what
 // is in a part.
 
+import { escaped } from "./figure.js";
+
 const HEIGHT_PX = 260;
-const escaped = (text) => text.replace(/[&<>]/g, (character) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[character]);
 const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 

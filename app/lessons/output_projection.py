@@ -102,7 +102,7 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
     all_XM = torch.cat((part_HM, bias_M[None]))
     unit_HM = part_HM / part_HM.norm(dim=1, keepdim=True).clamp_min(1e-12)
     _, before_V = measured(reading, ask.layer)
-    _, after_V = measured(reading, ask.layer, ask.off)
+    after_V = before_V if ask.off is None else measured(reading, ask.layer, ask.off)[1]
     return OutputProjectionReply(
         lengths=Bars(
             title=f"length of what is added at {reading.pieces[query]}",

@@ -47,11 +47,16 @@ class ScalingReply(LessonAnswer):
     random: Curves = Field(description="the largest of 7 weights, between random vectors of growing width")
 
 
-def weights_at(reading: Reading, ask: ScalingRequest, exponent: float) -> Tensor:
-    """The weights of a head whose scores are divided by d_head to some power, (T, T)."""
+def scores_and_width(reading: Reading, ask: ScalingRequest) -> tuple[Tensor, int]:
+    """The scores of the head, (T, T), and the width to whose power they are divided."""
+    reading.check_head(ask.layer, ask.head)
     width = reading.config.d_model if ask.broken else reading.config.d_head
-    score_1TT = reading.trace.stage("scores", ask.layer, [ask.head])
-    return attention.weights(attention.masked(score_1TT / width**exponent))[0]
+    return reading.trace.stage("scores", ask.layer, [ask.head])[0].cpu(), width
+
+
+def weights_at(score_TT: Tensor, width: int, exponent: float) -> Tensor:
+    """The weights of a head whose scores are divided by a width to some power, (T, T)."""
+    return attention.weights(attention.masked(score_TT / width**exponent))
 
 
 def entropy_bits(weight_XT: Tensor) -> Tensor:
@@ -76,20 +81,20 @@ def random_experiment() -> tuple[list[float], list[float]]:
 
 def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
     """The head at this exponent, and what another one would do."""
-    reading.check_head(ask.layer, ask.head)
+    score_TT, divided_by = scores_and_width(reading, ask)
     query = reading.position(ask.query)
-    rows = [weights_at(reading, ask, exponent)[query] for exponent in EXPONENTS]
+    rows = [weights_at(score_TT, divided_by, exponent)[query] for exponent in EXPONENTS]
     seen_TT = attention.visible(len(reading.tokens), len(reading.tokens))
-    raw = reading.trace.stage("scores", ask.layer, [ask.head])[0].cpu()[seen_TT]
+    raw = score_TT[seen_TT]
     scaled = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()[seen_TT]
     unscaled, divided = random_experiment()
     width = reading.config.d_head
     return ScalingReply(
         weights=Heatmap(
-            title=f"weights of layer {ask.layer}, head {ask.head}, scores / {width}^{ask.exponent:g}",
+            title=f"weights of layer {ask.layer}, head {ask.head}, scores / {divided_by}^{ask.exponent:g}",
             rows=reading.pieces,
             columns=reading.pieces,
-            values=matrix(weights_at(reading, ask, ask.exponent)),
+            values=matrix(weights_at(score_TT, divided_by, ask.exponent)),
             scale="share",
         ),
         entropy=Curves(
@@ -120,17 +125,17 @@ def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
 
 def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
     """The exponent 0.5 is the model; dividing by more never makes a row sharper."""
-    reading.check_head(ask.layer, ask.head)
-    theirs_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0]
-    ours_TT = weights_at(reading, ask, 0.5)
+    score_TT, width = scores_and_width(reading, ask)
+    theirs_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    ours_TT = weights_at(score_TT, width, 0.5)
     yield at_most(
         1e-6, (ours_TT - theirs_TT).abs().max().item(), "at exponent 0.5 the weights differ from the model's by"
     )
     yield at_most(1e-5, (ours_TT.sum(-1) - 1).abs().max().item(), "every row sums to 1, but for")
-    raw, scaled = (reading.trace.stage(stage, ask.layer, [ask.head]) for stage in ("scores", "scaled"))
-    off = (raw - scaled * math.sqrt(reading.config.d_head)).abs().max() / raw.abs().max()
+    scaled_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()
+    off = (score_TT - scaled_TT * math.sqrt(reading.config.d_head)).abs().max() / score_TT.abs().max()
     yield at_most(1e-6, off.item(), "scores differ from the scaled ones times √d_head, relative to the largest, by")
-    entropies = torch.stack([entropy_bits(weights_at(reading, ask, exponent)) for exponent in EXPONENTS])
+    entropies = torch.stack([entropy_bits(weights_at(score_TT, width, exponent)) for exponent in EXPONENTS])
     yield at_least(
         -1e-4,
         entropies.diff(dim=0).min().item(),
