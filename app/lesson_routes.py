@@ -20,6 +20,7 @@ from app.api import EngineHere, Visitor, VisitorHere
 from app.engine import Engine
 from app.errors import AppError, ModelLacks, ModelLoading, TextTooLong
 from app.lessons.lesson import Check, Lesson, LessonRequest, Reading, lessons
+from app.lessons.posts import SERIES
 from app.models import Loaded
 from app.schemas import ModelInfo, Timings
 from model.tokenizer import Tokens
@@ -39,12 +40,13 @@ class Control:
     name: str
     title: str
     help: str
-    kind: Literal["range", "number", "choice", "switch", "token", "sliders"]
+    kind: Literal["range", "number", "choice", "switch", "token", "sliders", "text", "heads"]
     value: Any
     least: float | None = None
     most: float | None = None
     by: float | None = None  # how far a slider goes in one step
-    choices: tuple[str, ...] = ()  # of a token: what it is called to choose none
+    choices: tuple[str, ...] = ()  # of a token: what it is called to choose none; of sliders: their names
+    plays: bool = False  # can be run through from the least to the most
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class LessonPage:
     notice: str
     curl: str  # the line that gives what is shown, for a shell
     plotly: str
+    series: str  # where the posts are
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ class MapPage:
     lessons: list[AnyLesson]
     model: str | None
     text: str | None
+    series: str
+
+
+@dataclass(frozen=True)
+class SymbolsPage:
+    """The context of symbols.html, which needs none."""
 
 
 class LessonInfo(BaseModel):
@@ -121,7 +130,13 @@ async def get_lessons() -> list[LessonInfo]:
 @router.get("/lessons", include_in_schema=False)
 async def lesson_map(request: Request, text: str | None = None, model: str | None = None) -> Response:
     """The lessons in the order of the posts; a text and a model come along."""
-    return pages.render(request, "lessons.html", MapPage(list(lessons().values()), model, text))
+    return pages.render(request, "lessons.html", MapPage(list(lessons().values()), model, text, SERIES))
+
+
+@router.get("/lessons/symbols", include_in_schema=False)
+async def symbols(request: Request) -> Response:
+    """What each letter means, here, in the posts and in the book."""
+    return pages.render(request, "symbols.html", SymbolsPage())
 
 
 @router.get("/lessons/{slug}", include_in_schema=False)
@@ -164,6 +179,7 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         notice=notice,
         curl=curl(lesson, ask, str(request.base_url)),
         plotly=f"/static/{pages.PLOTLY}",
+        series=SERIES,
     )
     return pages.render(request, f"lessons/{slug}.html", page, status)
 
@@ -267,11 +283,11 @@ def ask_of(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[LessonReq
 def controls(lesson: AnyLesson, ask: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:
     """What a visitor can change, by the names of the request's fields."""
     shape = engine.models.shape(model)[0] if model in engine.models.entries else None
-    ends = {"layer": shape.n_layers - 1, "head": shape.n_heads - 1} if shape else {}
+    last = {"layer": shape.n_layers - 1, "head": shape.n_heads - 1, "heads": shape.n_heads - 1} if shape else {}
     found = {}
     for name, field in lesson.request.model_fields.items():
         if name not in COMMON:
-            found[name] = _control(name, field, getattr(ask, name), ends)
+            found[name] = _control(name, field, getattr(ask, name), last)
     return found
 
 
@@ -287,7 +303,16 @@ def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -
     if extra.get("is") == "token":
         return Control(**base, kind="token", choices=(str(extra.get("nobody", "the last")),))
     if extra.get("is") == "sliders":
-        return Control(**base, kind="sliders", least=-10, most=10, by=0.1)
+        reach = float(str(extra.get("reach", 10)))
+        names = extra.get("names", [f"z{i}" for i in range(len(value))])
+        assert isinstance(names, list)
+        return Control(
+            **base, kind="sliders", least=-reach, most=reach, by=0.1, choices=tuple(str(name) for name in names)
+        )
+    if extra.get("is") == "heads":
+        return Control(**base, kind="heads", most=end)
+    if field.annotation is str:
+        return Control(**base, kind="text")
     if end is not None or "le" not in bounds:
         return Control(**base, kind="number", least=0, most=end)
     return Control(
@@ -296,6 +321,7 @@ def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -
         least=bounds["ge"],
         most=bounds["le"],
         by=by if isinstance(by := extra.get("by"), float | int) else 1,
+        plays=bool(extra.get("plays")),
     )
 
 

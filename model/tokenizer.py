@@ -8,6 +8,7 @@ without an id; tiktoken, which would panic on an unknown byte, never meets one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import regex
@@ -103,6 +104,7 @@ class Tokenizer:
                 raise TokenizerError(f"the merge of {left!r} and {right!r} makes a token that has no id")
             ranks.setdefault(left + right, len(ranks))
         n_ordinary = len(ranks)
+        self._ranks = ranks
         self.pattern = pattern
         self.prefix_space = prefix_space
         self.special = dict(special)
@@ -150,6 +152,27 @@ class Tokenizer:
     def piece(self, id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary leaves empty."""
         return self._bytes_of_id.get(id, b"")
+
+    def merges(self, id: int) -> list[list[bytes]]:
+        """How a token comes about: its bytes, then a row for every merge, the strongest pair first.
+
+        A special token is one piece from the beginning. (Sennrich et al. 2016, over bytes as in Radford et al. 2019.)
+        """
+        piece = self.piece(id)
+        if piece not in self._ranks:
+            return [[piece]]
+        rows = [[bytes([byte]) for byte in piece]]
+        while len(parts := rows[-1]) > 1:
+            made = [
+                (self._ranks[left + right], i)
+                for i, (left, right) in enumerate(pairwise(parts))
+                if left + right in self._ranks
+            ]
+            if not made:
+                break
+            _, at = min(made)
+            rows.append([*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]])
+        return rows
 
     def _open(self, text: str, special_tokens: bool) -> tuple[str, list[int]]:
         """The text with its added spaces, and where each character of that stands in the text as it was.

@@ -1,7 +1,8 @@
 // A lesson: whatever is typed or changed is asked for at once, and what comes back is drawn. The newest ask wins.
 
 import { Figure } from "./figure.js";
-import { figureOf, tableOf, words } from "./parts.js";
+import { chipsOf, figureOf, picked, tableOf, words } from "./parts.js";
+import { hold } from "./pull.js";
 import { onScheme, template } from "./theme.js";
 
 const find = (id) => document.getElementById(id);
@@ -12,7 +13,10 @@ document.body.classList.add("live");
 const parts = new Map(
   [...document.querySelectorAll("[data-part]")].map((place) => {
     const element = place.querySelector(".figure");
-    return [place.dataset.part, { place, figure: element ? new Figure(element) : null }];
+    const [name, figure] = [place.dataset.part, element ? new Figure(element) : null];
+    figure?.on("plotly_click", ({ points: [hit] }) => picked(answer[name], hit).forEach(([control, value]) => set(control, [value])));
+    if (element) hold(element, () => answer?.[name], set);
+    return [name, { place, figure }];
   }),
 );
 let answer = null;
@@ -28,11 +32,23 @@ function request() {
     const { control: name, kind } = dataset;
     const inputs = [...document.querySelectorAll(`[data-control="${name}"] [name]`)];
     if (kind === "sliders") said[name] = inputs.map((input) => input.valueAsNumber);
+    else if (kind === "heads") said[name] = inputs.filter(({ checked }) => checked).map(({ value }) => Number(value));
     else if (kind === "switch") said[name] = inputs[0].checked;
-    else if (kind === "choice") said[name] = inputs[0].value;
+    else if (kind === "choice" || kind === "text") said[name] = inputs[0].value;
     else if (inputs[0].value !== "") said[name] = Number(inputs[0].value);
   }
   return said;
+}
+
+/** Give a control other values, as if by hand. @param {string} name @param {number[]} values */
+function set(name, values) {
+  const inputs = document.querySelectorAll(`[data-control="${name}"] [name]`);
+  inputs.forEach((input, i) => {
+    input.value = values[i];
+    const output = input.parentElement.querySelector("output");
+    if (output) output.value = input.value;
+  });
+  if (inputs.length) ask();
 }
 
 async function post(call, signal) {
@@ -86,14 +102,15 @@ async function prove(signal) {
 function draw() {
   const { layout } = template();
   const style = getComputedStyle(document.documentElement);
-  const [violet, accent] = ["--violet", "--accent"].map((name) => style.getPropertyValue(name).trim());
-  const colours = { violet, accent, diverging: layout.colorscale.diverging };
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), diverging: layout.colorscale.diverging, ink: colour("--hatch") };
   for (const [name, { place, figure }] of parts) {
     const part = answer[name];
     place.querySelector("figcaption").textContent = part.title;
-    const drawn = figureOf(part, colours);
+    const drawn = figureOf(part, palette);
     if (drawn) figure.draw(drawn);
-    place.querySelector("table").replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
+    place.querySelector(".chips")?.replaceChildren(...chipsOf(part));
+    place.querySelector("table")?.replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
   }
   for (const select of document.querySelectorAll('[data-kind="token"] select')) {
     const chosen = select.value;
@@ -142,6 +159,26 @@ function changed({ target }) {
   ask();
 }
 
+/** Run a slider from its least to its most; another press stops it. */
+function play(button) {
+  const slider = find(button.dataset.plays);
+  const stop = () => {
+    clearInterval(button.running);
+    button.running = 0;
+    button.textContent = "Play";
+  };
+  if (button.running) return stop();
+  if (slider.value === slider.max) slider.value = slider.min;
+  button.textContent = "Stop";
+  button.running = setInterval(() => {
+    if (document.body.classList.contains("stale")) return; // nobody has seen this step yet
+    if (slider.value === slider.max) return stop();
+    slider.stepUp();
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+  }, 200);
+}
+
+document.addEventListener("click", ({ target }) => target.dataset.plays && play(target));
 document.addEventListener("input", changed);
 form.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -5,11 +5,12 @@ import { escaped } from "./figure.js";
 
 const HEIGHT_PX = 260;
 const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
+export const ROOM = { l: 55, r: 10, t: 40, b: 50 }; // around a plane of points, in px
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 
-/** @type {Record<string, (part: object) => object>} */
+/** @type {Record<string, (part: object, palette: object) => object>} */
 const FIGURES = {
-  heatmap({ rows, columns, values, scale }) {
+  heatmap({ rows, columns, values, scale }, { diverging }) {
     const reach = Math.max(1e-6, ...values.flat().map((value) => Math.abs(value ?? 0)));
     const isSigned = scale === "signed";
     const data = {
@@ -21,6 +22,7 @@ const FIGURES = {
       zmax: isSigned ? reach : 1,
       showscale: false,
       hovertemplate: "%{y} → %{x}: %{z:.4f}<extra></extra>",
+      ...(isSigned ? { colorscale: diverging } : {}),
     };
     const layout = {
       height: Math.min(620, Math.max(150, rows.length * 26 + 110)),
@@ -28,17 +30,18 @@ const FIGURES = {
       xaxis: { ...FIXED, type: "category", showgrid: false },
       yaxis: { ...FIXED, type: "category", autorange: "reversed", showgrid: false },
     };
-    return { data: [data], layout, isSigned };
+    return { data: [data], layout };
   },
 
-  bars({ labels, values, chosen, share }) {
-    const data = { type: "bar", x: labels.map(escaped), y: values, hovertemplate: "%{x}: %{y:.5g}<extra></extra>" };
+  bars({ labels, values, chosen, share }, { colours }) {
+    const marker = { color: labels.map((_, i) => colours[i === chosen ? 1 : 0]) };
+    const data = { type: "bar", x: labels.map(escaped), y: values, marker, hovertemplate: "%{x}: %{y:.5g}<extra></extra>" };
     const layout = { margin: { l: 55, r: 10, t: 8, b: 60 }, xaxis: { ...FIXED, type: "category" }, yaxis: { ...FIXED, ...(share ? { range: [0, 1.05] } : {}) } };
-    return { data: [data], layout, chosen };
+    return { data: [data], layout };
   },
 
-  curves({ x_axis, lines, here }) {
-    const data = lines.map(({ name, x, y }) => ({ type: "scatter", mode: "lines", name, x, y, hovertemplate: `${name} %{y:.4f}<extra></extra>` }));
+  curves({ x_axis, lines, here }, { colours }) {
+    const data = lines.map(({ name, x, y }, i) => ({ type: "scatter", mode: "lines", line: { color: colours[i % colours.length], width: 2 }, name, x, y, hovertemplate: `${name} %{y:.4f}<extra></extra>` }));
     const shapes = here === null ? [] : [{ type: "line", x0: here, x1: here, y0: 0, y1: 1, yref: "paper", line: { dash: "dot" } }];
     const layout = {
       shapes,
@@ -50,30 +53,136 @@ const FIGURES = {
     };
     return { data, layout };
   },
+
+  points({ x_axis, y_axis, points, arrows, reach }, { colours, ink }) {
+    const groups = [...new Set(points.map(({ group }) => group))];
+    const data = groups.map((group, i) => {
+      const own = points.filter((point) => point.group === group);
+      return {
+        type: "scatter",
+        mode: "markers+text",
+        name: group,
+        x: own.map(({ x }) => x),
+        y: own.map(({ y }) => y),
+        text: own.map(({ name }) => escaped(name)),
+        customdata: own.map((point) => points.indexOf(point)),
+        textposition: "top center",
+        marker: { color: colours[i % colours.length], size: arrows ? 12 : 8 },
+        hovertemplate: "%{text}: %{x:.4f}, %{y:.4f}<extra></extra>",
+      };
+    });
+    const end = reach ?? 1.15 * Math.max(1e-6, ...points.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]));
+    const stem = ({ x, y, group }) => ({ type: "line", x0: 0, y0: 0, x1: x, y1: y, line: { color: colours[groups.indexOf(group) % colours.length], width: 3 } });
+    const axis = { ...FIXED, zeroline: true, zerolinecolor: ink };
+    const free = { ...axis, autorange: true };
+    const framed = { ...axis, range: [-end, end] };
+    const layout = {
+      height: 380,
+      shapes: arrows ? points.map(stem) : [],
+      showlegend: groups.length > 1,
+      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
+      margin: ROOM,
+      xaxis: { ...(reach === null ? free : framed), title: { text: x_axis }, automargin: false },
+      yaxis: { ...(reach === null ? free : framed), title: { text: y_axis }, automargin: false },
+    };
+    return { data, layout };
+  },
+
+  // Sheets of cells, each a little up and to the right of the one before it; the last one is drawn first.
+  cube({ sheets, rows, columns, values }, { diverging, ink }) {
+    const [n, nRows, nColumns] = [sheets.length, values[0].length, columns.length];
+    const [dx, dy] = [nColumns * 0.16, nRows * 0.28];
+    const reach = Math.max(1e-6, ...values.flat(2).map((value) => Math.abs(value ?? 0)));
+    const corner = (sheet) => [sheet * dx, sheet * dy];
+    const order = sheets.map((_, i) => n - 1 - i);
+    const data = order.map((sheet) => ({
+      type: "heatmap",
+      name: escaped(sheets[sheet]),
+      x0: corner(sheet)[0] + 0.5,
+      y0: nRows - 0.5 + corner(sheet)[1],
+      dx: 1,
+      dy: -1,
+      z: values[sheet],
+      customdata: values[sheet].map((row, i) => row.map((_, j) => `${rows[sheet][i]}, ${columns[j]}`)).map((row) => row.map(escaped)),
+      zmin: -reach,
+      zmax: reach,
+      showscale: false,
+      colorscale: diverging,
+      hovertemplate: "%{customdata}: %{z:.4f}<extra>%{fullData.name}</extra>",
+    }));
+    const edge = (x0, y0, x1, y1) => ({ type: "line", x0, y0, x1, y1, line: { color: ink, width: 1 } });
+    const frame = (sheet) => {
+      const [x, y] = corner(sheet);
+      return { type: "rect", x0: x, y0: y, x1: x + nColumns, y1: y + nRows, line: { color: ink, width: 1 } };
+    };
+    const [backX, backY] = corner(n - 1);
+    const edges = [[0, nRows], [nColumns, nRows], [nColumns, 0]].map(([x, y]) => edge(x, y, x + backX, y + backY));
+    const layout = {
+      height: 360,
+      shapes: [...order.map(frame), ...edges],
+      margin: { l: 10, r: 10, t: 8, b: 45 },
+      xaxis: { ...FIXED, showgrid: false, showticklabels: false, title: { text: `${nColumns} columns, ${nRows} rows, ${n} sheets` } },
+      yaxis: { ...FIXED, showgrid: false, showticklabels: false },
+    };
+    return { data, layout };
+  },
 };
 
 /**
- * The picture of a part; null where a part is but numbers.
- * @param {object} part @param {Record<string, string | string[]>} colours of bars and scales
+ * The picture of a part; null where a part is but numbers or words.
+ * @param {object} part
+ * @param {{colours: string[], diverging: Array, ink: string}} palette of lines and bars, of signed scales, of edges
  */
-export function figureOf(part, colours) {
+export function figureOf(part, palette) {
   if (!(part.kind in FIGURES)) return null;
-  const { data, layout, isSigned, chosen } = FIGURES[part.kind](part);
-  if (part.kind === "heatmap" && isSigned) data[0].colorscale = colours.diverging;
-  if (part.kind === "bars") data[0].marker = { color: part.labels.map((_, i) => (i === chosen ? colours.accent : colours.violet)) };
-  if (part.kind === "curves") data.forEach((line, i) => (line.line = { color: i ? colours.accent : colours.violet, width: 2 }));
+  const { data, layout } = FIGURES[part.kind](part, palette);
   return { data, layout: { height: HEIGHT_PX, ...shared, ...layout, title: { text: "" } } };
+}
+
+/** What a click on a figure chooses: pairs of a control's name and a number. @param {object} part @param {object} hit */
+export function picked({ kind, picks, rows, columns, labels }, { x, y, customdata }) {
+  if (!picks) return [];
+  if (kind === "bars") return [[picks, labels.map(escaped).indexOf(x)]];
+  if (kind === "points") return [[picks, customdata]];
+  return [[picks[0], rows.map(escaped).indexOf(y)], [picks[1], columns.map(escaped).indexOf(x)]];
+}
+
+/** Rows of boxes. @param {object} part */
+export function chipsOf({ rows }) {
+  return rows.map(({ name, chips }) => {
+    const [line, head] = [document.createElement("p"), document.createElement("b")];
+    head.textContent = name;
+    line.append(head, " ", ...chips.flatMap((chip) => [chipOf(chip), " "]));
+    return line;
+  });
+}
+
+function chipOf({ text, about, faded }) {
+  const chip = document.createElement("span");
+  chip.className = faded ? "chip faded" : "chip";
+  chip.textContent = text;
+  if (!about) return chip;
+  const small = document.createElement("small");
+  small.textContent = about;
+  chip.append(" ", small);
+  return chip;
 }
 
 /** The same numbers as rows of texts: of headings, then of a heading and numbers each. @param {object} part */
 export function tableOf(part) {
   if (part.kind === "heatmap") return [["", ...part.columns], ...part.values.map((row, i) => [part.rows[i], ...row.map(words)])];
+  if (part.kind === "cube") {
+    const lines = part.values.flatMap((sheet, k) => sheet.map((row, i) => [`${part.sheets[k]}: ${part.rows[k][i]}`, ...row.map(words)]));
+    return [["", ...part.columns], ...lines];
+  }
   if (part.kind === "curves") {
     const names = [part.x_axis, ...part.lines.map(({ name }) => name)];
     return [names, ...part.lines[0].x.map((x, i) => [words(x), ...part.lines.map(({ y }) => words(y[i]))])];
   }
+  if (part.kind === "points")
+    return [["", part.x_axis, part.y_axis], ...part.points.map(({ name, group, x, y }) => [`${group} ${name}`, words(x), words(y)])];
   return [null, ...part.values.map((value, i) => [(part.labels ?? part.names)[i], words(value)])];
 }
 
-/** A number in four digits. */
-export const words = (value) => (value === null ? "none" : String(Number(value.toPrecision(4))));
+/** A number in four digits; a word as it is. */
+export const words = (value) => (value === null ? "none" : typeof value === "string" ? value : String(Number(value.toPrecision(4))));

@@ -51,6 +51,7 @@ ORDER = [
     "app.live",
     "app.pages",
     "app.lessons.parts",
+    "app.lessons.posts",
     "app.lessons.lesson",
     "app.lessons.book",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),

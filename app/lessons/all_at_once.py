@@ -12,6 +12,7 @@ from torch import Tensor
 from app.lessons.book import BOOK, Source, vectors
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.lessons.posts import PART_7, chapter
 
 
 class AllAtOnceRequest(LessonRequest):
@@ -76,10 +77,7 @@ def checks(reading: Reading, ask: AllAtOnceRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=15,
     title="All tokens at once",
-    posts=(
-        "Writing an LLM from scratch, part 7: wrapping up non-trainable self-attention",
-        "the book, chapter 3.3.2",
-    ),
+    posts=(PART_7, chapter("3.3.2")),
     request=AllAtOnceRequest,
     reply=AllAtOnceReply,
     answer=answer,

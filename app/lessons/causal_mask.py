@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.lessons.posts import PART_9, chapter
 from app.schemas import Index
 from model import attention
 from model.attention import Look, look_back
@@ -138,7 +139,7 @@ def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=19,
     title="The causal mask",
-    posts=("Writing an LLM from scratch, part 9: causal attention", "the book, chapter 3.5"),
+    posts=(PART_9, chapter("3.5")),
     request=CausalMaskRequest,
     reply=CausalMaskReply,
     answer=answer,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
+from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
 
 N_CELLS = 4_000_000  # numbers of all draws together; a long text gets fewer draws
@@ -114,7 +115,7 @@ def checks(reading: Reading, ask: DropoutRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=20,
     title="Dropout",
-    posts=("Writing an LLM from scratch, part 10: dropout", "the book, chapter 3.5.2"),
+    posts=(PART_10, chapter("3.5.2")),
     request=DropoutRequest,
     reply=DropoutReply,
     answer=answer,

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Facts, Heatmap, matrix
+from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
 from model.positions import LearnedPositions
 
@@ -148,10 +149,7 @@ def checks(reading: Reading, ask: InputEmbeddingRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=12,
     title="Token + position",
-    posts=(
-        "Writing an LLM from scratch, part 6b: a correction",
-        "the book, chapter 2.8",
-    ),
+    posts=(PART_6B, PART_3, chapter("2.8")),
     request=InputEmbeddingRequest,
     reply=InputEmbeddingReply,
     answer=answer,

@@ -14,12 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
-from app.errors import NoSuchHead, NoSuchPosition
+from app.errors import NoSuchHead
+from app.lessons.posts import Reference
 from app.models import Loaded
 from app.schemas import TokensRequest
+from model.attention import Look
 from model.config import Config
+from model.gpt import Block
 from model.tokenizer import Tokens, show
 from model.trace import Trace
 
@@ -53,6 +58,29 @@ class Reading:
         """The tokens with their positions, which tell equal ones apart."""
         return [f"{token.position} {show(token.bytes)}" for token in self.tokens.tokens]
 
+    @property
+    def ids_BT(self) -> Tensor:
+        """The text as a batch of one, (1, T)."""
+        return torch.tensor([self.tokens.ids], device=self.model.network.device)
+
+    def block(self, layer: int) -> Block:
+        """A layer of the model.
+
+        Raises:
+            NoSuchHead: when there is none with this number.
+        """
+        self.check_head(layer, 0)
+        block = self.model.network.blocks[layer]
+        assert isinstance(block, Block)
+        return block
+
+    @torch.inference_mode()
+    def again(self, looks: Sequence[Look] | None = None) -> Tensor:
+        """The logits after each token of the text, read anew: with other looks, or under hooks; (T, V), float32."""
+        network = self.model.network
+        logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, looks=looks)[0]).float().cpu()
+        return logits_TV
+
     def check_head(self, layer: int, head: int) -> None:
         """
         Raises:
@@ -63,15 +91,9 @@ class Reading:
                 raise NoSuchHead(kind, index, n, self.model.name)
 
     def position(self, asked: int | None) -> int:
-        """The chosen token, or the last.
-
-        Raises:
-            NoSuchPosition: when the text has no such token.
-        """
-        n = len(self.tokens)
-        if asked is not None and asked >= n:
-            raise NoSuchPosition(asked, n)
-        return n - 1 if asked is None else asked
+        """The chosen token; the last where none is chosen, or where the text no longer reaches so far."""
+        last = len(self.tokens) - 1
+        return last if asked is None else min(asked, last)
 
 
 class Check(BaseModel):
@@ -116,7 +138,7 @@ class Lesson(Generic[Ask, Answer]):
 
     system: int  # its number in the order of the posts
     title: str
-    posts: Sequence[str]  # of the series, and chapters of the book, by title
+    posts: Sequence[Reference]
     request: type[Ask]
     reply: type[Answer]
     answer: Callable[[Reading, Ask], Answer]

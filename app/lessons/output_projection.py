@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
+from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
 from model.attention import Attention
 from model.gpt import GPT, Block
@@ -148,7 +149,7 @@ def checks(reading: Reading, ask: OutputProjectionRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=23,
     title="What each head adds",
-    posts=("Writing an LLM from scratch, part 12: multi-head attention", "the book, chapter 3.6"),
+    posts=(PART_12, chapter("3.6")),
     request=OutputProjectionRequest,
     reply=OutputProjectionReply,
     answer=answer,

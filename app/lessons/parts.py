@@ -1,7 +1,8 @@
 """What lessons are made of: a few kinds of pictures, as numbers with names. static/parts.js draws them."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -9,9 +10,11 @@ from torch import Tensor
 Number = float | None  # None where there is no finite number
 
 
-class _Part(BaseModel):
+class _Values(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class _Part(_Values):
     title: str = Field(description="what is seen, with the shape of it")
 
 
@@ -23,6 +26,7 @@ class Heatmap(_Part):
     columns: list[str]
     values: list[list[Number]]
     scale: Literal["share", "signed"] = Field(description="colours run from 0 to 1, or around 0")
+    picks: tuple[str, str] | None = Field(None, description="what a click on a cell chooses: by its row, by its column")
 
 
 class Bars(_Part):
@@ -33,12 +37,11 @@ class Bars(_Part):
     values: list[Number]
     chosen: int | None = Field(None, description="the label that stands out")
     share: bool = Field(False, description="the numbers are shares, from 0 to 1")
+    picks: str = Field("", description="what a click on a bar chooses")
 
 
-class Line(BaseModel):
+class Line(_Values):
     """One line of a chart."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     x: list[float]
@@ -55,14 +58,68 @@ class Curves(_Part):
 
 
 class Facts(_Part):
-    """Single numbers, each with its name."""
+    """Single numbers or words, each with its name."""
 
     kind: Literal["facts"] = "facts"
     names: list[str]
-    values: list[Number]
+    values: list[Number | str]
 
 
-Part = Annotated[Heatmap | Bars | Curves | Facts, Field(discriminator="kind")]
+class Point(_Values):
+    """A point of a plane."""
+
+    name: str
+    group: str = Field(description="points of a group have a colour")
+    x: float
+    y: float
+
+
+class Points(_Part):
+    """Points of a plane, or arrows to them from its origin."""
+
+    kind: Literal["points"] = "points"
+    x_axis: str
+    y_axis: str
+    points: list[Point]
+    arrows: bool = False
+    reach: float | None = Field(None, description="both axes end here; where the points do, if it is left out")
+    held: list[str] = Field([], description="what changes when the tip of an arrow is pulled, arrow by arrow")
+    picks: str = Field("", description="what a click on a point chooses")
+
+
+class Chip(_Values):
+    """A piece of a text, as a little box."""
+
+    text: str
+    about: str = Field("", description="small print")
+    faded: bool = False
+
+
+class ChipRow(_Values):
+    """Pieces side by side."""
+
+    name: str
+    chips: list[Chip]
+
+
+class Chips(_Part):
+    """Rows of pieces of a text."""
+
+    kind: Literal["chips"] = "chips"
+    rows: list[ChipRow]
+
+
+class Cube(_Part):
+    """Matrices of one shape behind each other; a cell may be empty."""
+
+    kind: Literal["cube"] = "cube"
+    sheets: list[str]
+    rows: list[list[str]] = Field(description="of each sheet")
+    columns: list[str]
+    values: list[list[list[Number]]]
+
+
+Part = Annotated[Heatmap | Bars | Curves | Facts | Points | Chips | Cube, Field(discriminator="kind")]
 
 
 def numbers(values: Tensor) -> list[Number]:
@@ -77,3 +134,23 @@ def numbers(values: Tensor) -> list[Number]:
 def matrix(values: Tensor) -> list[list[Number]]:
     """A matrix for a part."""
     return [numbers(row) for row in values]
+
+
+def signed(title: str, rows: Sequence[str], columns: Sequence[str], values: Tensor, **more: Any) -> Heatmap:
+    """A matrix whose colours run around 0."""
+    return Heatmap(title=title, rows=[*rows], columns=[*columns], values=matrix(values), scale="signed", **more)
+
+
+def shares(title: str, rows: Sequence[str], columns: Sequence[str], values: Tensor, **more: Any) -> Heatmap:
+    """A matrix whose colours run from 0 to 1."""
+    return Heatmap(title=title, rows=[*rows], columns=[*columns], values=matrix(values), scale="share", **more)
+
+
+def facts(title: str, named: Mapping[str, float | str]) -> Facts:
+    """Single values by their names.
+
+    >>> facts("both", {"sum": 1.0, "shape": "2 × 3"}).values
+    [1.0, '2 × 3']
+    """
+    finite = [value if isinstance(value, str) or math.isfinite(value) else None for value in named.values()]
+    return Facts(title=title, names=[*named], values=finite)

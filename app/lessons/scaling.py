@@ -12,6 +12,7 @@ from torch import Tensor
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Curves, Facts, Heatmap, Line, matrix
+from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
 
@@ -146,7 +147,7 @@ def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=18,
     title="Scaling by √d",
-    posts=("Writing an LLM from scratch, part 8: trainable self-attention", "the book, chapter 3.4"),
+    posts=(PART_8, chapter("3.4")),
     request=ScalingRequest,
     reply=ScalingReply,
     answer=answer,

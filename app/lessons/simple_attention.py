@@ -12,6 +12,7 @@ from torch import Tensor
 from app.lessons.book import BOOK, Source, vectors
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.lessons.posts import PART_6, PART_6B, chapter
 from app.schemas import Index
 
 Normalise = Literal["softmax", "naive softmax", "sum"]
@@ -97,11 +98,7 @@ def checks(reading: Reading, ask: SimpleAttentionRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=14,
     title="Attention with nothing to learn",
-    posts=(
-        "Writing an LLM from scratch, part 6: starting to code self-attention",
-        "part 6b: a correction",
-        "the book, chapter 3.3.1",
-    ),
+    posts=(PART_6, PART_6B, chapter("3.3.1")),
     request=SimpleAttentionRequest,
     reply=SimpleAttentionReply,
     answer=answer,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Facts, numbers
+from app.lessons.posts import MATHS, PART_15, chapter
 from model.tokenizer import show
 
 N_TOP = 20
@@ -113,11 +114,7 @@ def checks(reading: Reading, ask: SoftmaxRequest) -> Iterator[Check]:
 LESSON = Lesson(
     system=6,
     title="Softmax",
-    posts=(
-        "The maths you need to start understanding LLMs",
-        "Writing an LLM from scratch, part 15: from context vectors to logits",
-        "the book, chapter 3.3",
-    ),
+    posts=(MATHS, PART_15, chapter("3.3")),
     request=SoftmaxRequest,
     reply=SoftmaxReply,
     answer=answer,

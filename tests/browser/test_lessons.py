@@ -16,7 +16,10 @@ SLUGS = tuple(lessons())
 FIRST = "the fat cat sat on the mat"
 CALM = "() => !document.body.classList.contains('stale')"
 DRAWN = f"{CALM} && [...document.querySelectorAll('[data-part] .figure')].every((place) => 'drawn' in place.dataset)"
-CHANGED = "(before) => [...document.querySelectorAll('[data-part] table')].map((t) => t.textContent).join() !== before"
+CHANGED = (
+    "(before) => [...document.querySelectorAll('[data-part] :is(table, .chips)')]"
+    ".map((place) => place.textContent).join() !== before"
+)
 WRITTEN = (
     "() => location.search.slice(1) === String(new URLSearchParams("
     "[...new FormData(document.getElementById('lesson'))].filter(([, value]) => value !== '')))"
@@ -46,23 +49,27 @@ def go(page: Page, server: Server, slug: str, **query: Any) -> None:
 
 
 def numbers(page: Page) -> str:
-    return ",".join(page.locator("[data-part] table").all_text_contents())
+    return ",".join(page.locator("[data-part] :is(table, .chips)").all_text_contents())
 
 
 def change(control: Locator) -> None:
     """Another value, as a visitor gives it."""
     field = control.locator("[name]").first
     kind = control.get_attribute("data-kind")
-    if kind in ("choice", "token"):
-        field.select_option(index=2 if field.locator("option").count() > 2 else 1)
-    elif kind == "switch":
+    if kind == "text":
+        field.fill("a dog ran")
+    elif kind in ("choice", "token"):
+        n, chosen = field.locator("option").count(), field.evaluate("(select) => select.selectedIndex")
+        field.select_option(index=(chosen + (2 if n > 2 else 1)) % n)
+    elif kind in ("switch", "heads"):
         field.check()
     elif kind == "number":
         field.fill("1" if field.input_value() == "0" else "0")
     else:
         field.focus()
-        for _ in range(3):
-            field.press("ArrowRight")
+        is_at_end = field.evaluate("(slider) => slider.value === slider.max")
+        for key in ["Home"] if is_at_end else ["ArrowRight"] * 3:
+            field.press(key)
 
 
 def restore(control: Locator) -> None:
@@ -70,7 +77,7 @@ def restore(control: Locator) -> None:
     field = control.locator("[name]").first
     if control.get_attribute("data-kind") == "choice":
         field.select_option(index=0)
-    elif control.get_attribute("data-kind") == "switch":
+    elif control.get_attribute("data-kind") in ("switch", "heads"):
         field.uncheck()
 
 

@@ -1,0 +1,104 @@
+"""S09: a text becomes tokens: bytes, merged pair by pair as a vocabulary has learned it."""
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Chip, ChipRow, Chips, Facts, facts
+from app.lessons.posts import PART_2, chapter
+from app.schemas import Index
+from model.tokenizer import Tokens, show
+
+
+class TokensLessonRequest(LessonRequest):
+    """A token to take apart, and how far it is merged."""
+
+    prefix: bool = Field(False, title="Put a space before", description="the text begins with one more")
+    chosen: Index | None = Field(
+        1, title="Token", description="which one is put together from its bytes", json_schema_extra={"is": "token"}
+    )
+    merged: float = Field(
+        1.0,
+        title="Merged so far",
+        ge=0,
+        le=1,
+        description="0 are the bytes, 1 is the token",
+        json_schema_extra={"by": 0.05, "plays": True},
+    )
+
+
+class TokensLessonReply(LessonAnswer):
+    """The tokens, how one of them was merged, and what comes back."""
+
+    pieces: Chips = Field(description="every token with its id and its bytes")
+    merges: Chips = Field(description="the chosen token, from its bytes on, a merge a row")
+    facts: Facts
+
+
+def read(reading: Reading, ask: TokensLessonRequest) -> Tokens:
+    """The tokens of the text, with a space before it where that is asked for."""
+    return reading.model.tokenizer.encode(" " * ask.prefix + ask.text, special_tokens=ask.special_tokens)
+
+
+def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
+    """The tokens, and the way to one of them."""
+    found = read(reading, ask)
+    tokenizer = reading.model.tokenizer
+    token = found.tokens[min(reading.position(ask.chosen), len(found) - 1)]
+    rows = tokenizer.merges(token.id)
+    n_shown = 1 + round(ask.merged * (len(rows) - 1))
+    chips = [
+        Chip(text=show(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}")
+        for one in found.tokens
+    ]
+    steps = [
+        ChipRow(name="bytes" if not n else f"merge {n}", chips=[Chip(text=show(piece)) for piece in row])
+        for n, row in enumerate(rows[:n_shown])
+    ]
+    n_bytes = len(ask.text.encode()) + ask.prefix
+    return TokensLessonReply(
+        pieces=Chips(title=f"{len(found)} tokens", rows=[ChipRow(name="", chips=chips)]),
+        merges=Chips(title=f"{token.position} {show(token.bytes)}, merged", rows=steps),
+        facts=facts(
+            "in numbers",
+            {
+                "characters": float(len(ask.text) + ask.prefix),
+                "bytes": float(n_bytes),
+                "tokens": float(len(found)),
+                "bytes a token": n_bytes / len(found),
+                "different tokens": float(len(set(found.ids))),
+                "merges of the chosen one": float(len(rows) - 1),
+                "tokens in the vocabulary": float(reading.config.n_vocab),
+                "text of the tokens": tokenizer.decode(found.ids),
+            },
+        ),
+    )
+
+
+def checks(reading: Reading, ask: TokensLessonRequest) -> Iterator[Check]:
+    """The tokens give the text back; the merges lead to them; every id is in the vocabulary."""
+    found = read(reading, ask)
+    tokenizer = reading.model.tokenizer
+    ids = found.ids[::-1] if ask.broken else found.ids
+    asked = " " * ask.prefix + ask.text
+    added = tokenizer.prefix_space and not asked.startswith(" ")  # by the tokenizer itself
+    kept = "".join(c for i, c in enumerate(asked) if not any(lost.start <= i < lost.end for lost in found.dropped))
+    yield at_most(0, float(tokenizer.decode(ids) != " " * added + kept), "texts that do not come back from their ids")
+    ends = [tokenizer.merges(token.id)[-1] for token in found.tokens]
+    wrong = sum(end != [token.bytes] for end, token in zip(ends, found.tokens, strict=True))
+    yield at_most(0, float(wrong), "tokens that the merges do not lead to")
+    yield at_most(reading.config.n_vocab - 1, float(max(found.ids)), "the largest id is")
+
+
+LESSON = Lesson(
+    system=9,
+    title="Tokens",
+    posts=(PART_2, chapter("2.2")),
+    request=TokensLessonRequest,
+    reply=TokensLessonReply,
+    answer=answer,
+    checks=checks,
+    breaks="put the tokens back together from the last to the first",
+    code=("model/tokenizer.py: Tokenizer.encode", "model/tokenizer.py: Tokenizer.merges"),
+)

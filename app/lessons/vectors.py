@@ -1,0 +1,145 @@
+"""S01: a vector is a place and a direction; the dot product of two says how far they point the same way."""
+
+# shapes: T tokens, M features of a token, D features of any two vectors
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
+from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
+from app.schemas import Index
+
+REACH = 5.0
+N_BARS = 48  # of a token's features; more bars cannot be told apart
+
+Coordinate = Annotated[float, Field(ge=-REACH, le=REACH)]
+Plane = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
+Measure = Literal["dot product", "cosine"]
+
+
+class VectorsRequest(LessonRequest):
+    """Two arrows of one's own, two tokens of the text, and how pairs are compared."""
+
+    a: Plane = Field(
+        [3.0, 1.0], title="Arrow a", json_schema_extra={"is": "sliders", "reach": REACH, "names": ["across", "up"]}
+    )
+    b: Plane = Field(
+        [1.0, 3.0], title="Arrow b", json_schema_extra={"is": "sliders", "reach": REACH, "names": ["across", "up"]}
+    )
+    one: Index | None = Field(
+        1, title="One token", description="the last if left out", json_schema_extra={"is": "token"}
+    )
+    other: Index | None = Field(
+        2, title="Another one", description="the last if left out", json_schema_extra={"is": "token"}
+    )
+    measure: Measure = Field("dot product", title="Compared by", description="in the table of all pairs")
+
+
+class VectorsReply(LessonAnswer):
+    """The arrows, the tokens, and all pairs."""
+
+    arrows: Points
+    products: Bars = Field(description="what each coordinate of the arrows adds to their dot product")
+    plane: Facts
+    features: Bars = Field(description="what each of the first features of the two tokens adds to their dot product")
+    space: Facts
+    pairs: Heatmap
+
+
+def dot(a_D: Tensor, b_D: Tensor) -> Tensor:
+    """What each feature adds, (D,): their sum is the dot product.
+
+    >>> dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])).tolist()
+    [2.0, 0.0, 8.0]
+    """
+    return a_D * b_D
+
+
+def cosine(a_D: Tensor, b_D: Tensor) -> float:
+    """Of the angle between two vectors: their dot product, where both had length 1."""
+    return (F.normalize(a_D, dim=0) @ F.normalize(b_D, dim=0)).item()
+
+
+def embedded(reading: Reading) -> Tensor:
+    """The tokens' rows of the model's table, (T, M); float32."""
+    return reading.model.network.embed.weight[reading.ids_BT[0]].detach().float().cpu()
+
+
+def pairs(x_TM: Tensor, ask: VectorsRequest) -> Tensor:
+    """Every token with every other one, (T, T)."""
+    if ask.measure == "cosine":
+        x_TM = F.normalize(x_TM, dim=1)
+    return x_TM @ (x_TM.roll(1, 1) if ask.broken else x_TM).T
+
+
+def _compared(title: str, a_D: Tensor, b_D: Tensor) -> Facts:
+    return facts(
+        title,
+        {
+            "dot product": dot(a_D, b_D).sum().item(),
+            "length of the first": a_D.norm().item(),
+            "length of the second": b_D.norm().item(),
+            "cosine": cosine(a_D, b_D),
+        },
+    )
+
+
+def answer(reading: Reading, ask: VectorsRequest) -> VectorsReply:
+    """The arrows and the tokens, compared feature by feature."""
+    a_D, b_D = torch.tensor(ask.a), torch.tensor(ask.b)
+    x_TM = embedded(reading)
+    one, other = reading.position(ask.one), reading.position(ask.other)
+    names = reading.pieces
+    return VectorsReply(
+        arrows=Points(
+            title="two arrows: pull their tips",
+            x_axis="across",
+            y_axis="up",
+            points=[Point(name=n, group=n, x=v[0], y=v[1]) for n, v in (("a", ask.a), ("b", ask.b))],
+            arrows=True,
+            reach=REACH,
+            held=["a", "b"],
+        ),
+        products=Bars(title="a·b: what each coordinate adds", labels=["across", "up"], values=numbers(dot(a_D, b_D))),
+        plane=_compared("a and b", a_D, b_D),
+        features=Bars(
+            title=f"{names[one]} · {names[other]}: what the first {N_BARS} of {x_TM.shape[1]} features add",
+            labels=[str(feature) for feature in range(min(N_BARS, x_TM.shape[1]))],
+            values=numbers(dot(x_TM[one], x_TM[other])[:N_BARS]),
+        ),
+        space=_compared(f"{names[one]} and {names[other]}, all {x_TM.shape[1]} features", x_TM[one], x_TM[other]),
+        pairs=signed(f"{ask.measure} of all pairs", names, names, pairs(x_TM, ask), picks=("one", "other")),
+    )
+
+
+def checks(reading: Reading, ask: VectorsRequest) -> Iterator[Check]:
+    """The table is what pairs give one by one; a cosine is one; the sum of an example in the post."""
+    x_TM = embedded(reading)
+    dots_TT = pairs(x_TM, ask.model_copy(update={"measure": "dot product"}))
+    some = range(min(16, len(x_TM)))
+    off = max(abs(dot(x_TM[i], x_TM[j]).sum().item() - dots_TT[i, j].item()) for i in some for j in some)
+    yield at_most(1e-4, off, "pair by pair, the dot products of the first 16 tokens differ by")
+    cosine_TT = pairs(x_TM, ask.model_copy(update={"measure": "cosine"}))
+    yield at_most(1 + 1e-5, cosine_TT.abs().max().item(), "the largest cosine, whatever its sign, is")
+    yield at_least(1 - 1e-5, cosine_TT.diagonal().min().item(), "a token's cosine with itself is")
+    ten = dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])).sum().item()
+    yield at_most(0, abs(ten - 10), "(2, 3, 4) · (1, 0, 2) = 10, but for")
+
+
+LESSON = Lesson(
+    system=1,
+    title="Vectors and the dot product",
+    posts=(MATHS, MATHS_ADDENDUM, chapter("3.3.1")),
+    request=VectorsRequest,
+    reply=VectorsReply,
+    answer=answer,
+    checks=checks,
+    breaks="multiply each feature with the one before it",
+    code=("model/attention.py: scores", "app/lessons/vectors.py: dot, cosine"),
+)
