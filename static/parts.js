@@ -140,10 +140,10 @@ export function figureOf(part, palette) {
 }
 
 /** What a click on a figure chooses: pairs of a control's name and a number. @param {object} part @param {object} hit */
-export function picked({ kind, picks, rows, columns, labels }, { x, y, customdata }) {
+export function picked({ kind, picks, rows, columns, labels, points }, { x, y, customdata }) {
+  if (kind === "points") return Object.entries(points[customdata].picks);
   if (!picks) return [];
   if (kind === "bars") return [[picks, labels.map(escaped).indexOf(x)]];
-  if (kind === "points") return [[picks, customdata]];
   return [[picks[0], rows.map(escaped).indexOf(y)], [picks[1], columns.map(escaped).indexOf(x)]];
 }
 

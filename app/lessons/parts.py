@@ -72,6 +72,7 @@ class Point(_Values):
     group: str = Field(description="points of a group have a colour")
     x: float
     y: float
+    picks: dict[str, int] = Field({}, description="what a click on it chooses")
 
 
 class Points(_Part):
@@ -84,7 +85,6 @@ class Points(_Part):
     arrows: bool = False
     reach: float | None = Field(None, description="both axes end here; where the points do, if it is left out")
     held: list[str] = Field([], description="what changes when the tip of an arrow is pulled, arrow by arrow")
-    picks: str = Field("", description="what a click on a point chooses")
 
 
 class Chip(_Values):

@@ -1,0 +1,299 @@
+"""S16: three learned projections: what a token looks for, what it is found by, and what it hands over."""
+
+# shapes: B texts, L layers, H heads, G key heads, T tokens, S keys, D features of a head, M features of a token,
+#         V tokens of the vocabulary
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from app.lessons.book import BOOK, BOOK_TOKENS, Source
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, shares, signed
+from app.lessons.posts import PART_8, chapter
+from app.schemas import Index
+from model import attention
+from model.attention import Look
+from model.tokenizer import show
+
+N_HEADS_NAMED = 12
+N_MOVED = 10
+
+Shown = Literal["queries", "keys", "values", "context vectors"]
+
+
+class SelfAttentionRequest(LessonRequest):
+    """A head, and three tokens: a noun, what belongs to it, and a noun that this does not belong to."""
+
+    source: Source = Field("model", title="Vectors", description="of the chosen head, or of the book's example")
+    layer: Index = Field(0, title="Layer")
+    head: Index = Field(0, title="Head")
+    shown: Shown = Field("queries", title="Show the", description="of every token")
+    noun: Index | None = Field(
+        2, title="Noun", description="the token that should look", json_schema_extra={"is": "token"}
+    )
+    modifier: Index | None = Field(
+        1, title="What belongs to it", description="the token it should look at", json_schema_extra={"is": "token"}
+    )
+    other: Index | None = Field(
+        None, title="Another noun", description="that should not look there", json_schema_extra={"is": "token"}
+    )
+    cut: bool = Field(
+        False,
+        title="Cut the edge",
+        description="in this head the noun cannot see what belongs to it; the rest is read anew",
+    )
+
+
+class SelfAttentionReply(LessonAnswer):
+    """The head step by step, the three tokens in all heads, and what the noun's look is worth."""
+
+    vectors: Heatmap
+    scores: Heatmap
+    weights: Heatmap
+    effects: Heatmap = Field(description="each weight times the length of what it brings into the residual stream")
+    triple: Facts
+    heads: Points = Field(
+        description="of every head: the weight from the noun, and from the other noun, times positions"
+    )
+    ranked: Bars = Field(description="the heads that tell the two nouns apart best")
+    moved: Bars = Field(description="the largest changes of a probability after the noun when the edge is cut")
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head at work. Rows are tokens."""
+
+    names: list[str]
+    vectors: dict[Shown, Tensor]  # (T, D) each
+    scores_TT: Tensor
+    weights_TT: Tensor
+    effects_TT: Tensor
+
+
+def of_model(reading: Reading, layer: int, head: int) -> Head:
+    """The head as the model ran it: queries and keys with their positions turned in, if the model turns them."""
+    reading.check_head(layer, head)
+    key_head = head // (reading.config.n_heads // reading.config.n_kv_heads)
+    stretches = reading.trace.stretches
+    q_TD = torch.cat([one.queries_LHTD[layer, head] for one in stretches]).float().cpu()
+    k_TD = torch.cat([one.keys_LGTD[layer, key_head] for one in stretches]).float().cpu()
+    v_TD = torch.cat([one.values_LGTD[layer, key_head] for one in stretches]).float().cpu()
+    score_TT = attention.scores(q_TD, k_TD)
+    weight_TT = attention.weights(attention.masked(attention.scaled(score_TT, reading.config.d_head)))
+    d = reading.config.d_head
+    output_MD = reading.block(layer).attention.output.weight[:, head * d : (head + 1) * d].detach().float().cpu()
+    brought_T = (v_TD @ output_MD.T).norm(dim=1)
+    vectors: dict[Shown, Tensor] = {
+        "queries": q_TD,
+        "keys": k_TD,
+        "values": v_TD,
+        "context vectors": attention.context(weight_TT, v_TD),
+    }
+    return Head(reading.pieces, vectors, score_TT, weight_TT, weight_TT * brought_T)
+
+
+def of_book() -> Head:
+    """The book's example (chapter 3.4): three projections from 3 features to 2, drawn at random; no mask yet."""
+    generator = torch.Generator().manual_seed(123)
+    q_TD, k_TD, v_TD = (BOOK @ torch.rand(3, 2, generator=generator) for _ in range(3))
+    score_TT = attention.scores(q_TD, k_TD)
+    weight_TT = attention.weights(attention.scaled(score_TT, 2))
+    names = [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+    vectors: dict[Shown, Tensor] = {
+        "queries": q_TD,
+        "keys": k_TD,
+        "values": v_TD,
+        "context vectors": attention.context(weight_TT, v_TD),
+    }
+    return Head(names, vectors, score_TT, weight_TT, weight_TT * v_TD.norm(dim=1))
+
+
+def edges(reading: Reading, edge: tuple[int, int], more: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The weights of two edges (from, to) in every head, (L, H) each, times the tokens that the row shares among."""
+    found = []
+    for query, key in (edge, more):
+        rows, heads = range(query, query + 1), range(reading.config.n_heads)
+        layers = [dict(reading.trace.stages(layer, heads, rows))["weights"] for layer in range(reading.config.n_layers)]
+        found.append(torch.stack(layers)[:, :, 0, key].cpu() * (query + 1))
+    return found[0], found[1]
+
+
+def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[Look]:
+    """How each layer looks when one edge of one head is cut; the others of the row share what it had."""
+
+    def look(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+        n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
+        k_BHSD, v_BHSD = (x.repeat_interleave(n_each, 1) for x in (k_BGSD, v_BGSD))
+        score = attention.masked(attention.scaled(attention.scores(q_BHTD, k_BHSD), q_BHTD.shape[-1]))
+        score[:, head, query, key] = -math.inf
+        return attention.context(attention.weights(score), v_BHSD)
+
+    return [look if one == layer else attention.look_back for one in range(n_layers)]
+
+
+def _moved(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor, str]:
+    """By how much each token's probability changes, after every token, when the edge is cut, (T, V); and what was cut."""
+    before_TV = reading.trace.logits(range(len(reading.tokens))).cpu()
+    if not ask.cut:
+        return torch.zeros_like(before_TV), "nothing is cut"
+    if modifier >= noun:
+        return torch.zeros_like(before_TV), "a token sees none after it, and always itself: nothing can be cut"
+    looks = without(ask.layer, ask.head, noun, modifier, reading.config.n_layers)
+    return reading.again(looks).softmax(-1) - before_TV.softmax(-1), "the edge is cut"
+
+
+def _turned(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> float:
+    """How far the noun's context vector in this head moves when the edge is cut, in lengths of it."""
+    head = of_model(reading, ask.layer, ask.head)
+    rest_T = head.weights_TT[noun].clone()
+    rest_T[modifier] = 0
+    if modifier >= noun or rest_T.sum() == 0:
+        return 0.0
+    before_D = head.vectors["context vectors"][noun]
+    return ((rest_T / rest_T.sum() @ head.vectors["values"] - before_D).norm() / before_D.norm()).item()
+
+
+def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
+    """One head's steps, three tokens in all heads, and the text read again without one look."""
+    head = of_book() if ask.source == "book" else of_model(reading, ask.layer, ask.head)
+    noun, modifier, other = (reading.position(place) for place in (ask.noun, ask.modifier, ask.other))
+    one_LH, two_LH = edges(reading, (noun, modifier), (other, modifier))
+    weight_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    names, where = reading.pieces, "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
+    best = (one_LH - two_LH).flatten().topk(min(N_HEADS_NAMED, one_LH.numel()))
+    moved_TV, cut = _moved(reading, ask, noun, modifier)
+    moved_V = moved_TV[noun]
+    top = moved_V.abs().topk(min(N_MOVED, len(moved_V))).indices
+    n_heads = reading.config.n_heads
+    picks: Any = {} if ask.source == "book" else {"picks": ("noun", "modifier")}
+    return SelfAttentionReply(
+        vectors=signed(
+            f"{ask.shown}, {where}",
+            head.names,
+            list(map(str, range(head.vectors[ask.shown].shape[1]))),
+            head.vectors[ask.shown],
+        ),
+        scores=signed(f"scores q·k, {where}", head.names, head.names, head.scores_TT, **picks),
+        weights=shares(f"weights, {where}", head.names, head.names, head.weights_TT, **picks),
+        effects=signed("weight × length of what it brings", head.names, head.names, head.effects_TT),
+        triple=facts(
+            f"in layer {ask.layer}, head {ask.head}",
+            {
+                f"weight {names[noun]} → {names[modifier]}": weight_TT[noun, modifier].item(),
+                f"weight {names[other]} → {names[modifier]}": weight_TT[other, modifier].item(),
+                f"{names[noun]} → {names[modifier]}, times its row's {noun + 1} cells": one_LH[
+                    ask.layer, ask.head
+                ].item(),
+                f"{names[other]} → {names[modifier]}, times its row's {other + 1} cells": two_LH[
+                    ask.layer, ask.head
+                ].item(),
+                f"score {names[noun]} → {names[modifier]}": of_score(reading, ask, noun, modifier),
+                f"score {names[modifier]} → {names[noun]}": of_score(reading, ask, modifier, noun),
+                f"with the edge cut, context vector of {names[noun]} moves by, in its lengths": _turned(
+                    reading, ask, noun, modifier
+                ),
+                "and a probability after the text by at most": moved_TV[-1].abs().max().item(),
+            },
+        ),
+        heads=Points(
+            title="every head: weight × cells of the row; 1 is what an equal share would be",
+            x_axis=f"{names[noun]} → {names[modifier]}",
+            y_axis=f"{names[other]} → {names[modifier]}",
+            points=[
+                Point(
+                    name=f"{layer}.{number}",
+                    group="chosen" if (layer, number) == (ask.layer, ask.head) else "a head",
+                    x=one_LH[layer, number].item(),
+                    y=two_LH[layer, number].item(),
+                    picks={"layer": layer, "head": number},
+                )
+                for layer in range(len(one_LH))
+                for number in range(n_heads)
+            ],
+        ),
+        ranked=Bars(
+            title="how much more the noun looks there than the other one does",
+            labels=[f"layer {int(i) // n_heads}, head {int(i) % n_heads}" for i in best.indices],
+            values=numbers(best.values),
+        ),
+        moved=Bars(
+            title=f"change of probabilities after {names[noun]}: {cut}",
+            labels=[f"{rank} {show(reading.model.tokenizer.piece(int(id)))}" for rank, id in enumerate(top)],
+            values=numbers(moved_V[top]),
+        ),
+    )
+
+
+def of_score(reading: Reading, ask: SelfAttentionRequest, query: int, key: int) -> float:
+    """q·k before any mask: it is there in both directions."""
+    return reading.trace.stage("scores", ask.layer, [ask.head])[0, query, key].item()
+
+
+@torch.inference_mode()
+def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> tuple[Tensor, Tensor]:
+    """Weights and context vectors of a head, (T, T) and (T, D), and what its layer was given heard by a hook."""
+    block, config, network = reading.block(layer), reading.config, reading.model.network
+    heard: list[Tensor] = []
+    with block.attention.register_forward_pre_hook(lambda _, given: heard.append(given[0])):
+        reading.again()
+    d, key_head = config.d_head, head // (config.n_heads // config.n_kv_heads)
+    turn = network.positions.turn(torch.arange(len(reading.tokens), device=network.device))
+    found = []
+    for linear, number in (
+        (block.attention.query, head),
+        (block.attention.key, key_head),
+        (block.attention.value, key_head),
+    ):
+        rows = slice(number * d, (number + 1) * d)
+        bias_D = None if linear.bias is None else linear.bias[rows]
+        found.append(F.linear(heard[0], linear.weight[rows], bias_D)[:, None])
+    q_BHTD, k_BHTD = turn(found[0]), turn(found[1])
+    score_TT = attention.scaled(attention.scores(q_BHTD, k_BHTD), d)[0, 0].float()
+    weight_TT = attention.weights(attention.masked(score_TT.T if transposed else score_TT))
+    return weight_TT.cpu(), attention.context(weight_TT, found[2][0, 0].float()).cpu()
+
+
+def checks(reading: Reading, ask: SelfAttentionRequest) -> Iterator[Check]:
+    """From what the layer was given, its matrices lead to the head's weights and context; the book's numbers too."""
+    reading.check_head(ask.layer, ask.head)
+    weight_TT, context_TD = projected(reading, ask.layer, ask.head, transposed=ask.broken)
+    ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    ours_TD = reading.trace.context(ask.layer, [ask.head])[0].cpu()
+    yield at_most(
+        1e-5, (weight_TT - ours_TT).abs().max().item(), "softmax(QKᵀ / √d), masked, differs from the model's weights by"
+    )
+    off = (context_TD - ours_TD).abs().max().item() / max(1.0, ours_TD.abs().max().item())
+    yield at_most(1e-5, off, "A V differs from the head's context vectors, relative to the largest number, by")
+    noun, modifier = reading.position(ask.noun), reading.position(ask.modifier)
+    one_LH, _ = edges(reading, (noun, modifier), (noun, modifier))
+    off = abs(one_LH[ask.layer, ask.head].item() - ours_TT[noun, modifier].item() * (noun + 1))
+    yield at_most(1e-6, off, "weight × cells of the row differs from the cell of the matrix by")
+    book = of_book()
+    for name, ours, printed in (
+        ("scores", book.scores_TT[1], [1.2705, 1.8524, 1.8111, 1.0795, 0.5577, 1.5440]),
+        ("weights", book.weights_TT[1], [0.1500, 0.2264, 0.2199, 0.1311, 0.0906, 0.1820]),
+        ("context vector", book.vectors["context vectors"][1], [0.3061, 0.8210]),
+    ):
+        yield at_most(
+            1e-4, (ours - torch.tensor(printed)).abs().max().item(), f"the book's {name} for its second word differ by"
+        )
+
+
+LESSON = Lesson(
+    system=16,
+    title="Queries, keys and values",
+    posts=(PART_8, chapter("3.4")),
+    request=SelfAttentionRequest,
+    reply=SelfAttentionReply,
+    answer=answer,
+    checks=checks,
+    breaks="let the keys ask and the queries answer",
+    code=("model/attention.py: Attention.forward", "model/attention.py: scores, scaled, masked, weights, context"),
+)
