@@ -139,14 +139,16 @@ def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[
 
 
 def _moved(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor, str]:
-    """By how much each token's probability changes, after every token, when the edge is cut, (T, V); and what was cut."""
-    before_TV = reading.trace.logits(range(len(reading.tokens))).cpu()
+    """The change of each token's probability, after the noun and after the text, (2, V); and what was cut."""
     if not ask.cut:
-        return torch.zeros_like(before_TV), "nothing is cut"
+        return torch.zeros(2, reading.config.n_vocab), "nothing is cut"
     if modifier >= noun:
-        return torch.zeros_like(before_TV), "a token sees none after it, and always itself: nothing can be cut"
-    looks = without(ask.layer, ask.head, noun, modifier, reading.config.n_layers)
-    return reading.again(looks).softmax(-1) - before_TV.softmax(-1), "the edge is cut"
+        return torch.zeros(
+            2, reading.config.n_vocab
+        ), "a token sees none after it, and always itself: nothing can be cut"
+    rows = [noun, len(reading.tokens) - 1]
+    after_2V = reading.again(without(ask.layer, ask.head, noun, modifier, reading.config.n_layers))[rows]
+    return after_2V.softmax(-1) - reading.trace.logits(rows).cpu().softmax(-1), "the edge is cut"
 
 
 def _turned(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> float:
@@ -157,7 +159,8 @@ def _turned(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: in
     if modifier >= noun or rest_T.sum() == 0:
         return 0.0
     before_D = head.vectors["context vectors"][noun]
-    return ((rest_T / rest_T.sum() @ head.vectors["values"] - before_D).norm() / before_D.norm()).item()
+    after_D = rest_T / rest_T.sum() @ head.vectors["values"]
+    return float((after_D - before_D).norm() / before_D.norm())
 
 
 def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
@@ -168,8 +171,8 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
     weight_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     names, where = reading.pieces, "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
     best = (one_LH - two_LH).flatten().topk(min(N_HEADS_NAMED, one_LH.numel()))
-    moved_TV, cut = _moved(reading, ask, noun, modifier)
-    moved_V = moved_TV[noun]
+    moved_2V, cut = _moved(reading, ask, noun, modifier)
+    moved_V = moved_2V[0]
     top = moved_V.abs().topk(min(N_MOVED, len(moved_V))).indices
     n_heads = reading.config.n_heads
     picks: Any = {} if ask.source == "book" else {"picks": ("noun", "modifier")}
@@ -199,7 +202,7 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
                 f"with the edge cut, context vector of {names[noun]} moves by, in its lengths": _turned(
                     reading, ask, noun, modifier
                 ),
-                "and a probability after the text by at most": moved_TV[-1].abs().max().item(),
+                "and a probability after the text by at most": moved_2V[1].abs().max().item(),
             },
         ),
         heads=Points(
