@@ -16,12 +16,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Self, TypeVar
 
-from app.errors import Busy, EmptyText, NothingHeld, TextTooLong, UnreadableText
+from app.errors import Busy
 from app.models import Loaded, Models
 from app.schemas import Timings
 from app.settings import Settings
 from model.prefix import Kept
-from model.tokenizer import TokenizerError, Tokens, TooManyTokens
+from model.tokenizer import Tokens
 from model.trace import Trace, foresee, read_on
 from model.weights.catalogue import Progress, Source
 
@@ -134,24 +134,8 @@ class Engine:
             engine._worker.shutdown(wait=False, cancel_futures=True)
 
     async def tokens(self, text: str, model: Loaded, *, special_tokens: bool = False) -> Tokens:
-        """The tokens of a text that this model can read.
-
-        Raises:
-            EmptyText, TextTooLong, UnreadableText, NothingHeld: when it cannot.
-        """
-        if not text:
-            raise EmptyText
-        try:
-            tokens = await asyncio.to_thread(
-                model.tokenizer.encode, text, special_tokens=special_tokens, n_most=model.n_context
-            )
-        except TooManyTokens as error:
-            raise TextTooLong(error.n_tokens, model.n_context, model.name) from error
-        except TokenizerError as error:
-            raise UnreadableText(str(error)) from error
-        if not tokens.tokens:
-            raise NothingHeld(len(text), model.name)
-        return tokens
+        """The tokens of a text, as `Loaded.tokens` gives them; long texts keep nobody waiting."""
+        return await asyncio.to_thread(model.tokens, text, special_tokens=special_tokens)
 
     def watch(
         self, model: Loaded, tokens: Tokens, view: Callable[[Trace], Iterator[T]], *, foreseeing: bool = False

@@ -1,4 +1,4 @@
-"""The models of the catalogue, which load in the background. Knows nothing of texts, nor of HTTP."""
+"""The models of the catalogue, which load in the background. Knows nothing of HTTP."""
 
 import asyncio
 import logging
@@ -13,12 +13,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from app.errors import ModelLoading, ModelUnavailable, NoSuchStep, UnknownModel
+from app.errors import (
+    EmptyText,
+    ModelLoading,
+    ModelUnavailable,
+    NoSuchStep,
+    NothingHeld,
+    TextTooLong,
+    UnknownModel,
+    UnreadableText,
+)
 from app.settings import Settings
 from model.config import Config
 from model.gpt import GPT
 from model.linear import choose_roads
-from model.tokenizer import Tokenizer
+from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
 from model.trace import read
 from model.training.probes import pattern_scores
 from model.training.record import read_record
@@ -45,6 +54,25 @@ class Loaded:
     def title(self) -> str:
         """Its name for people, with the step."""
         return self.name if self.step is None else f"{self.name} at step {self.step:,}"
+
+    def tokens(self, text: str, *, special_tokens: bool = False, n_most: int | None = None) -> Tokens:
+        """The tokens of a text that this model can read; no more than `n_most`, where that is less.
+
+        Raises:
+            EmptyText, TextTooLong, UnreadableText, NothingHeld: when it cannot.
+        """
+        if not text:
+            raise EmptyText
+        n_most = min(n_most or self.n_context, self.n_context)
+        try:
+            tokens = self.tokenizer.encode(text, special_tokens=special_tokens, n_most=n_most)
+        except TooManyTokens as error:
+            raise TextTooLong(error.n_tokens, n_most, self.name) from error
+        except TokenizerError as error:
+            raise UnreadableText(str(error)) from error
+        if not tokens.tokens:
+            raise NothingHeld(len(text), self.name)
+        return tokens
 
 
 @dataclass

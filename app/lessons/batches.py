@@ -1,0 +1,238 @@
+"""S21: several texts at once: one more axis, the same weights for all, and padding where a text is short."""
+
+# shapes: B texts, H heads, T tokens of the longest text, D features of a head, M features of a token
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from statistics import median
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
+from app.lessons.posts import PART_11, chapter
+from app.schemas import Index, Text
+from model import attention
+from model.attention import Heads
+from model.gpt import GPT
+from model.tokenizer import Tokens, show
+from model.trace import Trace, read
+
+N_MOST = 256  # tokens of each text
+N_FEATURES = 8  # that are drawn
+N_TIMED = (1, 2, 4, 8)  # texts in a batch
+N_TOKENS_TIMED, N_TIMES = 16, 3
+
+Stage = Literal["token vectors", "after the last layer"]
+Padding = Literal["right", "left"]
+
+_measured: WeakKeyDictionary[GPT, list[float]] = WeakKeyDictionary()  # once for each network; nobody can ask for more
+
+
+class BatchesRequest(LessonRequest):
+    """Up to three more texts, and how they are put into one array."""
+
+    second: Text = Field("my dog ran", title="Second text", max_length=2000)
+    third: Text = Field("", title="Third text", description="none if empty", max_length=2000)
+    fourth: Text = Field("", title="Fourth text", description="none if empty", max_length=2000)
+    padding: Padding = Field("right", title="Padding", description="where a short text is filled up")
+    stage: Stage = Field("after the last layer", title="Show the vectors", description="of all texts in one array")
+    layer: Index = Field(0, title="Layer")
+    head: Index = Field(0, title="Head")
+    sheet: int = Field(0, title="Text of the batch", ge=0, le=3, description="whose weights are shown; from 0")
+    timed: bool = Field(False, title="Time it", description="measured once on this machine, and kept")
+
+
+class BatchesReply(LessonAnswer):
+    """The batch, one of its texts, and the same text read alone."""
+
+    cube: Cube = Field(description="the first features of every token of every text; padding is empty")
+    weights: Heatmap = Field(description="of the chosen text in the batch")
+    difference: Heatmap = Field(description="less the weights of the same text read alone")
+    facts: Facts
+    speed: Curves = Field(description="ms a text over the number of texts that are read together")
+
+
+class Batch:
+    """Texts in one array, read in one pass. Where a text is short, its rows are filled up with the token 0."""
+
+    def __init__(self, network: GPT, texts: Sequence[Sequence[int]], padding: Padding) -> None:
+        self.n_tokens = max(map(len, texts))
+        self.places = [
+            range(len(ids)) if padding == "right" else range(self.n_tokens - len(ids), self.n_tokens) for ids in texts
+        ]
+        self.ids_BT = torch.zeros(len(texts), self.n_tokens, dtype=torch.long, device=network.device)
+        for row, (ids, places) in enumerate(zip(texts, self.places, strict=True)):
+            self.ids_BT[row, places.start : places.stop] = torch.tensor(ids)
+        self.heads: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, keys and values of each layer
+        with torch.inference_mode(), ExitStack() as hooks:
+            for part in network.modules():
+                if isinstance(part, Heads):
+                    hooks.enter_context(part.register_forward_hook(self._hear))
+            self.hidden_BTM = network.hidden(self.ids_BT)
+
+    def _hear(self, _: Any, looked: tuple[Any, ...], __: Tensor) -> None:
+        self.heads.append(looked[:3])
+
+    def hidden(self, text: int) -> Tensor:
+        """The vectors of one text after the last layer, its padding left out; (T, M)."""
+        places = self.places[text]
+        return self.hidden_BTM[text, places.start : places.stop].float().cpu()
+
+    def weights(self, text: int, layer: int, head: int) -> Tensor:
+        """Of one text and head, padding and all, (T, T)."""
+        q_BHTD, k_BGTD, _ = self.heads[layer]
+        key_head = head // (q_BHTD.shape[1] // k_BGTD.shape[1])
+        score_TT = attention.scores(q_BHTD[text, head].float(), k_BGTD[text, key_head].float())
+        return attention.weights(attention.masked(attention.scaled(score_TT, q_BHTD.shape[-1]))).cpu()
+
+
+def texts(reading: Reading, ask: BatchesRequest) -> list[Tokens]:
+    """The page's text and the other ones.
+
+    Raises:
+        TextTooLong, UnreadableText, NothingHeld: when one of them cannot be read.
+    """
+    others = filter(None, (ask.second, ask.third, ask.fourth))
+    tokens = [reading.model.tokens(text, special_tokens=ask.special_tokens, n_most=N_MOST) for text in others]
+    return [reading.tokens, *tokens]
+
+
+def timed(network: GPT) -> list[float]:
+    """The ms that each text takes in batches of N_TIMED, random tokens; measured once."""
+    if network not in _measured:
+        generator = torch.Generator().manual_seed(0)
+        ids_BT = torch.randint(network.config.n_vocab, (max(N_TIMED), N_TOKENS_TIMED), generator=generator)
+        _measured[network] = [_ms(network, ids_BT[:n]) / n for n in N_TIMED]
+    return _measured[network]
+
+
+@torch.inference_mode()
+def _ms(network: GPT, ids_BT: Tensor) -> float:
+    took = []
+    for _ in range(N_TIMES):
+        begun = time.perf_counter()
+        network.hidden(ids_BT.to(network.device)).cpu()
+        took.append(1000 * (time.perf_counter() - begun))
+    return median(took)
+
+
+def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
+    """All texts in one pass, and one of them beside itself alone."""
+    reading.check_head(ask.layer, ask.head)
+    network, read_ones = reading.model.network, texts(reading, ask)
+    traces = alone(reading, read_ones)
+    batch = Batch(network, [tokens.ids for tokens in read_ones], ask.padding)
+    sheet = min(ask.sheet, len(read_ones) - 1)
+    whole_BTM = batch.hidden_BTM if ask.stage == "after the last layer" else network.embed(batch.ids_BT).detach()
+    names = [["padding"] * batch.n_tokens for _ in read_ones]
+    drawn_BTM = torch.full((len(read_ones), batch.n_tokens, min(N_FEATURES, reading.config.d_model)), torch.nan)
+    for text, tokens in enumerate(read_ones):
+        for place, token in zip(batch.places[text], tokens.tokens, strict=True):
+            names[text][place] = show(token.bytes)
+            drawn_BTM[text, place] = whole_BTM[text, place, : drawn_BTM.shape[2]].float().cpu()
+    labels = [f"{place} {name}" for place, name in enumerate(names[sheet])]
+    places = batch.places[sheet]
+    alone_TT = traces[sheet].stage("weights", ask.layer, [ask.head])[0].cpu()
+    together_TT = batch.weights(sheet, ask.layer, ask.head)
+    own_TT = together_TT[places.start : places.stop, places.start : places.stop]
+    q_BHTD, k_BGTD, v_BGTD = batch.heads[ask.layer]
+    attended = reading.block(ask.layer).attention
+    n_cells = batch.ids_BT.numel()
+    return BatchesReply(
+        cube=Cube(
+            title=f"{ask.stage}: {_shape(whole_BTM)}, its first {drawn_BTM.shape[2]} features",
+            sheets=[f"text {text}" for text in range(len(read_ones))],
+            rows=[[f"{place} {name}" for place, name in enumerate(sheet_names)] for sheet_names in names],
+            columns=list(map(str, range(drawn_BTM.shape[2]))),
+            values=[matrix(sheet_TM) for sheet_TM in drawn_BTM],
+        ),
+        weights=shares(f"weights of text {sheet} in the batch, padding and all", labels, labels, together_TT),
+        difference=signed(
+            f"less text {sheet} alone",
+            [labels[place] for place in places],
+            [labels[place] for place in places],
+            own_TT - alone_TT,
+        ),
+        facts=facts(
+            "shapes, and what padding costs",
+            {
+                "ids (texts × tokens)": _shape(batch.ids_BT),
+                "X (texts × tokens × features)": _shape(batch.hidden_BTM),
+                "W of the queries, one for all texts": _shape(attended.query.weight),
+                "Q, in heads": _shape(q_BHTD),
+                "K, in heads": _shape(k_BGTD),
+                "Kᵀ, its last two axes exchanged": _shape(k_BGTD.mT),
+                "V, in heads": _shape(v_BGTD),
+                "scores": _shape(q_BHTD[:, : k_BGTD.shape[1]] @ k_BGTD.mT, n_heads=q_BHTD.shape[1]),
+                "cells that are padding": float(n_cells - sum(map(len, read_ones))),
+                "share of the work that goes to padding": 1 - sum(map(len, read_ones)) / n_cells,
+                "largest difference from reading each text alone": difference(batch, traces),
+            },
+        ),
+        speed=Curves(
+            title=f"ms a text of {N_TOKENS_TIMED} tokens, on {network.device}, median of {N_TIMES}",
+            x_axis="texts read together",
+            lines=[
+                Line(
+                    name="ms a text",
+                    x=list(map(float, N_TIMED)),
+                    y=[*timed(network)] if ask.timed else [None] * len(N_TIMED),
+                )
+            ],
+        ),
+    )
+
+
+def _shape(array: Tensor, n_heads: int | None = None) -> str:
+    shape = list(array.shape)
+    if n_heads:
+        shape[1] = n_heads  # heads that share keys are scored with the same ones
+    return " × ".join(map(str, shape))
+
+
+def alone(reading: Reading, read_ones: Sequence[Tokens]) -> list[Trace]:
+    """Each text by itself; the first one has been read already."""
+    return [reading.trace, *(read(reading.model.network, tokens.ids) for tokens in read_ones[1:])]
+
+
+def difference(batch: Batch, traces: Sequence[Trace]) -> float:
+    """Of texts in the batch from the same texts alone: the largest, over the largest number of their vectors."""
+    found = []
+    for text, trace in enumerate(traces):
+        alone_TM = trace.hidden_TM.float().cpu()
+        found.append(((batch.hidden(text) - alone_TM).abs().max() / alone_TM.abs().max()).item())
+    return max(found)
+
+
+def checks(reading: Reading, ask: BatchesRequest) -> Iterator[Check]:
+    """Texts of a batch do not know of each other: each is what it is alone, in whatever order."""
+    network, read_ones, config = reading.model.network, texts(reading, ask), reading.config
+    traces, ids = alone(reading, read_ones), [tokens.ids for tokens in read_ones]
+    batch = Batch(network, ids, "left" if ask.broken else "right")
+    off = difference(batch, traces)
+    yield at_most(1e-4, off, "read together, texts differ from themselves alone, relative to the largest number, by")
+    turned = Batch(network, ids[::-1], "right")
+    off = difference(turned, traces[::-1])
+    yield at_most(1e-4, off, "in the opposite order, they differ from themselves alone by")
+    wanted = (len(ids), config.n_heads, batch.n_tokens, config.d_head)
+    wrong = sum(queries.shape != wanted for queries, _, _ in batch.heads)
+    yield at_most(0, float(wrong), "layers whose queries are not (texts × heads × tokens × features)")
+
+
+LESSON = Lesson(
+    system=21,
+    title="Batches",
+    posts=(PART_11, chapter("3.5.4")),
+    request=BatchesRequest,
+    reply=BatchesReply,
+    answer=answer,
+    checks=checks,
+    breaks="fill short texts up on the left, and do not tell the model",
+    code=("model/attention.py: Attention.forward", "app/engine.py: take_batch", "app/lessons/batches.py: Batch"),
+)
