@@ -103,7 +103,7 @@ function draw() {
   const { layout } = template();
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
-  const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), diverging: layout.colorscale.diverging, ink: colour("--hatch") };
+  const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), diverging: layout.colorscale.diverging, ink: colour("--hatch"), paper: colour("--paper") };
   for (const [name, { place, figure }] of parts) {
     const part = answer[name];
     place.querySelector("figcaption").textContent = part.title;

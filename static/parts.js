@@ -5,13 +5,14 @@ import { escaped } from "./figure.js";
 
 const HEIGHT_PX = 260;
 const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
+const N_STRUCK = 64; // empty rows of a cube that are struck out; more are seen to be empty
 export const ROOM = { l: 55, r: 10, t: 40, b: 50 }; // around a plane of points, in px
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 
 /** @type {Record<string, (part: object, palette: object) => object>} */
 const FIGURES = {
-  heatmap({ rows, columns, values, scale }, { diverging }) {
-    const reach = Math.max(1e-6, ...values.flat().map((value) => Math.abs(value ?? 0)));
+  heatmap({ rows, columns, values, scale, reach: least }, { diverging }) {
+    const reach = Math.max(least, ...values.flat().map((value) => Math.abs(value ?? 0)));
     const isSigned = scale === "signed";
     const data = {
       type: "heatmap",
@@ -40,7 +41,7 @@ const FIGURES = {
     return { data: [data], layout };
   },
 
-  curves({ x_axis, lines, here }, { colours }) {
+  curves({ x_axis, lines, here, log }, { colours }) {
     const data = lines.map(({ name, x, y }, i) => ({ type: "scatter", mode: "lines", line: { color: colours[i % colours.length], width: 2 }, name, x, y, hovertemplate: `${name} %{y:.4f}<extra></extra>` }));
     const shapes = here === null ? [] : [{ type: "line", x0: here, x1: here, y0: 0, y1: 1, yref: "paper", line: { dash: "dot" } }];
     const layout = {
@@ -48,7 +49,7 @@ const FIGURES = {
       showlegend: true,
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       margin: { l: 55, r: 10, t: 40, b: 50 },
-      xaxis: { ...FIXED, title: { text: x_axis } },
+      xaxis: { ...FIXED, type: log ? "log" : "linear", title: { text: x_axis } },
       yaxis: { ...FIXED, rangemode: "tozero" },
     };
     return { data, layout };
@@ -89,13 +90,24 @@ const FIGURES = {
   },
 
   // Sheets of cells, each a little up and to the right of the one before it; the last one is drawn first.
-  cube({ sheets, rows, columns, values }, { diverging, ink }) {
+  cube({ sheets, rows, columns, values }, { diverging, ink, paper }) {
     const [n, nRows, nColumns] = [sheets.length, values[0].length, columns.length];
     const [dx, dy] = [nColumns * 0.16, nRows * 0.28];
     const reach = Math.max(1e-6, ...values.flat(2).map((value) => Math.abs(value ?? 0)));
     const corner = (sheet) => [sheet * dx, sheet * dy];
     const order = sheets.map((_, i) => n - 1 - i);
-    const data = order.map((sheet) => ({
+    const backing = (sheet) => ({
+      type: "heatmap",
+      x0: corner(sheet)[0] + nColumns / 2,
+      y0: corner(sheet)[1] + nRows / 2,
+      dx: nColumns,
+      dy: nRows,
+      z: [[0]],
+      showscale: false,
+      colorscale: [[0, paper], [1, paper]],
+      hoverinfo: "skip",
+    });
+    const cells = (sheet) => ({
       type: "heatmap",
       name: escaped(sheets[sheet]),
       x0: corner(sheet)[0] + 0.5,
@@ -109,17 +121,25 @@ const FIGURES = {
       showscale: false,
       colorscale: diverging,
       hovertemplate: "%{customdata}: %{z:.4f}<extra>%{fullData.name}</extra>",
-    }));
+    });
+    const data = order.flatMap((sheet) => [backing(sheet), cells(sheet)]);
     const edge = (x0, y0, x1, y1) => ({ type: "line", x0, y0, x1, y1, line: { color: ink, width: 1 } });
     const frame = (sheet) => {
       const [x, y] = corner(sheet);
       return { type: "rect", x0: x, y0: y, x1: x + nColumns, y1: y + nRows, line: { color: ink, width: 1 } };
     };
+    // An empty row is struck out.
+    const struck = order.flatMap((sheet) =>
+      values[sheet].flatMap((row, i) => {
+        const [x, y] = corner(sheet);
+        return row.some((value) => value !== null) ? [] : [edge(x, y + nRows - i - 1, x + nColumns, y + nRows - i)];
+      }),
+    );
     const [backX, backY] = corner(n - 1);
     const edges = [[0, nRows], [nColumns, nRows], [nColumns, 0]].map(([x, y]) => edge(x, y, x + backX, y + backY));
     const layout = {
       height: 360,
-      shapes: [...order.map(frame), ...edges],
+      shapes: [...order.map(frame), ...struck.slice(0, N_STRUCK), ...edges],
       margin: { l: 10, r: 10, t: 8, b: 45 },
       xaxis: { ...FIXED, showgrid: false, showticklabels: false, title: { text: `${nColumns} columns, ${nRows} rows, ${n} sheets` } },
       yaxis: { ...FIXED, showgrid: false, showticklabels: false },
@@ -131,7 +151,8 @@ const FIGURES = {
 /**
  * The picture of a part; null where a part is but numbers or words.
  * @param {object} part
- * @param {{colours: string[], diverging: Array, ink: string}} palette of lines and bars, of signed scales, of edges
+ * @param {{colours: string[], diverging: Array, ink: string, paper: string}} palette of lines and bars, of signed scales,
+ *   of edges, of the page
  */
 export function figureOf(part, palette) {
   if (!(part.kind in FIGURES)) return null;

@@ -37,7 +37,7 @@ _measured: WeakKeyDictionary[GPT, list[float]] = WeakKeyDictionary()  # once for
 class BatchesRequest(LessonRequest):
     """Up to three more texts, and how they are put into one array."""
 
-    second: Text = Field("my dog ran", title="Second text", max_length=2000)
+    second: Text = Field("my dog ran", title="Second text", description="none if empty", max_length=2000)
     third: Text = Field("", title="Third text", description="none if empty", max_length=2000)
     fourth: Text = Field("", title="Fourth text", description="none if empty", max_length=2000)
     padding: Padding = Field("right", title="Padding", description="where a short text is filled up")
@@ -158,6 +158,7 @@ def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
             [labels[place] for place in places],
             [labels[place] for place in places],
             own_TT - alone_TT,
+            reach=0.1,
         ),
         facts=facts(
             "shapes, and what padding costs",

@@ -98,6 +98,7 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
             columns=pieces,
             values=matrix(weight_TT - ours_TT),
             scale="signed",
+            reach=0.1,
         ),
         sums=Bars(title="sum of each row", labels=pieces, values=numbers(weight_TT.sum(-1)), share=True),
         ahead=Bars(

@@ -26,6 +26,7 @@ class Heatmap(_Part):
     columns: list[str]
     values: list[list[Number]]
     scale: Literal["share", "signed"] = Field(description="colours run from 0 to 1, or around 0")
+    reach: float = Field(1e-6, description="colours around 0 reach at least so far")
     picks: tuple[str, str] | None = Field(None, description="what a click on a cell chooses: by its row, by its column")
 
 
@@ -54,6 +55,7 @@ class Curves(_Part):
     kind: Literal["curves"] = "curves"
     x_axis: str
     lines: list[Line]
+    log: bool = Field(False, description="the axis is logarithmic")
     here: float | None = Field(None, description="where on the axis the reader stands")
 
 
