@@ -33,6 +33,20 @@ pages.templates.env.filters["mathml"] = lambda formula: Markup(latex2mathml.conv
 AnyLesson = Lesson[Any, Any]
 
 
+def words(value: float | str | None) -> str:
+    """A value as a page says it: whole numbers in full, others in four digits. static/parts.js does the same.
+
+    >>> words(1048576.0), words(0.123456), words("2 × 3"), words(None)
+    ('1,048,576', '0.1235', '2 × 3', 'none')
+    """
+    if value is None or isinstance(value, str):
+        return value or "none"
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
+
+
+pages.templates.env.filters["words"] = words
+
+
 @dataclass(frozen=True)
 class Control:
     """Something on the page that changes a field of the request."""

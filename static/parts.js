@@ -205,5 +205,9 @@ export function tableOf(part) {
   return [null, ...part.values.map((value, i) => [(part.labels ?? part.names)[i], words(value)])];
 }
 
-/** A number in four digits; a word as it is. */
-export const words = (value) => (value === null ? "none" : typeof value === "string" ? value : String(Number(value.toPrecision(4))));
+/** A value as it is said: whole numbers in full, others in four digits, a word as it is. app/lesson_routes.py does the same. */
+export function words(value) {
+  if (value === null) return "none";
+  if (typeof value === "string") return value;
+  return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
+}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.lesson_routes import words
 from app.lessons.lesson import lessons
 from app.settings import Settings
 from tests.conftest import serve
@@ -69,10 +70,10 @@ def test_broken_at_least_one_of_them_fails(client: TestClient, slug: str) -> Non
 @pytest.mark.parametrize("slug", SLUGS)
 def test_what_cannot_be_read_is_refused_in_words(client: TestClient, slug: str) -> None:
     n, model = n_context(client, slug), model_for(client, slug)
-    for text, words in (("", "0 characters"), ("the" + " the" * n, f"{n + 1} tokens")):
+    for text, said in (("", "0 characters"), ("the" + " the" * n, f"{n + 1} tokens")):
         reply = client.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
-        assert words in reply.json()["detail"]
+        assert said in reply.json()["detail"]
         page = client.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
         assert page.status_code == 404
         assert "none" in page.text
@@ -89,7 +90,7 @@ def shown(part: dict[str, Any]) -> str:
             return f">{text}"
         case {"values": [*_, number]}:
             pass
-    return f"<td>{'none' if number is None else number if isinstance(number, str) else f'{number:.4g}'}</td>"
+    return f"<td>{words(number)}</td>"
 
 
 @pytest.mark.parametrize("slug", SLUGS)
