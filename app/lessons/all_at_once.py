@@ -25,6 +25,15 @@ class AllAtOnceRequest(LessonRequest):
         "rows", title="Shares along", description="rows share out what each token gives, which is attention"
     )
 
+    filled: float = Field(
+        1.0,
+        title="Cells filled",
+        ge=0,
+        le=1,
+        description="in a loop, cell by cell; one product of matrices gives all of them at once",
+        json_schema_extra={"by": 0.02, "plays": True},
+    )
+
 
 class AllAtOnceReply(LessonAnswer):
     """Scores, weights and what they sum to."""
@@ -44,9 +53,17 @@ def answer(reading: Reading, ask: AllAtOnceRequest) -> AllAtOnceReply:
     """Both matrices, and what the rows and columns of the second sum to."""
     x_TM, names = vectors(reading, ask.source)
     weight_TT = weights(x_TM, ask)
+    n_cells = len(names) ** 2
+    n_filled = round(ask.filled * n_cells)
+    score_TT = (x_TM @ x_TM.T).flatten().index_fill(0, torch.arange(n_filled, n_cells), torch.nan).view_as(weight_TT)
     around = {"rows": names, "columns": names}
     return AllAtOnceReply(
-        scores=Heatmap(title="scores X Xᵀ", **around, values=matrix(x_TM @ x_TM.T), scale="signed"),
+        scores=Heatmap(
+            title=f"scores X Xᵀ, {n_filled:,} of {n_cells:,} dot products",
+            **around,
+            values=matrix(score_TT),
+            scale="signed",
+        ),
         weights=Heatmap(title="weights", **around, values=matrix(weight_TT), scale="share"),
         given=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(1))),
         got=Bars(title="sum of each column", labels=names, values=numbers(weight_TT.sum(0))),

@@ -10,15 +10,15 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
-from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.lessons.parts import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
 from app.lessons.posts import PART_9, chapter
-from app.schemas import Index
+from app.schemas import Index, Text
 from model import attention
 from model.attention import Look, look_back
+from model.tokenizer import show
 
 Route = Literal["mask, then softmax", "softmax, then mask, then share anew", "softmax, then mask", "zero, then softmax"]
 ROUTES: tuple[Route, ...] = get_args(Route)
-N_EDITED = 256  # tokens; a longer text is cut before one of them is changed
 
 
 class CausalMaskRequest(LessonRequest):
@@ -33,6 +33,9 @@ class CausalMaskRequest(LessonRequest):
         description="another token is put in its place; the last if left out",
         json_schema_extra={"is": "token"},
     )
+    instead: Text = Field(
+        "", title="Put in its place", description="the first token of this; any other one if empty", max_length=100
+    )
 
 
 class CausalMaskReply(LessonAnswer):
@@ -42,6 +45,7 @@ class CausalMaskReply(LessonAnswer):
     difference: Heatmap = Field(description="the chosen way less the model's own weights")
     sums: Bars = Field(description="of the rows of the chosen way")
     ahead: Bars = Field(description="of each row, what goes to later tokens")
+    edited: Chips = Field(description="the text, with one token changed")
     moved: Bars = Field(description="the largest change of any logit after each token, when one token is changed")
     moved_unmasked: Bars = Field(description="the same where no layer masks")
 
@@ -66,28 +70,45 @@ def look_everywhere(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
     return attention.context(share, v_BHSD)
 
 
+def edited(reading: Reading, ask: CausalMaskRequest) -> tuple[int, int]:
+    """Which token is changed, and the id that is put in its place.
+
+    Raises:
+        UnreadableText, NothingHeld: when there is no token in what should be put there.
+    """
+    place = reading.position(ask.changed)
+    if ask.instead.strip():
+        return place, reading.model.tokens(f" {ask.instead.strip()}").ids[0]
+    return place, (reading.tokens.ids[place] + 1) % reading.config.n_vocab
+
+
 @torch.inference_mode()
-def moved_by(reading: Reading, changed: int, look: Look) -> Tensor:
-    """How far the logits after each token move when one token becomes another: the largest of V changes, (T,)."""
-    network = reading.model.network
-    ids_BT = torch.tensor([reading.tokens.ids[:N_EDITED]] * 2, device=network.device)
-    ids_BT[1, changed] = (ids_BT[0, changed] + 1) % network.config.n_vocab
-    hidden_BTM = network.hidden(ids_BT, looks=[look] * network.config.n_layers)
-    before_TV, after_TV = network.unembed(hidden_BTM).float()
-    moved_T: Tensor = (after_TV - before_TV).abs().amax(-1).cpu()
+def moved_by(reading: Reading, place: int, id: int, look: Look, *, exact: bool = False) -> Tensor:
+    """How far the logits after each token move when one token becomes another: the largest of V changes, (T,).
+
+    What has been read already is not read again with the usual look, unless it must be `exact`: two roads round apart.
+    """
+    network, ids_BT = reading.model.network, reading.ids_BT.repeat(2, 1)
+    ids_BT[1, place] = id
+    first = int(look is look_back and not exact)
+    hidden_BTM = network.hidden(ids_BT[first:], looks=[look] * network.config.n_layers)
+    logits_BTV = network.unembed(hidden_BTM).float()
+    before_TV = reading.trace.logits(range(len(reading.tokens))) if first else logits_BTV[0]
+    moved_T: Tensor = (logits_BTV[-1] - before_TV).abs().amax(-1).cpu()
     return moved_T
 
 
 def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
     """The chosen way beside the model's, and an experiment with the whole network."""
     reading.check_head(ask.layer, ask.head)
-    changed = min(reading.position(ask.changed), N_EDITED - 1)
+    changed, id = edited(reading, ask)
+    put = show(reading.model.tokenizer.piece(id))
     scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
     weight_TT = by_route(scaled_1TT, ask.route)[0].cpu()
     ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
-    pieces, edited = reading.pieces, reading.pieces[:N_EDITED]
+    pieces = reading.pieces
     where = f"layer {ask.layer}, head {ask.head}"
-    masked, unmasked = (moved_by(reading, changed, look) for look in (_look(ask), look_everywhere))
+    masked, unmasked = (moved_by(reading, changed, id, look) for look in (_look(ask), look_everywhere))
     return CausalMaskReply(
         weights=Heatmap(
             title=f"{where}: {ask.route}", rows=pieces, columns=pieces, values=matrix(weight_TT), scale="share"
@@ -104,14 +125,26 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
         ahead=Bars(
             title="of that, to later tokens", labels=pieces, values=numbers(weight_TT.triu(1).sum(-1)), share=True
         ),
+        edited=Chips(
+            title=f"{pieces[changed]} becomes {put}",
+            rows=[
+                ChipRow(
+                    name="",
+                    chips=[
+                        Chip(text=put, about="changed") if token.position == changed else Chip(text=show(token.bytes))
+                        for token in reading.tokens.tokens
+                    ],
+                )
+            ],
+        ),
         moved=Bars(
             title=f"change of the logits when {pieces[changed]} changes",
-            labels=edited,
+            labels=pieces,
             values=numbers(masked),
             chosen=changed,
         ),
         moved_unmasked=Bars(
-            title="the same without a mask in any layer", labels=edited, values=numbers(unmasked), chosen=changed
+            title="the same without a mask in any layer", labels=pieces, values=numbers(unmasked), chosen=changed
         ),
     )
 
@@ -129,11 +162,11 @@ def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
     yield at_most(1e-6, (first - second).abs().max().item(), "the two right ways differ by")
     yield at_most(1e-6, (first - ours_1TT).abs().max().item(), "the first way differs from the model by")
     yield at_most(0.0, ours_1TT.triu(1).abs().max().item(), "the largest weight on a later token is")
-    changed = min(reading.position(ask.changed), N_EDITED - 1)
+    changed, id = edited(reading, ask)
     if changed:
-        before = moved_by(reading, changed, _look(ask))[:changed].max().item()
+        before = moved_by(reading, changed, id, _look(ask), exact=True)[:changed].max().item()
         yield at_most(1e-5, before, "logits before the changed token move by")
-        unmasked = moved_by(reading, changed, look_everywhere)[:changed].max().item()
+        unmasked = moved_by(reading, changed, id, look_everywhere)[:changed].max().item()
         yield at_least(1e-3, unmasked, "without a mask they move by")
 
 

@@ -13,8 +13,6 @@ from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Readi
 from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
-from model.attention import Attention
-from model.gpt import GPT, Block
 
 
 class OutputProjectionRequest(LessonRequest):
@@ -33,6 +31,9 @@ class OutputProjectionRequest(LessonRequest):
         description="what it adds is left out; none if left empty",
         json_schema_extra={"is": "head"},
     )
+    plain: bool = Field(
+        False, title="No projection", description="what the heads bring is added as it is, side by side"
+    )
 
 
 class OutputProjectionReply(LessonAnswer):
@@ -46,47 +47,45 @@ class OutputProjectionReply(LessonAnswer):
     facts: Facts
 
 
-def _attention(network: GPT, layer: int) -> Attention:
-    block = network.blocks[layer]
-    assert isinstance(block, Block)
-    return block.attention
-
-
-def head_parts(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
+def head_parts(reading: Reading, layer: int, *, plain: bool = False) -> tuple[Tensor, Tensor]:
     """What each head adds, (H, T, M), and the bias that no head adds, (M,); float32."""
-    config, output = reading.config, _attention(reading.model.network, layer).output
+    config, output = reading.config, reading.block(layer).attention.output
     context_HTD = reading.trace.context(layer, range(config.n_heads)).cpu()
-    weight_MHD = output.weight.detach().float().cpu().view(config.d_model, config.n_heads, config.d_head)
-    bias_M = torch.zeros(config.d_model) if output.bias is None else output.bias.detach().float().cpu()
+    weight_MX = torch.eye(config.d_model) if plain else output.weight.detach().float().cpu()
+    weight_MHD = weight_MX.view(config.d_model, config.n_heads, config.d_head)
+    bias_M = torch.zeros(config.d_model)
+    if output.bias is not None and not plain:
+        bias_M = output.bias.detach().float().cpu()
     return torch.einsum("htd,mhd->htm", context_HTD, weight_MHD), bias_M
 
 
-@torch.inference_mode()
-def measured(reading: Reading, layer: int, off: int | None = None) -> tuple[Tensor, Tensor]:
+def measured(reading: Reading, layer: int, off: int | None = None, *, plain: bool = False) -> tuple[Tensor, Tensor]:
     """What the layer's attention adds, (T, M), as a hook hears it, and the logits after the last token, (V,).
 
-    A head that is `off` brings nothing back: its features are 0 before the projection.
+    A head that is `off` brings nothing back: its features are 0 before the projection, which `plain` leaves out.
     """
-    network, heard = reading.model.network, list[Tensor]()
-    attention = _attention(network, layer)
+    heard, d_head = list[Tensor](), reading.config.d_head
+    attended = reading.block(layer).attention
 
     def silence(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         joined_BTX = given[0].clone()
         if off is not None:
-            d_head = network.config.d_head
             joined_BTX[..., off * d_head : (off + 1) * d_head] = 0
         return (joined_BTX,)
+
+    def let_through(_: nn.Module, given: tuple[Tensor, ...], projected_BTM: Tensor) -> Tensor:
+        return given[0] if plain else projected_BTM
 
     def hear(_module: nn.Module, _given: Any, added_BTM: Tensor) -> None:
         heard.append(added_BTM[0].float().cpu())
 
-    hooks = (attention.output.register_forward_pre_hook(silence), attention.register_forward_hook(hear))
-    try:
-        ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
-        logits_V = network.unembed(network.hidden(ids_BT)[0, -1]).float().cpu()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    output = attended.output
+    with (
+        output.register_forward_pre_hook(silence),
+        output.register_forward_hook(let_through),
+        attended.register_forward_hook(hear),
+    ):
+        logits_V = reading.again()[-1]
     return heard[0], logits_V
 
 
@@ -94,7 +93,7 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
     """The heads' vectors at one token."""
     reading.check_head(ask.layer, ask.off or 0)
     query = reading.position(ask.query)
-    part_HTM, bias_M = head_parts(reading, ask.layer)
+    part_HTM, bias_M = head_parts(reading, ask.layer, plain=ask.plain)
     part_HM = part_HTM[:, query]
     if ask.off is not None:
         part_HM = part_HM.index_fill(0, torch.tensor([ask.off]), 0.0)
@@ -102,8 +101,9 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
     whole_M = part_HM.sum(0) + bias_M
     all_XM = torch.cat((part_HM, bias_M[None]))
     unit_HM = part_HM / part_HM.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    _, before_V = measured(reading, ask.layer)
-    after_V = before_V if ask.off is None else measured(reading, ask.layer, ask.off)[1]
+    before_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
+    is_changed = ask.plain or ask.off is not None
+    after_V = measured(reading, ask.layer, ask.off, plain=ask.plain)[1] if is_changed else before_V
     return OutputProjectionReply(
         lengths=Bars(
             title=f"length of what is added at {reading.pieces[query]}",

@@ -28,6 +28,14 @@ class SimpleAttentionRequest(LessonRequest):
         None, title="Query", description="the token that looks; the last if left out", json_schema_extra={"is": "token"}
     )
     normalise: Normalise = Field("softmax", title="Shares by", description="how scores become shares of one whole")
+    summed: float = Field(
+        1.0,
+        title="Summed so far",
+        ge=0,
+        le=1,
+        description="how far the weighted sum has got, token by token",
+        json_schema_extra={"by": 0.05, "plays": True},
+    )
 
 
 class SimpleAttentionReply(LessonAnswer):
@@ -35,7 +43,9 @@ class SimpleAttentionReply(LessonAnswer):
 
     scores: Bars = Field(description="dot products of the query with every token")
     weights: Bars
-    context: Heatmap = Field(description="the query's vector, and the mean of all vectors with these weights")
+    context: Heatmap = Field(
+        description="the query's vector, and the sum of all vectors with these weights, as far as it has got"
+    )
 
 
 def shares(score_T: Tensor, normalise: Normalise) -> Tensor:
@@ -62,13 +72,15 @@ def answer(reading: Reading, ask: SimpleAttentionRequest) -> SimpleAttentionRepl
     """Scores, weights and context vector of the chosen token."""
     x_TM, names = vectors(reading, ask.source)
     query = _query(x_TM, reading, ask)
-    score_T, weight_T, context_M = steps(x_TM, query, ask)
+    score_T, weight_T, _ = steps(x_TM, query, ask)
+    n_summed = round(ask.summed * len(names))
+    context_M = weight_T[:n_summed] @ x_TM[:n_summed]
     features = [str(feature) for feature in range(x_TM.shape[1])]
     return SimpleAttentionReply(
         scores=Bars(title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query),
         weights=Bars(title="weights", labels=names, values=numbers(weight_T), chosen=query),
         context=Heatmap(
-            title=f"{names[query]} before and after, {len(features)} features each",
+            title=f"{names[query]} before and after {n_summed} of {len(names)} tokens, {len(features)} features each",
             rows=["x", "z"],
             columns=features,
             values=matrix(torch.stack((x_TM[query], context_M))),
