@@ -1,26 +1,38 @@
-"""S20: while a model learns, some of its weights are set to 0 at random, and the others grow."""
+"""S20: while a model learns, some of its numbers are set to 0 at random, and the others grow."""
 
-# shapes: N draws, T tokens
+# shapes: N draws, T tokens, D features of a head, M features of a token, V tokens of the vocabulary, X any of these
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
-from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
+from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, shares, signed
 from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
+from model import attention
+from model.attention import Attention, Heads, look_back
+from model.tokenizer import show
 
 N_CELLS = 4_000_000  # numbers of all draws together; a long text gets fewer draws
 N_CHECKED = 32  # tokens; the statistics of more rows would need more draws than anybody waits for
+N_RUNS = 8  # readings with dropout
+N_TOP = 6  # tokens that are expected
+N_FEATURES = 64  # that are drawn
+
+Place = Literal["attention weights", "context vectors", "embedded tokens", "what attention adds"]
 
 
 class DropoutRequest(LessonRequest):
-    """A head, how much is dropped, and which draw."""
+    """Where, how much is dropped, and which draw."""
 
+    place: Place = Field("attention weights", title="Place", description="whose numbers are dropped")
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     rate: float = Field(
@@ -28,7 +40,7 @@ class DropoutRequest(LessonRequest):
         title="Share dropped",
         ge=0,
         le=0.9,
-        description="the chance of each weight to be 0",
+        description="the chance of each number to be 0",
         json_schema_extra={"by": 0.05},
     )
     seed: int = Field(
@@ -39,77 +51,141 @@ class DropoutRequest(LessonRequest):
 
 
 class DropoutReply(LessonAnswer):
-    """One draw, the mean of many, and what rows sum to."""
+    """One draw, the mean of many, and what a model expects that is read so."""
 
-    weights: Heatmap
-    dropped: Heatmap = Field(description="the same weights after one draw")
+    numbers: Heatmap = Field(description="of the chosen place, as they are")
+    dropped: Heatmap = Field(description="the same numbers after one draw")
     mean: Heatmap = Field(description="the mean over many draws")
-    sums: Bars = Field(description="of each row after the draw; 1 before")
+    sums: Bars = Field(description="of each row after the draw")
     facts: Facts
+    expected: Heatmap = Field(description="probabilities after the text, when every layer drops so, draw by draw")
+    spread: Facts
 
 
-def drawn(weight_TT: Tensor, ask: DropoutRequest, n_draws: int) -> Tensor:
-    """The weights after each of some draws, (N, T, T)."""
+def drawn(x: Tensor, ask: DropoutRequest, n_draws: int, generator: torch.Generator | None = None) -> Tensor:
+    """Numbers after each of some draws, (N, …)."""
     if ask.reads:
-        return weight_TT.expand(n_draws, -1, -1)
-    generator = torch.Generator().manual_seed(ask.seed)
-    kept_NTT = torch.rand(n_draws, *weight_TT.shape, generator=generator) >= ask.rate
-    return weight_TT * kept_NTT / (1 if ask.broken else 1 - ask.rate)
+        return x.expand(n_draws, *x.shape)
+    generator = generator or torch.Generator().manual_seed(ask.seed)
+    kept = torch.rand(n_draws, *x.shape, generator=generator) >= ask.rate
+    return x * kept.to(x.device) / (1 if ask.broken else 1 - ask.rate)
 
 
-def _weights(reading: Reading, ask: DropoutRequest) -> Tensor:
+def at_place(reading: Reading, ask: DropoutRequest) -> Tensor:
+    """The numbers of the chosen place, a row a token: (T, T), (T, D) or (T, M)."""
+    block, network = reading.block(ask.layer), reading.model.network
     reading.check_head(ask.layer, ask.head)
-    return reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    if ask.place == "attention weights":
+        return reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    if ask.place == "context vectors":
+        return reading.trace.context(ask.layer, [ask.head])[0].cpu()
+    part = network.dropout if ask.place == "embedded tokens" else block.attention
+    heard: list[Tensor] = []
+    with part.register_forward_hook(lambda _module, _given, x_BTM: heard.append(x_BTM[0].float().cpu())):
+        reading.again()
+    return heard[0]
+
+
+@torch.inference_mode()
+def expected(reading: Reading, ask: DropoutRequest) -> Tensor:
+    """Probabilities after the text when every layer drops numbers of this place, for each of N_RUNS draws, (N, V)."""
+    network = reading.model.network
+    generator = torch.Generator().manual_seed(ask.seed)
+
+    def drop(x_BX: Tensor) -> Tensor:
+        return drawn(x_BX, ask, 1, generator)[0]
+
+    def after(_module: nn.Module, _given: Any, x_BX: Tensor) -> Tensor:
+        return drop(x_BX)
+
+    def look(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+        n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
+        k_BHSD, v_BHSD = (x.repeat_interleave(n_each, 1) for x in (k_BGSD, v_BGSD))
+        score = attention.scaled(attention.scores(q_BHTD, k_BHSD), q_BHTD.shape[-1])
+        return attention.context(drop(attention.weights(attention.masked(score))), v_BHSD)
+
+    parts: dict[Place, list[nn.Module]] = {
+        "attention weights": [],
+        "context vectors": [part for part in network.modules() if isinstance(part, Heads)],
+        "embedded tokens": [network.dropout],
+        "what attention adds": [part for part in network.modules() if isinstance(part, Attention)],
+    }
+    looks = [look if ask.place == "attention weights" else look_back] * network.config.n_layers
+    with ExitStack() as hooks:
+        for part in parts[ask.place]:
+            hooks.enter_context(part.register_forward_hook(after))
+        hidden_NTM = network.hidden(reading.ids_BT.repeat(N_RUNS, 1), looks=looks)
+    probability_NV: Tensor = network.unembed(hidden_NTM[:, -1]).float().softmax(-1).cpu()
+    return probability_NV
 
 
 def answer(reading: Reading, ask: DropoutRequest) -> DropoutReply:
-    """What the draws make of one head."""
-    weight_TT = _weights(reading, ask)
-    n_draws = max(1, min(ask.draws, N_CELLS // weight_TT.numel()))
-    found_NTT = drawn(weight_TT, ask, n_draws)
-    seen_TT = weight_TT > 0
-    around = {"rows": reading.pieces, "columns": reading.pieces}
-    where = f"layer {ask.layer}, head {ask.head}"
+    """What the draws make of one place, and of what the model expects."""
+    x_TX = at_place(reading, ask)
+    n_draws = max(1, min(ask.draws, N_CELLS // x_TX.numel()))
+    found_NTX = drawn(x_TX, ask, n_draws)
+    mean_TX, once_TX = found_NTX.mean(0), found_NTX[0]
+    is_weights = ask.place == "attention weights"
+    columns = reading.pieces if is_weights else list(map(str, range(min(N_FEATURES, x_TX.shape[1]))))
+    draw = partial(shares if is_weights else signed, rows=reading.pieces, columns=columns)
+    of_head = f", head {ask.head}" if ask.place in ("attention weights", "context vectors") else ""
+    where = ask.place if ask.place == "embedded tokens" else f"{ask.place}, layer {ask.layer}{of_head}"
+    usual_V = reading.trace.logits([len(reading.tokens) - 1])[0].softmax(-1).cpu()
+    probability_NV = expected(reading, ask)
+    top = usual_V.topk(min(N_TOP, len(usual_V))).indices
+    n = len(columns)
     return DropoutReply(
-        weights=Heatmap(title=f"weights of {where}", **around, values=matrix(weight_TT), scale="share"),
-        dropped=Heatmap(title=f"after draw {ask.seed}", **around, values=matrix(found_NTT[0]), scale="signed"),
-        mean=Heatmap(title=f"mean of {n_draws:,} draws", **around, values=matrix(found_NTT.mean(0)), scale="share"),
-        sums=Bars(title="sum of each row after the draw", labels=reading.pieces, values=numbers(found_NTT[0].sum(-1))),
-        facts=Facts(
-            title="in numbers",
-            names=[
-                "cells that are 0, the masked ones among them",
-                "rows that are all 0",
-                "mean difference from the weights",
-            ],
-            values=[
-                (found_NTT[0] == 0).float().mean().item(),
-                float((found_NTT[0] == 0).all(-1).sum()),
-                (found_NTT.mean(0) - weight_TT)[seen_TT].abs().mean().item(),
-            ],
+        numbers=draw(f"{where}: {x_TX.shape[0]} × {x_TX.shape[1]}", values=x_TX[:, :n]),
+        dropped=signed(f"after draw {ask.seed}", reading.pieces, columns, once_TX[:, :n]),
+        mean=draw(f"mean of {n_draws:,} draws", values=mean_TX[:, :n]),
+        sums=Bars(title="sum of each row after the draw", labels=reading.pieces, values=numbers(once_TX.sum(-1))),
+        facts=facts(
+            "in numbers",
+            {
+                "share of the numbers that are 0": (once_TX == 0).float().mean().item(),
+                "rows that are all 0": float((once_TX == 0).all(-1).sum()),
+                "mean difference of the mean from the numbers": (mean_TX - x_TX)[x_TX != 0].abs().mean().item(),
+            },
+        ),
+        expected=shares(
+            "probabilities after the text: as it reads, and in 8 draws of all layers",
+            [f"{rank} {show(reading.model.tokenizer.piece(int(id)))}" for rank, id in enumerate(top)],
+            ["reads", *(f"draw {run}" for run in range(N_RUNS))],
+            torch.cat((usual_V[None], probability_NV))[:, top].T,
+        ),
+        spread=facts(
+            "how far the draws are apart",
+            {
+                "probability of the likeliest token": usual_V.max().item(),
+                "mean of the same over the draws": probability_NV[:, top[0]].mean().item(),
+                "its deviation": probability_NV[:, top[0]].std(correction=0).item(),
+                "draws in which another token is likeliest": float((probability_NV.argmax(-1) != top[0]).sum()),
+            },
         ),
     )
 
 
 def checks(reading: Reading, ask: DropoutRequest) -> Iterator[Check]:
     """What is kept grows so that the mean stays; reading drops nothing; a draw can be had again."""
-    weight_TT = _weights(reading, ask)[:N_CHECKED, :N_CHECKED]
+    x_TX = at_place(reading, ask)[:N_CHECKED, :N_CHECKED]
     learning = ask.model_copy(update={"reads": False})
-    once_TT = drawn(weight_TT, learning, 1)[0]
-    grown_TT = torch.where(once_TT > 0, weight_TT / (1 - ask.rate), 0)
-    yield at_most(1e-6, (once_TT - grown_TT).abs().max().item(), "what is kept differs from weight / (1 - rate) by")
-    yield at_most(
-        0, (once_TT - drawn(weight_TT, learning, 1)[0]).abs().max().item(), "the same draw differs from itself by"
-    )
+    once_TX = drawn(x_TX, learning, 1)[0]
+    grown_TX = torch.where(once_TX != 0, x_TX / (1 - ask.rate), 0)
+    off = (once_TX - grown_TX).abs().max().item() / max(1.0, x_TX.abs().max().item())
+    yield at_most(1e-6, off, "what is kept differs from number / (1 - rate) by")
+    same = (once_TX - drawn(x_TX, learning, 1)[0]).abs().max().item()
+    yield at_most(0, same, "the same draw differs from itself by")
     reads = ask.model_copy(update={"reads": True})
-    yield at_most(0, (drawn(weight_TT, reads, 1)[0] - weight_TT).abs().max().item(), "reading changes a weight by")
+    usual_V = reading.trace.logits([len(reading.tokens) - 1])[0].softmax(-1).cpu()
+    yield at_most(1e-4, (expected(reading, reads) - usual_V).abs().max().item(), "reading changes a probability by")
     n_draws = 2000
-    found_NTT = drawn(weight_TT, learning, n_draws)
-    deviation_TT = weight_TT * math.sqrt(ask.rate / (1 - ask.rate) / n_draws)
-    beyond = ((found_NTT.mean(0) - weight_TT).abs() / deviation_TT.clamp_min(1e-9))[weight_TT > 1e-6].max().item()
+    found_NTX = drawn(x_TX, learning, n_draws)
+    deviation_TX = x_TX.abs() * math.sqrt(ask.rate / (1 - ask.rate) / n_draws)
+    beyond = ((found_NTX.mean(0) - x_TX).abs() / deviation_TX.clamp_min(1e-9))[x_TX.abs() > 1e-6].max().item()
     yield at_most(5.5, beyond, f"the mean of {n_draws:,} draws is off by, in standard deviations")
-    empty = (found_NTT[:, 0] == 0).all(-1).float().mean().item()
-    yield at_most(0.06, abs(empty - ask.rate), "the first row is emptied as often as the rate says, but for")
+    if ask.place == "attention weights":
+        empty = (found_NTX[:, 0] == 0).all(-1).float().mean().item()
+        yield at_most(0.06, abs(empty - ask.rate), "the first row is emptied as often as the rate says, but for")
 
 
 LESSON = Lesson(
@@ -121,7 +197,12 @@ LESSON = Lesson(
     answer=answer,
     checks=checks,
     breaks="do not let what is kept grow",
-    code=("model/dropout.py: Dropout", "model/attention.py: Heads.forward", "app/lessons/dropout.py: drawn"),
+    code=(
+        "model/dropout.py: Dropout",
+        "model/attention.py: Heads.forward",
+        "model/gpt.py: Block",
+        "app/lessons/dropout.py: drawn",
+    ),
     needs="learned positions and dropout in its training",
     fits=lambda config: config.positions == "learned",
 )
