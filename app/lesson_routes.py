@@ -26,6 +26,7 @@ from app.schemas import ModelInfo, Timings
 from model.tokenizer import Tokens
 
 N_MOST = 256  # tokens of a text: pictures of more cannot be read, and one visitor cannot ask for much
+SECTIONS = {"The mathematics": 1, "From a text to vectors": 9, "Attention, step by step": 13}  # from which system on
 COMMON = set(LessonRequest.model_fields)  # what is not a control of one lesson alone
 
 router = APIRouter()
@@ -88,7 +89,7 @@ class LessonPage:
 class MapPage:
     """The context of lessons.html."""
 
-    lessons: list[AnyLesson]
+    sections: dict[str, list[AnyLesson]]
     model: str | None
     text: str | None
     series: str
@@ -105,6 +106,7 @@ class LessonInfo(BaseModel):
     system: str
     slug: str
     title: str
+    about: str
     page: str
     call: str
 
@@ -134,6 +136,7 @@ async def get_lessons() -> list[LessonInfo]:
             system=f"S{lesson.system:02}",
             slug=slug,
             title=lesson.title,
+            about=lesson.about,
             page=f"/lessons/{slug}",
             call=f"/api/v1/lessons/{slug}",
         )
@@ -144,7 +147,7 @@ async def get_lessons() -> list[LessonInfo]:
 @router.get("/lessons", include_in_schema=False)
 async def lesson_map(request: Request, text: str | None = None, model: str | None = None) -> Response:
     """The lessons in the order of the posts; a text and a model come along."""
-    return pages.render(request, "lessons.html", MapPage(list(lessons().values()), model, text, SERIES))
+    return pages.render(request, "lessons.html", MapPage(sections(), model, text, SERIES))
 
 
 @router.get("/lessons/symbols", include_in_schema=False)
@@ -196,6 +199,15 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         series=SERIES,
     )
     return pages.render(request, f"lessons/{slug}.html", page, status)
+
+
+def sections() -> dict[str, list[AnyLesson]]:
+    """The lessons under their headings."""
+    found: dict[str, list[AnyLesson]] = {name: [] for name in SECTIONS}
+    for one in lessons().values():
+        name = [name for name, first in SECTIONS.items() if one.system >= first][-1]
+        found[name].append(one)
+    return found
 
 
 def add_calls(to: APIRouter) -> None:

@@ -152,8 +152,17 @@ function write() {
   }
 }
 
+/** Another model has other layers and heads: the server makes the page anew for it, and keeps all that does not count them. */
+function turnToModel() {
+  const query = new FormData(form);
+  for (const { dataset } of document.querySelectorAll('[data-kind="number"], [data-kind="heads"]')) query.delete(dataset.control);
+  query.delete("step");
+  location.assign(`${location.pathname}?${new URLSearchParams(query)}`);
+}
+
 function changed({ target }) {
   if (target.form !== form) return;
+  if (target.name === "model") return turnToModel();
   const output = target.parentElement.querySelector("output");
   if (output && target.type === "range") output.value = target.value;
   ask();

@@ -1,4 +1,4 @@
-"""S19: a token may look back, never ahead; two right ways to do it, and a wrong one."""
+"""S19: a token may look back, never ahead; two right ways to do it, and two wrong ones."""
 
 # shapes: B texts, H heads, G key heads, T queries, S keys, D features of a head, V tokens of the vocabulary
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -148,6 +149,7 @@ class Lesson(Generic[Ask, Answer]):
     needs: str = ""  # what a model must have, in words; nothing if empty
     fits: Callable[[Config], bool] = lambda _: True  # has a model what it needs?
     slug: str = ""  # filled in: the name of its module
+    about: str = ""  # filled in: what the module's first line says
 
 
 @cache
@@ -155,6 +157,15 @@ def lessons() -> dict[str, Lesson[Any, Any]]:
     """All lessons by their slugs, in the order of the posts."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = {name: importlib.import_module(f"app.lessons.{name}") for name in names}
-    found = {name: module.LESSON for name, module in modules.items() if hasattr(module, "LESSON")}
-    ordered = sorted(found.items(), key=lambda item: item[1].system)
-    return {name.replace("_", "-"): replace(lesson, slug=name.replace("_", "-")) for name, lesson in ordered}
+    found = [
+        replace(module.LESSON, slug=name.replace("_", "-"), about=_about(module))
+        for name, module in modules.items()
+        if hasattr(module, "LESSON")
+    ]
+    return {lesson.slug: lesson for lesson in sorted(found, key=lambda lesson: lesson.system)}
+
+
+def _about(module: ModuleType) -> str:
+    first_line = (module.__doc__ or "").splitlines()[0]
+    said = first_line.partition(": ")[2]
+    return said[:1].upper() + said[1:]

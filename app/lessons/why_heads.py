@@ -1,0 +1,341 @@
+"""S24: why attention works: a head matches what one token asks for with what another one is, and does no more."""
+
+# shapes: T tokens, H heads, L layers, D features of a head, P patterns, K = 2 features of a made-up head
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, get_args
+
+import torch
+from pydantic import Field
+from pydantic.config import JsonDict
+from torch import Tensor
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, shares
+from app.lessons.posts import PART_13, chapter
+from app.schemas import Index
+from model import attention
+from model.tokenizer import show
+
+Pattern = Literal["previous token", "itself", "first token", "same token before"]
+PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
+ARTICLES, NOUNS = {"the", "a", "an"}, {"cat", "mat"}
+KINDS = ("an article", "a noun")
+REACH = 5.0
+N_PLANE = 16  # tokens whose queries and keys are drawn; names of more would hide one another
+N_PAIRS = 8
+LEAST_RATIO = 1.5  # to a uniform look, for a head to be called by a pattern
+
+Coordinate = Annotated[float, Field(ge=-REACH, le=REACH)]
+Plane = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
+PULLED: JsonDict = {"is": "sliders", "reach": REACH, "names": ["article", "noun"]}
+
+
+class WhyHeadsRequest(LessonRequest):
+    """What a made-up head asks for and offers, a real head, and a pattern."""
+
+    noun_query: Plane = Field(
+        [1.0, 1.0], title="A noun asks for", description="its query: a column of W_q", json_schema_extra=PULLED
+    )
+    article_query: Plane = Field(
+        [-1.0, 2.0], title="An article asks for", description="the other column", json_schema_extra=PULLED
+    )
+    noun_key: Plane = Field(
+        [0.0, 3.0], title="A noun offers", description="its key: a column of W_k", json_schema_extra=PULLED
+    )
+    article_key: Plane = Field(
+        [3.0, 0.0], title="An article offers", description="the other column", json_schema_extra=PULLED
+    )
+    ahead: bool = Field(False, title="Look ahead too", description="takes the causal mask off the made-up head")
+    layer: Index = Field(0, title="Layer")
+    head: Index = Field(0, title="Head")
+    pattern: Pattern = Field("previous token", title="Pattern", description="what all heads of the model are asked for")
+
+
+class WhyHeadsReply(LessonAnswer):
+    """The made-up head, a real one, and what all heads of the model do."""
+
+    words: Chips = Field(description="what kind of word each token is taken for")
+    plane: Points = Field(description="queries and keys of the made-up head")
+    toy: Heatmap = Field(description="its weights")
+    found: Facts = Field(description="how much nouns look at articles, and articles at nouns")
+    weights: Heatmap = Field(description="of the real head")
+    space: Points = Field(description="its first queries and keys, in the plane that keeps most of their lengths")
+    pairs: Bars = Field(description="pairs of tokens with the highest mean score")
+    everywhere: Heatmap = Field(description="how far each head of the model does the chosen pattern")
+    layer_heads: Heatmap = Field(description="how far each head of the layer does each pattern")
+    labels: Chips = Field(
+        description="the pattern that each head of the layer does most, where it clearly beats a uniform look"
+    )
+    marks: Facts = Field(description="of the chosen head, each beside what a uniform look would have")
+
+
+def kinds(reading: Reading) -> list[int | None]:
+    """What each token is in the made-up head: a place in KINDS, or neither."""
+    words = [token.bytes.decode(errors="replace").strip().lower() for token in reading.tokens.tokens]
+    return [0 if word in ARTICLES else 1 if word in NOUNS else None for word in words]
+
+
+def toy_weights(reading: Reading, ask: WhyHeadsRequest) -> Tensor:
+    """The weights of the made-up head, (T, T): tokens of neither kind have the query and the key 0."""
+    x_TK = torch.zeros(len(reading.tokens), 2)  # (1, 0) is an article, (0, 1) a noun
+    for place, kind in enumerate(kinds(reading)):
+        if kind is not None:
+            x_TK[place, kind] = 1
+    w_q_KK = torch.tensor([ask.article_query, ask.noun_query]).T
+    w_k_KK = torch.tensor([ask.article_key, ask.noun_key]).T
+    score_TT = attention.scaled(attention.scores(x_TK @ w_q_KK.T, x_TK @ w_k_KK.T), 2)
+    return attention.weights(score_TT if ask.ahead else attention.masked(score_TT))
+
+
+def given(weight_TT: Tensor, from_T: Tensor, to_T: Tensor) -> float:
+    """How much tokens of one kind give those of another, on average; no number where there is none."""
+    return weight_TT[from_T][:, to_T].sum(-1).mean().item()
+
+
+def uniform(n_tokens: int, *, ahead: bool = False) -> Tensor:
+    """The weights of a head that looks at everything it may see alike, (T, T)."""
+    seen_TT = torch.ones(n_tokens, n_tokens)
+    seen_TT = seen_TT if ahead else seen_TT.tril()
+    return seen_TT / seen_TT.sum(-1, keepdim=True)
+
+
+def pattern_scores(weight_HTT: Tensor, ids: Sequence[int], *, broken: bool = False) -> Tensor:
+    """How far some heads do each of PATTERNS, (H, P): mean weights; no number where a text has nothing to measure.
+
+    >>> pattern_scores(uniform(2)[None], [7, 7]).tolist()
+    [[0.5, 0.75, 0.5, 0.5]]
+    """
+    ids_T = torch.tensor(ids)
+    earlier_TT = (ids_T[:, None] == ids_T).tril(-1)
+    again_HT = (weight_HTT * earlier_TT).sum(-1)[:, earlier_TT.any(-1)]
+    previous_HT = weight_HTT.diagonal(1 if broken else -1, 1, 2)
+    means = [previous_HT, weight_HTT.diagonal(0, 1, 2), weight_HTT[:, 1:, 0], again_HT]
+    return torch.stack([mean_HT.mean(-1) for mean_HT in means], dim=1)
+
+
+def every_head(reading: Reading, ask: WhyHeadsRequest) -> Tensor:
+    """The same of all heads of the model, (L, H, P)."""
+    heads = range(reading.config.n_heads)
+    layers = (reading.trace.stage("weights", layer, heads).cpu() for layer in range(reading.config.n_layers))
+    return torch.stack([pattern_scores(weight_HTT, reading.tokens.ids, broken=ask.broken) for weight_HTT in layers])
+
+
+def queries_and_keys(reading: Reading, ask: WhyHeadsRequest) -> tuple[Tensor, Tensor]:
+    """Of the real head, as it uses them; (T, D) each."""
+    group = ask.head // (reading.config.n_heads // reading.config.n_kv_heads)
+    stretches = reading.trace.stretches
+    q_TD = torch.cat([stretch.queries_LHTD[ask.layer, ask.head] for stretch in stretches])
+    k_TD = torch.cat([stretch.keys_LGTD[ask.layer, group] for stretch in stretches])
+    return q_TD.float().cpu(), k_TD.float().cpu()
+
+
+def space(reading: Reading, ask: WhyHeadsRequest) -> Points:
+    """The first queries and keys of the real head in one plane through 0: the one that keeps most of their lengths.
+
+    The keys' mean is taken from each: it adds the same to every score of a query, which changes no weight.
+    """
+    q_TD, k_TD = (x_TD[:N_PLANE] for x_TD in queries_and_keys(reading, ask))
+    both_XD = torch.cat((q_TD, k_TD - k_TD.mean(0)))
+    _, length_D, axis_DD = torch.linalg.svd(both_XD, full_matrices=False)
+    place_X2 = both_XD @ axis_DD[:2].T
+    part_D = length_D.square() / length_D.square().sum().clamp_min(1e-12)
+    names = [(group, name) for group in ("query", "key") for name in reading.pieces[:N_PLANE]]
+    return Points(
+        title=f"queries, and keys less their mean: layer {ask.layer}, head {ask.head}, {len(q_TD)} tokens",
+        x_axis=f"{part_D[0]:.0%} of all squared lengths",
+        y_axis=f"{part_D[1]:.0%}",
+        points=[
+            Point(name=name, group=group, x=x, y=y)
+            for (group, name), (x, y) in zip(names, place_X2.tolist(), strict=True)
+        ],
+    )
+
+
+def best_pairs(reading: Reading, ask: WhyHeadsRequest) -> Bars:
+    """The pairs of tokens, whatever their places, with the highest mean score, counted from the mean of its row."""
+    score_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()
+    score_TT = score_TT - (score_TT * uniform(len(score_TT))).sum(-1, keepdim=True)
+    ids_T = torch.tensor(reading.tokens.ids)
+    query_N, key_N = torch.ones_like(score_TT).tril().nonzero().T
+    pair_N2 = torch.stack((ids_T[query_N], ids_T[key_N]), dim=1)
+    found_F2, of_N, count_F = torch.unique(pair_N2, dim=0, return_inverse=True, return_counts=True)
+    mean_F = torch.zeros(len(found_F2)).index_add(0, of_N, score_TT[query_N, key_N]) / count_F
+    best = mean_F.topk(min(N_PAIRS, len(mean_F)))
+    piece = reading.model.tokenizer.piece
+    names = [" → ".join(show(piece(id)) for id in found_F2[place].tolist()) for place in best.indices.tolist()]
+    return Bars(
+        title="highest scores, query → key, counted from the mean of the row", labels=names, values=numbers(best.values)
+    )
+
+
+def answer(reading: Reading, ask: WhyHeadsRequest) -> WhyHeadsReply:
+    """The made-up head on this text, a real one beside it, and every head by what it does."""
+    reading.check_head(ask.layer, ask.head)
+    pieces, kind_of = reading.pieces, kinds(reading)
+    around = {"rows": pieces, "columns": pieces}
+    score_LHP = every_head(reading, ask)
+    even_P = pattern_scores(uniform(len(pieces))[None], reading.tokens.ids)[0]
+    heads = [f"head {head}" for head in range(reading.config.n_heads)]
+    at = PATTERNS.index(ask.pattern)
+    return WhyHeadsReply(
+        words=Chips(
+            title="kinds of words",
+            rows=[
+                ChipRow(
+                    name="",
+                    chips=[
+                        Chip(text=piece, about="other" if kind is None else KINDS[kind].split()[-1])
+                        for piece, kind in zip(pieces, kind_of, strict=True)
+                    ],
+                )
+            ],
+        ),
+        plane=Points(
+            title="queries and keys of the made-up head: pull their tips",
+            x_axis="article",
+            y_axis="noun",
+            points=[
+                Point(name=name, group=group, x=values[0], y=values[1])
+                for group, name, values in (
+                    ("query", KINDS[1], ask.noun_query),
+                    ("query", KINDS[0], ask.article_query),
+                    ("key", KINDS[1], ask.noun_key),
+                    ("key", KINDS[0], ask.article_key),
+                )
+            ],
+            arrows=True,
+            reach=REACH,
+            held=["noun_query", "article_query", "noun_key", "article_key"],
+        ),
+        toy=shares("weights of the made-up head", values=toy_weights(reading, ask), **around),
+        found=_found(toy_weights(reading, ask), kind_of, ask),
+        weights=shares(
+            f"weights of layer {ask.layer}, head {ask.head}",
+            values=reading.trace.stage("weights", ask.layer, [ask.head])[0],
+            **around,
+        ),
+        space=space(reading, ask),
+        pairs=best_pairs(reading, ask),
+        everywhere=shares(
+            f"mean weight on: {ask.pattern} ({len(score_LHP)} layers × {len(heads)} heads)",
+            [f"layer {layer}" for layer in range(len(score_LHP))],
+            heads,
+            score_LHP[..., at],
+            picks=("layer", "head"),
+        ),
+        layer_heads=shares(
+            f"all patterns, layer {ask.layer}", heads, PATTERNS, score_LHP[ask.layer], picks=("head", "")
+        ),
+        labels=Chips(
+            title=f"what each head of layer {ask.layer} does most",
+            rows=[
+                ChipRow(
+                    name="",
+                    chips=[
+                        _label(name, score_P, even_P) for name, score_P in zip(heads, score_LHP[ask.layer], strict=True)
+                    ],
+                )
+            ],
+        ),
+        marks=_marks(f"layer {ask.layer}, head {ask.head}", score_LHP[ask.layer, ask.head], even_P),
+    )
+
+
+def _found(weight_TT: Tensor, kind_of: Sequence[int | None], ask: WhyHeadsRequest) -> Facts:
+    article_T, noun_T = (torch.tensor([kind == one for kind in kind_of]) for one in (0, 1))
+    even_TT = uniform(len(kind_of), ahead=ask.ahead)
+    return facts(
+        "who finds whom, by mean weight",
+        {
+            "nouns give articles": given(weight_TT, noun_T, article_T),
+            "nouns that look alike everywhere would": given(even_TT, noun_T, article_T),
+            "articles give nouns": given(weight_TT, article_T, noun_T),
+            "articles that look alike everywhere would": given(even_TT, article_T, noun_T),
+        },
+    )
+
+
+def _label(name: str, score_P: Tensor, even_P: Tensor) -> Chip:
+    best = int(score_P.nan_to_num(-1).argmax())
+    times = (score_P[best] / even_P[best]).item()
+    called = PATTERNS[best] if times >= LEAST_RATIO else f"none; most is {PATTERNS[best]}"
+    return Chip(text=name, about=f"{called}, {score_P[best]:.2f} = {times:.1f} × uniform")
+
+
+def _marks(title: str, score_P: Tensor, even_P: Tensor) -> Facts:
+    said = [
+        "nothing to measure" if math.isnan(score) else f"{score:.4f}; uniform {even:.4f}; ratio {score / even:.2f}"
+        for score, even in zip(score_P.tolist(), even_P.tolist(), strict=True)
+    ]
+    return Facts(title=title, names=[*PATTERNS], values=[*said])
+
+
+def by_loop(pattern: Pattern, weight: Sequence[Sequence[float]], ids: Sequence[int]) -> float:
+    """What a head has of a pattern, weight by weight.
+
+    >>> by_loop("previous token", [[1.0, 0.0], [0.25, 0.75]], [7, 8])
+    0.25
+    """
+    found = []
+    for i, row in enumerate(weight):
+        twins = [row[j] for j in range(i) if ids[j] == ids[i]]
+        if pattern == "previous token" and i > 0:
+            found.append(row[i - 1])
+        elif pattern == "itself":
+            found.append(row[i])
+        elif pattern == "first token" and i > 0:
+            found.append(row[0])
+        elif pattern == "same token before" and twins:
+            found.append(sum(twins))
+    return sum(found) / len(found) if found else math.nan
+
+
+def drawn_weights(plane: Points, kind_of: Sequence[int | None], *, ahead: bool) -> Iterator[list[float]]:
+    """Row by row, the softmax of the dot products of the arrows in a picture."""
+    tips = {(point.group, point.name): (point.x, point.y) for point in plane.points}
+
+    def tip(group: str, kind: int | None) -> tuple[float, float]:
+        return (0.0, 0.0) if kind is None else tips[group, KINDS[kind]]
+
+    for i, asking in enumerate(kind_of):
+        x, y = tip("query", asking)
+        keys = [tip("key", kind) for kind in (kind_of if ahead else kind_of[: i + 1])]
+        powers = [math.exp((x * across + y * up) / math.sqrt(2)) for across, up in keys]
+        yield [power / sum(powers) for power in powers] + [0.0] * (len(kind_of) - len(powers))
+
+
+def checks(reading: Reading, ask: WhyHeadsRequest) -> Iterator[Check]:
+    """Scores of patterns are what loops over the weights find; the made-up head is a softmax of what is drawn."""
+    shown = answer(reading, ask)
+    weight_HTT = reading.trace.stage("weights", ask.layer, range(reading.config.n_heads)).cpu()
+    score_LHP = every_head(reading, ask)
+    for place, pattern in enumerate(PATTERNS):
+        looped_H = torch.tensor([by_loop(pattern, weight, reading.tokens.ids) for weight in weight_HTT.tolist()])
+        off_H = (score_LHP[ask.layer, :, place].nan_to_num(-1) - looped_H.nan_to_num(-1)).abs()
+        yield at_most(1e-6, off_H.max().item(), f"{pattern}: this layer's scores differ from those of a loop by")
+    yield at_least(0, score_LHP.nan_to_num(0).min().item(), "the smallest score of any head is")
+    yield at_most(1 + 1e-6, score_LHP.nan_to_num(0).max().item(), "the largest score of any head is")
+    toy_TT = torch.tensor(shown.toy.values)
+    drawn_TT = torch.tensor(list(drawn_weights(shown.plane, kinds(reading), ahead=ask.ahead)))
+    yield at_most(
+        1e-6,
+        (toy_TT - drawn_TT).abs().max().item(),
+        "the made-up weights differ from a softmax of the arrows' products by",
+    )
+    for name, weight_TT in (("made-up", toy_TT), ("real", weight_HTT)):
+        yield at_most(1e-5, (weight_TT.sum(-1) - 1).abs().max().item(), f"rows of {name} weights sum to 1, but for")
+
+
+LESSON = Lesson(
+    system=24,
+    title="Heads are dumb",
+    posts=(PART_13, chapter("3.4")),
+    request=WhyHeadsRequest,
+    reply=WhyHeadsReply,
+    answer=answer,
+    checks=checks,
+    breaks="count the next token instead of the previous one",
+    code=("model/attention.py: scores", "app/lessons/why_heads.py: toy_weights, pattern_scores"),
+)
