@@ -142,6 +142,48 @@ def test_what_is_typed_is_read_goes_along_to_other_lessons_and_stays_where_it_ca
     assert page.locator("#text").input_value() == "one two <b>x</b>"
 
 
+def test_the_tip_of_an_arrow_can_be_pulled_and_a_click_on_a_cell_chooses_its_tokens(page: Page, server: Server) -> None:
+    go(page, server, "vectors")
+    arrows = page.locator("[data-part=arrows] .figure")
+    arrows.scroll_into_view_if_needed()
+    tip = arrows.locator(".scatterlayer .point").nth(1).bounding_box()
+    assert tip
+    page.mouse.move(tip["x"] + tip["width"] / 2, tip["y"] + tip["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(tip["x"] - 100, tip["y"] + 60, steps=4)
+    page.mouse.up()
+    across = page.locator("[data-control=b] [name]").first
+    page.wait_for_function("(input) => input.valueAsNumber < 0", arg=across.element_handle())
+    page.locator("[data-part=plane] td", has_text="-").first.wait_for()  # they point apart
+    assert page.locator("[data-control=a] [name]").first.input_value() == "3"
+
+    cells = page.locator("[data-part=pairs] .figure .nsewdrag")
+    cells.scroll_into_view_if_needed()
+    box = cells.bounding_box()
+    assert box
+    page.mouse.click(box["x"] + box["width"] * 6.5 / 7, box["y"] + box["height"] * 3.5 / 7)  # row 3, column 6 of 7
+    page.locator("[data-part=space] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
+
+
+def test_play_runs_a_slider_to_its_most(page: Page, server: Server) -> None:
+    go(page, server, "tokens", merged=0.9)
+    slider = page.get_by_label("Merged so far")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("(slider) => slider.value === slider.max", arg=slider.element_handle())
+    page.get_by_role("button", name="Play").wait_for()  # it has stopped
+    page.locator("[data-part=merges] p").nth(3).wait_for()
+
+
+def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, server: Server) -> None:
+    go(page, server, "self-attention", model="smollm2-135m", layer=11, head=7, shown="keys")
+    page.get_by_label("Model").select_option("lookback-gpt")
+    page.wait_for_url("**model=lookback-gpt*")
+    page.wait_for_function(DRAWN)
+    assert page.locator("#notice").is_hidden()
+    assert page.get_by_label("Layer").input_value() == "3"
+    assert page.get_by_label("Show the").input_value() == "keys"
+
+
 @pytest.mark.parametrize("slug", SLUGS)
 def test_without_scripts_the_form_asks_and_the_numbers_are_there(browser: Browser, server: Server, slug: str) -> None:
     with tab(browser, server.url, java_script_enabled=False) as plain:
