@@ -1,0 +1,176 @@
+"""S02: a layer of a network is a product of matrices and a bias, Z = W X + B, with one column a sample."""
+
+# shapes: T tokens, I inputs, O outputs
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
+from app.lessons.posts import MATHS, MATRICES
+from app.schemas import Index
+from model.attention import look_back
+from model.linear import Linear
+
+N_SAMPLES = 16  # tokens; what comes later in a longer text is not read, and changes nothing before it
+
+
+class LayerRequest(LessonRequest):
+    """A layer of the model, how much of it, and a cell of its output."""
+
+    layer: Index = Field(0, title="Layer", description="whose feed-forward network it is")
+    outputs: int = Field(4, ge=2, le=8, title="Outputs", description="the first rows of W")
+    inputs: int = Field(6, ge=2, le=8, title="Inputs", description="the first columns of W, and rows of X")
+    row: int = Field(0, ge=0, le=7, title="Row of Z", description="the output that is spelled out")
+    token: Index | None = Field(
+        2,
+        title="Column of Z",
+        description=f"the sample it is spelled out for, one of the first {N_SAMPLES} tokens",
+        json_schema_extra={"is": "token"},
+    )
+
+
+class LayerReply(LessonAnswer):
+    """The four matrices, and one cell of the last."""
+
+    weights: Heatmap
+    samples: Heatmap
+    bias: Heatmap = Field(description="the same column for every sample")
+    result: Heatmap
+    products: Bars = Field(description="what each input adds to the chosen cell, and the bias")
+    cell: Facts = Field(description="the same in numbers: each weight times its input")
+    whole: Facts = Field(description="the size of the layer that was cut")
+
+
+def feed_forward(reading: Reading, layer: int) -> Linear:
+    """The layer that is looked at: the first step of a feed-forward network, without its activation."""
+    linear = reading.block(layer).mlp.up
+    assert isinstance(linear, Linear)
+    return linear
+
+
+@torch.inference_mode()
+def heard(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
+    """What goes into it and what comes out, a column a sample as in the formula: (I, T) and (O, T); float32.
+
+    The model reads no further than to this layer.
+    """
+    network, found = reading.model.network, list[Tensor]()
+    ids_BT = reading.ids_BT[:, :N_SAMPLES]
+    at_T = torch.arange(ids_BT.shape[1], device=network.device)
+    x_BTM, turn = network.positions.place(network.embed(ids_BT), at_T), network.positions.turn(at_T)
+
+    def hear(_: nn.Module, given: tuple[Tensor, ...], out_BTO: Tensor) -> None:
+        found.extend(x_BTX[0].T.float().cpu() for x_BTX in (given[0], out_BTO))
+
+    with feed_forward(reading, layer).register_forward_hook(hear):
+        for block in network.blocks[: layer + 1]:
+            x_BTM = block(x_BTM, turn, look_back)
+    return found[0], found[1]
+
+
+def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
+    """Weights, (O, I), and bias, (O,), of a layer; a layer without one has zeros. float32."""
+    w_OI = linear.weight.detach().float().cpu()
+    return w_OI, torch.zeros(len(w_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
+
+
+def repeated(b_O: Tensor, n_samples: int) -> Tensor:
+    """B: the bias, once for each sample, (O, T).
+
+    >>> repeated(torch.tensor([1.0, 2.0]), 3).tolist()
+    [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+    """
+    return b_O[:, None].expand(-1, n_samples)
+
+
+def through(w_OI: Tensor, x_IT: Tensor, b_O: Tensor, *, broken: bool) -> Tensor:
+    """Z = W X + B, (O, T)."""
+    return (w_OI.roll(1, 1) if broken else w_OI) @ x_IT + repeated(b_O, x_IT.shape[1])
+
+
+def cut(reading: Reading, ask: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """The first rows and columns of the layer: W, (O, I), X, (I, T), and the bias, (O,)."""
+    (w_OI, b_O), (x_IT, _) = parameters(feed_forward(reading, ask.layer)), heard(reading, ask.layer)
+    return w_OI[: ask.outputs, : ask.inputs], x_IT[: ask.inputs], b_O[: ask.outputs]
+
+
+def answer(reading: Reading, ask: LayerRequest) -> LayerReply:
+    """A piece of the model's layer, multiplied out."""
+    w_OI, x_IT, b_O = cut(reading, ask)
+    z_OT = through(w_OI, x_IT, b_O, broken=ask.broken)
+    n_outputs, n_samples = z_OT.shape
+    row, column = min(ask.row, n_outputs - 1), min(reading.position(ask.token), n_samples - 1)
+    names = reading.pieces[:n_samples]
+    inputs = [f"in {i}" for i in range(ask.inputs)]
+    outputs = [f"out {i}" for i in range(n_outputs)]
+    marked_outputs = [f"▸ {name}" if i == row else name for i, name in enumerate(outputs)]
+    marked_names = [f"▸ {name}" if i == column else name for i, name in enumerate(names)]
+    products_I = w_OI[row] * x_IT[:, column]
+    factors = zip(inputs, w_OI[row].tolist(), x_IT[:, column].tolist(), strict=True)
+    spelled = [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
+    sizes = f"{n_outputs} × {n_samples}"
+    own = feed_forward(reading, ask.layer)
+    return LayerReply(
+        weights=signed(f"W, {n_outputs} × {ask.inputs}: a row an output", marked_outputs, inputs, w_OI),
+        samples=signed(f"X, {ask.inputs} × {n_samples}: a column a token", inputs, marked_names, x_IT),
+        bias=signed(f"B, {sizes}: one column, repeated", outputs, names, repeated(b_O, n_samples)),
+        result=signed(f"Z = W X + B, {sizes}", marked_outputs, marked_names, z_OT, picks=("row", "token")),
+        products=Bars(
+            title=f"out {row} of {names[column]}: what each input adds, and the bias",
+            labels=[*inputs, "bias"],
+            values=[*numbers(products_I), b_O[row].item()],
+            chosen=ask.inputs,
+        ),
+        cell=facts(
+            f"out {row} of {names[column]}",
+            {
+                **dict(zip(spelled, products_I.tolist(), strict=True)),
+                "bias": b_O[row].item(),
+                "all of it": (products_I.sum() + b_O[row]).item(),
+                "the cell of Z": z_OT[row, column].item(),
+            },
+        ),
+        whole=facts(
+            f"the layer that this is a corner of, layer {ask.layer}",
+            {
+                "its W": f"{own.out_features} × {own.in_features}",
+                "its bias": "none, so zeros stand in" if own.bias is None else f"{own.out_features} numbers",
+            },
+        ),
+    )
+
+
+def checks(reading: Reading, ask: LayerRequest) -> Iterator[Check]:
+    """Every cell is the sum it stands for; whole, the layer gives what the running model's gives."""
+    w_OI, x_IT, b_O = cut(reading, ask)
+    z_OT = through(w_OI, x_IT, b_O, broken=ask.broken)
+    w, x, b, z = w_OI.tolist(), x_IT.tolist(), b_O.tolist(), z_OT.tolist()
+    cells = [(i, j) for i in range(len(z)) for j in range(len(z[0]))]
+    off = max(abs(sum(w[i][k] * x[k][j] for k in range(len(x))) + b[i] - z[i][j]) for i, j in cells)
+    most = z_OT.abs().max().item()
+    yield at_most(1e-6, off / most, "cells differ from their spelled-out sums, relative to the largest number, by")
+    numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
+    off = float(np.abs(numpy_OT - z_OT.numpy()).max())
+    yield at_most(1e-6, off / most, "numpy's cells differ, relative to the largest number, by")
+    (w_OI, b_O), (x_IT, theirs_OT) = parameters(feed_forward(reading, ask.layer)), heard(reading, ask.layer)
+    off = (through(w_OI, x_IT, b_O, broken=ask.broken) - theirs_OT).abs().max().item()
+    most = theirs_OT.abs().max().item()
+    yield at_most(1e-4, off / most, "with all inputs it differs from the running layer, relative to the largest, by")
+
+
+LESSON = Lesson(
+    system=2,
+    title="A layer of a network",
+    posts=(MATRICES, MATHS),
+    request=LayerRequest,
+    reply=LayerReply,
+    answer=answer,
+    checks=checks,
+    breaks="multiply each input with the weight of the one before it",
+    code=("model/linear.py: Linear", "model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/layer.py: through"),
+)

@@ -1,0 +1,190 @@
+"""S08: many dot products at once, as one product of matrices, and how long they take here and now."""
+
+# shapes: N random vectors, T tokens, D features of a vector
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from app.lessons.book import vectors
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.parts import Curves, Facts, Heatmap, Line, facts, signed
+from app.lessons.posts import MATRICES, PART_7
+
+N_TOKENS = 16  # of the text, for the numbers
+SIZES = (8, 16, 32, 64, 128, 256)  # vectors, for the times
+N_DOTS = 32  # vectors up to which every dot product is a step of Python
+N_ROUNDS = 5  # at most; their median counts
+ENOUGH_S = 0.02  # after so long no further round begins: everybody's texts wait in the meantime
+
+Size = Literal["8", "16", "32", "64", "128", "256"]
+Times = Mapping[str, tuple[float | None, ...]]  # milliseconds at each of SIZES, by the way
+
+
+class ParallelRequest(LessonRequest):
+    """A number of vectors, and which measurement."""
+
+    n: Size = Field("32", title="Vectors", description="for the table of times")
+    again: int = Field(
+        0, ge=0, le=9, title="Measurement", description="another one draws other vectors and measures anew"
+    )
+
+
+class ParallelReply(LessonAnswer):
+    """The same numbers by two ways, and the times of three."""
+
+    products: Heatmap = Field(description="X Xᵀ of the text's tokens, as one product")
+    difference: Heatmap = Field(description="dot product by dot product, less that")
+    times: Curves
+    each: Curves = Field(description="the same for each of the n² dot products")
+    facts: Facts
+
+
+def dot_by_dot(x_ND: Tensor, *, broken: bool = False) -> Tensor:
+    """All pairs, (N, N): two loops, a dot product a step.
+
+    >>> dot_by_dot(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[5.0, 11.0], [11.0, 25.0]]
+    """
+    rows = x_ND.unbind()
+    if broken:
+        return torch.stack([torch.stack([a @ b * (j >= i) for j, b in enumerate(rows)]) for i, a in enumerate(rows)])
+    return torch.stack([torch.stack([a @ b for b in rows]) for a in rows])
+
+
+def row_by_row(x_ND: Tensor) -> Tensor:
+    """All pairs, (N, N): one loop, a vector times the matrix a step."""
+    return torch.stack([x_ND @ row_D for row_D in x_ND])
+
+
+def at_once(x_ND: Tensor) -> Tensor:
+    """All pairs, (N, N): one product, and no loop of ours."""
+    return x_ND @ x_ND.T
+
+
+def milliseconds(way: Callable[[Tensor], Tensor], x_ND: Tensor) -> float:
+    """Of a way, from its start until a number of its result can be read: the median of the rounds there is time for."""
+    rounds: list[float] = []
+    while len(rounds) < N_ROUNDS and sum(rounds) < ENOUGH_S:
+        begun = time.perf_counter()
+        way(x_ND)[-1, -1].item()
+        rounds.append(time.perf_counter() - begun)
+    return 1e3 * statistics.median(rounds)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode()
+def measured(width: int, again: int, device: torch.device) -> Times:
+    """The times on this machine, of random vectors of a width; measured once and kept, to be shown more than once.
+
+    On a processor one thread does it: on a busy machine several wait for each other at every tiny product.
+    """
+    generator = torch.Generator().manual_seed(again)
+    x_ND = torch.randn(max(SIZES), width, generator=generator).to(device)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {
+            "dot by dot": tuple(milliseconds(dot_by_dot, x_ND[:n]) if n <= N_DOTS else None for n in SIZES),
+            "row by row": tuple(milliseconds(row_by_row, x_ND[:n]) for n in SIZES),
+            "one product": tuple(milliseconds(at_once, x_ND[:n]) for n in SIZES),
+        }
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def times_here(reading: Reading, ask: ParallelRequest) -> Times:
+    """The times for vectors as wide as the model's, on its device."""
+    return measured(reading.config.d_model, ask.again, reading.model.network.device)
+
+
+def _ratio(times: Times, way: str, n: int) -> float:
+    at = SIZES.index(n)
+    slow, fast = times[way][at], times["one product"][at]
+    assert slow is not None and fast is not None
+    return slow / fast
+
+
+def answer(reading: Reading, ask: ParallelRequest) -> ParallelReply:
+    """The text's products by two ways, and how long the ways take with more vectors."""
+    x_TD, names = vectors(reading, "model")
+    x_TD, names = x_TD[:N_TOKENS], names[:N_TOKENS]
+    at_once_TT = at_once(x_TD)
+    off_TT = dot_by_dot(x_TD, broken=ask.broken) - at_once_TT
+    times, width, n = times_here(reading, ask), reading.config.d_model, int(ask.n)
+    device = reading.model.network.device
+    sizes = [float(size) for size in SIZES]
+    per_dot = {
+        way: [None if ms is None else 1e3 * ms / size**2 for ms, size in zip(all_ms, SIZES, strict=True)]
+        for way, all_ms in times.items()
+    }
+    at_n = {way: all_ms[SIZES.index(n)] for way, all_ms in times.items()}
+    return ParallelReply(
+        products=signed(f"X Xᵀ, {len(x_TD)} × {len(x_TD)}, as one product", names, names, at_once_TT),
+        difference=signed(f"dot by dot, less that: at most {off_TT.abs().max():.1g}", names, names, off_TT),
+        times=Curves(
+            title=f"milliseconds for all pairs of n vectors of {width} features, measured here",
+            x_axis="n",
+            lines=[Line(name=way, x=sizes, y=list(all_ms)) for way, all_ms in times.items()],
+            here=float(n),
+        ),
+        each=Curves(
+            title="microseconds for each of the n² dot products",
+            x_axis="n",
+            lines=[Line(name=way, x=sizes, y=y) for way, y in per_dot.items()],
+            here=float(n),
+        ),
+        facts=facts(
+            f"measurement {ask.again}, n = {n}",
+            {
+                "device": device.type,
+                "threads": f"1 of {torch.get_num_threads()}",
+                f"multiplications, {n}² · {width}": float(n * n * width),
+                **{f"{way}, ms": "not measured" if ms is None else ms for way, ms in at_n.items()},
+                f"dot by dot / one product, n = {N_DOTS}": _ratio(times, "dot by dot", N_DOTS),
+                f"row by row / one product, n = {max(SIZES)}": _ratio(times, "row by row", max(SIZES)),
+            },
+        ),
+    )
+
+
+@torch.inference_mode()
+def checks(reading: Reading, ask: ParallelRequest) -> Iterator[Check]:
+    """All ways give the same numbers, by as many multiplications; how fast is for nobody to promise."""
+    x_TD = vectors(reading, "model")[0][:N_TOKENS]
+    n_vectors, width = x_TD.shape
+    at_once_TT = at_once(x_TD)
+    most = at_once_TT.abs().max().item()
+    for way, name in ((partial(dot_by_dot, broken=ask.broken), "dot by dot"), (row_by_row, "row by row")):
+        off = (way(x_TD) - at_once_TT).abs().max().item() / most
+        yield at_most(1e-4, off, f"{name}, numbers differ from those of one product, relative to the largest, by")
+    with FlopCounterMode(display=False) as counter:
+        at_once(x_TD)
+    additions_too = 2 * n_vectors**2 * width
+    yield at_most(
+        0,
+        abs(counter.get_total_flops() - additions_too),
+        f"torch counts n²·d = {n_vectors}² · {width} multiplications and as many additions, but for",
+    )
+    shortest = min(ms for all_ms in times_here(reading, ask).values() for ms in all_ms if ms is not None)
+    yield at_least(1e-6, shortest, "the shortest time, in milliseconds, is")
+
+
+LESSON = Lesson(
+    system=8,
+    title="Many at once",
+    posts=(MATRICES, PART_7),
+    request=ParallelRequest,
+    reply=ParallelReply,
+    answer=answer,
+    checks=checks,
+    breaks="let the loop skip the pairs below the diagonal, and forget to mirror them",
+    code=("model/attention.py: scores", "app/lessons/parallel.py: dot_by_dot, row_by_row, at_once"),
+)
