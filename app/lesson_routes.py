@@ -77,6 +77,7 @@ class LessonPage:
     tokens: list[dict[str, Any]]
     asked: LessonRequest  # the request that gives what is shown
     controls: dict[str, Control]
+    kinds: dict[str, str]  # of the parts, by their names; they are known before there is an answer
     answer: dict[str, Any] | None  # None while there is nothing to show
     proof: list[Check] | None  # None until it is asked for
     notice: str
@@ -191,6 +192,7 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         tokens=tokens,
         asked=ask,
         controls=controls(lesson, ask, engine, name),
+        kinds={name: part.annotation.model_fields["kind"].default for name, part in lesson.reply.model_fields.items()},
         answer=answer,
         proof=proof,
         notice=notice,

@@ -8,13 +8,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most, parameters
 from app.lessons.parts import Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
-from model.attention import look_back
 from model.linear import Linear
 
 Kind = Literal["none", "ReLU", "GELU", "GELU, tanh form"]
@@ -77,36 +76,22 @@ def slope(kind: Kind, x: Tensor) -> Tensor:
     return (activation(kind, x + step) - activation(kind, x - step)) / (2 * step)
 
 
-def parameters(linear: Any) -> tuple[Tensor, Tensor]:
-    """Weights and bias of a linear map; one without a bias has zeros. Double precision."""
-    w_OI = linear.weight.detach().cpu().double()
-    return w_OI, w_OI.new_zeros(len(w_OI)) if linear.bias is None else linear.bias.detach().cpu().double()
+def precise(linear: Any) -> tuple[Tensor, Tensor]:
+    """Weights and bias of a linear map, in double precision."""
+    weight_OI, bias_O = parameters(linear)
+    return weight_OI.double(), bias_O.double()
 
 
-@torch.inference_mode()
 def heard(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
-    """What goes into a feed-forward network and what comes out, (T, M) each, for the first tokens. Double precision.
-
-    The model reads no further than to this layer.
-    """
-    network, found = reading.model.network, list[Tensor]()
-    ids_BT = reading.ids_BT[:, :N_TOKENS]
-    at_T = torch.arange(ids_BT.shape[1], device=network.device)
-    x_BTM, turn = network.positions.place(network.embed(ids_BT), at_T), network.positions.turn(at_T)
-
-    def hear(_: nn.Module, given: tuple[Tensor, ...], out_BTM: Tensor) -> None:
-        found.extend(x_BTM[0].cpu().double() for x_BTM in (given[0], out_BTM))
-
-    with reading.block(layer).mlp.register_forward_hook(hear):
-        for block in network.blocks[: layer + 1]:
-            x_BTM = block(x_BTM, turn, look_back)
-    return found[0], found[1]
+    """What goes into a feed-forward network and what comes out, (T, M) each, for the first tokens; double precision."""
+    x_TM, y_TM = reading.hear(layer, reading.block(layer).mlp, N_TOKENS)
+    return x_TM.cpu().double(), y_TM.cpu().double()
 
 
 def two_maps(reading: Reading, layer: int) -> Maps:
     """The first map of a feed-forward network, and the first rows of the second."""
     mlp = reading.block(layer).mlp
-    (w1_XM, b1_X), (w2_MX, b2_M) = parameters(mlp.up), parameters(mlp.down)
+    (w1_XM, b1_X), (w2_MX, b2_M) = precise(mlp.up), precise(mlp.down)
     return w1_XM, b1_X, w2_MX[:N_OUTPUTS], b2_M[:N_OUTPUTS]
 
 
@@ -125,12 +110,12 @@ def merged(maps: Maps, x_TM: Tensor) -> Tensor:
 def own(reading: Reading, layer: int, x_TM: Tensor) -> Tensor:
     """The feed-forward network as this model has it, (T, M), from its parameters and formulas alone."""
     mlp = reading.block(layer).mlp
-    up, down = parameters(mlp.up), parameters(mlp.down)
+    up, down = precise(mlp.up), precise(mlp.down)
     hidden_TX = x_TM @ up[0].T + up[1]
     if reading.config.mlp == "gelu":
         hidden_TX = activation("GELU, tanh form", hidden_TX)
     else:
-        gate_w_XM, gate_b_X = parameters(mlp.gate)
+        gate_w_XM, gate_b_X = precise(mlp.gate)
         gate_TX = x_TM @ gate_w_XM.T + gate_b_X
         hidden_TX = gate_TX / (1 + torch.exp(-gate_TX)) * hidden_TX
     return hidden_TX @ down[0].T + down[1]
@@ -172,7 +157,9 @@ def answer(reading: Reading, ask: ActivationRequest) -> ActivationReply:
     return ActivationReply(
         stacked=signed(f"W₂ f(W₁ x + b₁) + b₂, f: {ask.kind}, {size}", names, outs, two_TO),
         merged=signed(f"one map, W₂ W₁, {size}", names, outs, one_TO),
-        difference=signed(f"the first less the second, {size}", names, outs, two_TO - one_TO),
+        difference=signed(
+            f"the first less the second, {size}", names, outs, two_TO - one_TO, reach=one_TO.abs().max().item()
+        ),
         collapse=facts(
             f"layer {ask.layer}, two maps and one",
             {

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES
 from app.schemas import Index
-from model.attention import look_back
 from model.linear import Linear
 
 N_OUTPUTS, N_INPUTS = 4, 6  # of the corner of the layer that is shown
@@ -66,26 +65,12 @@ def feed_forward(reading: Reading, layer: int) -> Linear:
     return linear
 
 
-@torch.inference_mode()
 def corner(reading: Reading, ask: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """The first rows and columns: W, (O, I), X as it comes to the layer, (I, T), and the edited bias, (O,); float32.
-
-    The model reads no further than to this layer.
-    """
-    network, found = reading.model.network, list[Tensor]()
+    """The first rows and columns: W, (O, I), X as it comes to the layer, (I, T), and the edited bias, (O,); float32."""
     linear = feed_forward(reading, ask.layer)
-    ids_BT = reading.ids_BT[:, :N_SAMPLES]
-    at_T = torch.arange(ids_BT.shape[1], device=network.device)
-    x_BTM, turn = network.positions.place(network.embed(ids_BT), at_T), network.positions.turn(at_T)
-
-    def hear(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        found.append(given[0][0].T.float().cpu())
-
-    with linear.register_forward_pre_hook(hear):
-        for block in network.blocks[: ask.layer + 1]:
-            x_BTM = block(x_BTM, turn, look_back)
-    own_O = torch.zeros(N_OUTPUTS) if linear.bias is None else linear.bias[:N_OUTPUTS].float().cpu()
-    return linear.weight[:N_OUTPUTS, :N_INPUTS].float().cpu(), found[0][:N_INPUTS], own_O + ask.bias
+    w_OI, own_O = parameters(linear)
+    x_TI, _ = reading.hear(ask.layer, linear, N_SAMPLES)
+    return w_OI[:N_OUTPUTS, :N_INPUTS], x_TI.T[:N_INPUTS].float().cpu(), own_O[:N_OUTPUTS] + ask.bias
 
 
 def extended(w_OI: Tensor, b_O: Tensor) -> Tensor:
@@ -124,7 +109,13 @@ def answer(reading: Reading, ask: BakedBiasRequest) -> BakedBiasReply:
         weights=signed(f"W′ = [W b], {N_OUTPUTS} × {n_j}: b is the last column", outputs, [*inputs, "b"], w_OJ),
         samples=signed(f"X′, {n_j} × {n_t}: X, and a row of {ask.joined:g}", rows, names, x_JT),
         result=signed(f"Z = W′ X′, {N_OUTPUTS} × {n_t}", outputs, names, z_OT),
-        difference=signed(f"W′ X′ less W X + B, {N_OUTPUTS} × {n_t}", outputs, names, z_OT - plain_OT),
+        difference=signed(
+            f"W′ X′ less W X + B, {N_OUTPUTS} × {n_t}",
+            outputs,
+            names,
+            z_OT - plain_OT,
+            reach=plain_OT.abs().max().item(),
+        ),
         products=Bars(
             title=f"out 0 of {names[column]}: what each of {n_j} inputs adds",
             labels=rows,

@@ -73,17 +73,14 @@ def drawn(x: Tensor, ask: DropoutRequest, n_draws: int, generator: torch.Generat
 
 def at_place(reading: Reading, ask: DropoutRequest) -> Tensor:
     """The numbers of the chosen place, a row a token: (T, T), (T, D) or (T, M)."""
-    block, network = reading.block(ask.layer), reading.model.network
     reading.check_head(ask.layer, ask.head)
     if ask.place == "attention weights":
         return reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     if ask.place == "context vectors":
         return reading.trace.context(ask.layer, [ask.head])[0].cpu()
-    part = network.dropout if ask.place == "embedded tokens" else block.attention
-    heard: list[Tensor] = []
-    with part.register_forward_hook(lambda _module, _given, x_BTM: heard.append(x_BTM[0].float().cpu())):
-        reading.again()
-    return heard[0]
+    if ask.place == "embedded tokens":
+        return reading.hear(0, reading.block(0))[0].float().cpu()
+    return reading.hear(ask.layer, reading.block(ask.layer).attention)[1].float().cpu()
 
 
 @torch.inference_mode()

@@ -123,17 +123,11 @@ def checks(reading: Reading, ask: InputEmbeddingRequest) -> Iterator[Check]:
     network = reading.model.network
     whole = ask.model_copy(update={"scale": 1.0})
     token_TM, _, sum_TM = vectors(reading, whole)
-    ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
-    heard: list[Tensor] = []
-    hook = network.blocks[0].register_forward_pre_hook(lambda _, given: heard.append(given[0][0].float().cpu()))
-    try:
-        network.hidden(ids_BT)
-    finally:
-        hook.remove()
+    given_TM = reading.hear(0, network.blocks[0])[0].float().cpu()
     yield at_most(
-        1e-6, (sum_TM - heard[0]).abs().max().item(), "token + position differs from what the first block gets by"
+        1e-6, (sum_TM - given_TM).abs().max().item(), "token + position differs from what the first block gets by"
     )
-    rows_TM = F.one_hot(ids_BT[0].cpu(), network.config.n_vocab).float() @ network.embed.weight.float().cpu()
+    rows_TM = F.one_hot(reading.ids_BT[0].cpu(), network.config.n_vocab).float() @ network.embed.weight.float().cpu()
     yield at_most(
         1e-6, (rows_TM - token_TM).abs().max().item(), "a row of the table differs from one-hot times table by"
     )

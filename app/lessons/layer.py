@@ -5,15 +5,13 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATHS, MATRICES
 from app.schemas import Index
-from model.attention import look_back
 from model.linear import Linear
 
 N_SAMPLES = 16  # tokens; what comes later in a longer text is not read, and changes nothing before it
@@ -53,36 +51,16 @@ def feed_forward(reading: Reading, layer: int) -> Linear:
     return linear
 
 
-@torch.inference_mode()
 def heard(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
-    """What goes into it and what comes out, a column a sample as in the formula: (I, T) and (O, T); float32.
-
-    The model reads no further than to this layer.
-    """
-    network, found = reading.model.network, list[Tensor]()
-    ids_BT = reading.ids_BT[:, :N_SAMPLES]
-    at_T = torch.arange(ids_BT.shape[1], device=network.device)
-    x_BTM, turn = network.positions.place(network.embed(ids_BT), at_T), network.positions.turn(at_T)
-
-    def hear(_: nn.Module, given: tuple[Tensor, ...], out_BTO: Tensor) -> None:
-        found.extend(x_BTX[0].T.float().cpu() for x_BTX in (given[0], out_BTO))
-
-    with feed_forward(reading, layer).register_forward_hook(hear):
-        for block in network.blocks[: layer + 1]:
-            x_BTM = block(x_BTM, turn, look_back)
-    return found[0], found[1]
-
-
-def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
-    """Weights, (O, I), and bias, (O,), of a layer; a layer without one has zeros. float32."""
-    w_OI = linear.weight.detach().float().cpu()
-    return w_OI, torch.zeros(len(w_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
+    """What goes into it and what comes out, a column a sample as in the formula: (I, T) and (O, T); float32."""
+    x_TI, z_TO = reading.hear(layer, feed_forward(reading, layer), N_SAMPLES)
+    return x_TI.T.float().cpu(), z_TO.T.float().cpu()
 
 
 def repeated(b_O: Tensor, n_samples: int) -> Tensor:
     """B: the bias, once for each sample, (O, T).
 
-    >>> repeated(torch.tensor([1.0, 2.0]), 3).tolist()
+    >>> repeated(Tensor([1.0, 2.0]), 3).tolist()
     [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
     return b_O[:, None].expand(-1, n_samples)

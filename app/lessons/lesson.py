@@ -17,15 +17,16 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.errors import NoSuchHead
 from app.lessons.posts import Reference
 from app.models import Loaded
 from app.schemas import TokensRequest
-from model.attention import Look
+from model.attention import Look, look_back
 from model.config import Config
 from model.gpt import Block
+from model.linear import Linear
 from model.tokenizer import Tokens, show
 from model.trace import Trace
 
@@ -76,6 +77,25 @@ class Reading:
         return block
 
     @torch.inference_mode()
+    def hear(self, layer: int, part: nn.Module, n_most: int | None = None) -> tuple[Tensor, Tensor]:
+        """What a part of a layer is given, and what it makes of that, for the first `n_most` tokens; (T, …) each.
+
+        The text is read anew, and no further than to this layer.
+        """
+        network, ids_BT = self.model.network, self.ids_BT[:, :n_most]
+        at_T = torch.arange(ids_BT.shape[1], device=network.device)
+        x_BTM, turn = network.positions.place(network.embed(ids_BT), at_T), network.positions.turn(at_T)
+        heard: list[tuple[Tensor, Tensor]] = []
+
+        def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+            heard.append((given[0][0], made[0]))
+
+        with part.register_forward_hook(note):
+            for block in network.blocks[: layer + 1]:
+                x_BTM = block(x_BTM, turn, look_back)
+        return heard[0]
+
+    @torch.inference_mode()
     def again(self, looks: Sequence[Look] | None = None) -> Tensor:
         """The logits after each token of the text, read anew: with other looks, or under hooks; (T, V), float32."""
         network = self.model.network
@@ -95,6 +115,13 @@ class Reading:
         """The chosen token; the last where none is chosen, or where the text no longer reaches so far."""
         last = len(self.tokens) - 1
         return last if asked is None else min(asked, last)
+
+
+def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
+    """Weights, (outputs × inputs), and bias, (outputs), of a linear map; zeros where it has none; float32."""
+    weight_OI = linear.weight.detach().float().cpu()
+    bias_O = torch.zeros(len(weight_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
+    return weight_OI, bias_O
 
 
 class Check(BaseModel):

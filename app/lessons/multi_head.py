@@ -84,6 +84,9 @@ def hear(reading: Reading, layer: int, off: Sequence[int] = ()) -> Heard:
     """The running network with some heads of a layer off: what they bring back is 0 before the output projection."""
     network, d_head = reading.model.network, reading.config.d_head
     part = reading.block(layer).attention
+    if not off:
+        last_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
+        return Heard(*reading.hear(layer, part), last_V)
     given, added = list[Tensor](), list[Tensor]()
 
     def silence(_: nn.Module, joined: tuple[Tensor]) -> tuple[Tensor]:

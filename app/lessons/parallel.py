@@ -128,7 +128,13 @@ def answer(reading: Reading, ask: ParallelRequest) -> ParallelReply:
     at_n = {way: all_ms[SIZES.index(n)] for way, all_ms in times.items()}
     return ParallelReply(
         products=signed(f"X Xᵀ, {len(x_TD)} × {len(x_TD)}, as one product", names, names, at_once_TT),
-        difference=signed(f"dot by dot, less that: at most {off_TT.abs().max():.1g}", names, names, off_TT),
+        difference=signed(
+            f"dot by dot, less that: at most {off_TT.abs().max():.1g}",
+            names,
+            names,
+            off_TT,
+            reach=at_once_TT.abs().max().item(),
+        ),
         times=Curves(
             title=f"milliseconds for all pairs of n vectors of {width} features, measured here",
             x_axis="n",

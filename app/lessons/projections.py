@@ -16,7 +16,6 @@ from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Readi
 from app.lessons.parts import Bars, Curves, Facts, Heatmap, Line, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, PART_8, chapter
 from app.schemas import Index
-from model.attention import look_back
 from model.linear import Linear
 
 N_SHOWN = 32  # tokens
@@ -91,20 +90,10 @@ def where(reading: Reading, ask: ProjectionsRequest) -> tuple[Linear, slice]:
 
 
 def entering(reading: Reading, ask: ProjectionsRequest) -> Tensor:
-    """What goes into that layer of the network, (T, M): the blocks before it and the norm in front of it."""
-    network = reading.model.network
+    """What goes into that layer of the network, (T, M)."""
     if ask.which == "unembedding":
         return reading.trace.hidden_TM
-    at_T = torch.arange(len(reading.tokens), device=network.device)
-    turn = network.positions.turn(at_T)
-    x_BTM = network.positions.place(network.embed(reading.ids_BT), at_T)
-    for layer in range(ask.layer):
-        x_BTM = reading.block(layer)(x_BTM, turn, look_back)
-    block = reading.block(ask.layer)
-    normed_BTM: Tensor = block.norm_1(x_BTM)
-    if ask.which == "feed-forward up":
-        normed_BTM = block.norm_2(x_BTM + block.attention(normed_BTM, turn, look_back))
-    return normed_BTM[0]
+    return reading.hear(ask.layer, where(reading, ask)[0])[0]
 
 
 def mapped(reading: Reading, ask: ProjectionsRequest) -> Map:

@@ -7,13 +7,12 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES_IN_PRACTICE, chapter
 from app.schemas import Index
-from model.attention import look_back
 from model.linear import Linear
 
 N_OUTPUTS, N_INPUTS, N_SAMPLES = 4, 6, 8  # of the corner in which the forms are compared
@@ -55,29 +54,10 @@ def projection(reading: Reading, ask: RowFormRequest) -> Linear:
     return {"query": attention.query, "key": attention.key, "value": attention.value}[ask.which]
 
 
-@torch.inference_mode()
 def heard(reading: Reading, ask: RowFormRequest) -> tuple[Tensor, Tensor]:
-    """What goes into the projection and what comes out, before it is split in heads: (T, I) and (T, O); float32.
-
-    The model reads no further than to this layer.
-    """
-    network, found = reading.model.network, list[Tensor]()
-    at_T = torch.arange(len(reading.tokens), device=network.device)
-    x_BTM, turn = network.positions.place(network.embed(reading.ids_BT), at_T), network.positions.turn(at_T)
-
-    def hear(_: nn.Module, given: tuple[Tensor, ...], out_BTO: Tensor) -> None:
-        found.extend(x_BTX[0].float().cpu() for x_BTX in (given[0], out_BTO))
-
-    with projection(reading, ask).register_forward_hook(hear):
-        for block in network.blocks[: ask.layer + 1]:
-            x_BTM = block(x_BTM, turn, look_back)
-    return found[0], found[1]
-
-
-def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
-    """Weights, (O, I), and bias, (O,), of a layer; a layer without one has zeros. float32."""
-    w_OI = linear.weight.detach().float().cpu()
-    return w_OI, torch.zeros(len(w_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
+    """What goes into the projection and what comes out, before it is split in heads: (T, I) and (T, O); float32."""
+    x_TI, z_TO = reading.hear(ask.layer, projection(reading, ask))
+    return x_TI.float().cpu(), z_TO.float().cpu()
 
 
 def columns_form(w_OI: Tensor, x_TI: Tensor, b_O: Tensor) -> Tensor:

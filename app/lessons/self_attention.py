@@ -241,11 +241,9 @@ def of_score(reading: Reading, ask: SelfAttentionRequest, query: int, key: int) 
 
 @torch.inference_mode()
 def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> tuple[Tensor, Tensor]:
-    """Weights and context vectors of a head, (T, T) and (T, D), and what its layer was given heard by a hook."""
+    """Weights and context vectors of a head, (T, T) and (T, D), and worked out from what its layer is given."""
     block, config, network = reading.block(layer), reading.config, reading.model.network
-    heard: list[Tensor] = []
-    with block.attention.register_forward_pre_hook(lambda _, given: heard.append(given[0])):
-        reading.again()
+    x_TM, _ = reading.hear(layer, block.attention)
     d, key_head = config.d_head, head // (config.n_heads // config.n_kv_heads)
     turn = network.positions.turn(torch.arange(len(reading.tokens), device=network.device))
     found = []
@@ -256,7 +254,7 @@ def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> t
     ):
         rows = slice(number * d, (number + 1) * d)
         bias_D = None if linear.bias is None else linear.bias[rows]
-        found.append(F.linear(heard[0], linear.weight[rows], bias_D)[:, None])
+        found.append(F.linear(x_TM[None], linear.weight[rows], bias_D)[:, None])
     q_BHTD, k_BHTD = turn(found[0]), turn(found[1])
     score_TT = attention.scaled(attention.scores(q_BHTD, k_BHTD), d)[0, 0].float()
     weight_TT = attention.weights(attention.masked(score_TT.T if transposed else score_TT))
