@@ -63,28 +63,39 @@ async function ask() {
   clearTimeout(writing);
   writing = setTimeout(write, 250);
   document.body.classList.add("stale");
-  try {
-    const { isGood, said, retryAfterS } = await post(form.dataset.call, signal);
-    if (!isGood) {
-      notice(said.detail);
-      if (retryAfterS) setTimeout(() => asking.signal === signal && ask(), 1000 * retryAfterS);
-      return;
-    }
-    notice("");
-    answer = said;
-    draw();
-    document.body.classList.remove("stale");
-    if (proving) await prove(signal);
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    if (!(error instanceof TypeError)) throw error;
+  const again = (inS) => setTimeout(() => asking.signal === signal && ask(), 1000 * inS);
+  const reply = await answered(post(form.dataset.call, signal));
+  if (!reply) {
+    if (signal.aborted) return;
     notice("The server does not answer. What you typed is kept; the page asks again by itself.");
-    setTimeout(() => asking.signal === signal && ask(), 2000);
+    again(2);
+    return;
+  }
+  const { isGood, said, retryAfterS } = reply;
+  notice(isGood ? "" : said.detail);
+  if (!isGood && retryAfterS) again(retryAfterS);
+  if (!isGood) return;
+  answer = said;
+  draw();
+  document.body.classList.remove("stale");
+  if (proving) await prove(signal);
+}
+
+/** What a call brings; null where the server is away, or a newer ask came in between. */
+async function answered(call) {
+  try {
+    return await call;
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof TypeError) return null; // TypeError: what fetch throws
+    throw error;
   }
 }
 
 async function prove(signal) {
-  const { isGood, said } = await post(`${form.dataset.call}/checks`, signal);
+  const reply = await answered(post(`${form.dataset.call}/checks`, signal));
+  if (!reply && !signal.aborted) return notice("The server does not answer: press the button again.");
+  if (!reply) return;
+  const { isGood, said } = reply;
   if (!isGood) return notice(said.detail);
   find("checks").replaceChildren(
     ...said.checks.map(({ name, measured, most, passed, least }) => {

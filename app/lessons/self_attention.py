@@ -199,6 +199,9 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
                 ].item(),
                 f"score {names[noun]} → {names[modifier]}": of_score(reading, ask, noun, modifier),
                 f"score {names[modifier]} → {names[noun]}": of_score(reading, ask, modifier, noun),
+                "heads of the model with more than an equal share there from the one, and less from the other": float(
+                    ((one_LH > 1) & (two_LH < 1)).sum()
+                ),
                 f"with the edge cut, context vector of {names[noun]} moves by, in its lengths": _turned(
                     reading, ask, noun, modifier
                 ),

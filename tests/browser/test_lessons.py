@@ -48,6 +48,14 @@ def go(page: Page, server: Server, slug: str, **query: Any) -> None:
     page.wait_for_function(DRAWN)
 
 
+@pytest.fixture(scope="module", params=SLUGS)
+def lesson(request: pytest.FixtureRequest, shared_tab: Tab, server: Server) -> None:
+    """A lesson's page, opened once: who comes later finds it as the one before has left it."""
+    shared_tab.page.set_viewport_size(WIDE)
+    shared_tab.page.emulate_media(color_scheme="light")
+    go(shared_tab.page, server, request.param)
+
+
 def numbers(page: Page) -> str:
     return ",".join(page.locator("[data-part] :is(table, .chips)").all_text_contents())
 
@@ -81,9 +89,8 @@ def restore(control: Locator) -> None:
         field.uncheck()
 
 
-@pytest.mark.parametrize("slug", SLUGS)
-def test_every_control_changes_numbers_and_the_address_brings_them_back(page: Page, server: Server, slug: str) -> None:
-    go(page, server, slug)
+@pytest.mark.usefixtures("lesson")
+def test_every_control_changes_numbers_and_the_address_brings_them_back(page: Page) -> None:
     controls = page.locator("[data-control]").all()
     assert controls
     for control in controls:
@@ -99,11 +106,8 @@ def test_every_control_changes_numbers_and_the_address_brings_them_back(page: Pa
     assert numbers(page) == after
 
 
-@pytest.mark.parametrize("slug", SLUGS)
-def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(
-    page: Page, server: Server, slug: str
-) -> None:
-    go(page, server, slug)
+@pytest.mark.usefixtures("lesson")
+def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(page: Page) -> None:
     page.get_by_role("button", name="Prove it").click()
     page.locator("#checks li").first.wait_for()
     assert set(page.locator("#checks li b").all_text_contents()) == {"holds"}
@@ -184,7 +188,7 @@ def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, ser
     assert page.get_by_label("Show the").input_value() == "keys"
 
 
-@pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.parametrize("slug", ["vectors", "softmax", "tokens", "batches", "multi-head"])  # controls of every kind
 def test_without_scripts_the_form_asks_and_the_numbers_are_there(browser: Browser, server: Server, slug: str) -> None:
     with tab(browser, server.url, java_script_enabled=False) as plain:
         plain.page.goto(f"{server.url}/lessons/{slug}?{urlencode({'text': FIRST, 'model': 'lookback-gpt'})}")
