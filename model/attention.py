@@ -87,6 +87,23 @@ def look_back(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen_BS: Tensor | 
     )
 
 
+def look_by_stages(
+    q_BHTD: Tensor,
+    k_BGSD: Tensor,
+    v_BGSD: Tensor,
+    mask: Callable[[Tensor], Tensor] = masked,
+    share: Callable[[Tensor], Tensor] = weights,
+) -> Tensor:
+    """Context vectors by the stages, (B, H, T, D), where one of them is to be done in another way.
+
+    `mask` makes masked scores of scaled ones, `share` makes weights of these; both (B, H, T, S).
+    """
+    n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
+    score_BHTS = scores(q_BHTD, k_BGSD.repeat_interleave(n_each, 1))
+    weight_BHTS = share(mask(scaled(score_BHTS, q_BHTD.shape[-1])))
+    return context(weight_BHTS, v_BGSD.repeat_interleave(n_each, 1))
+
+
 class Heads(nn.Module):
     """All heads of a layer look at once. Its inputs are queries, keys and values as attention uses them."""
 
@@ -101,10 +118,7 @@ class Heads(nn.Module):
         """
         if not self.training or self.dropout.rate == 0:
             return look(q_BHTD, k_BGTD, v_BGTD)
-        n_each = q_BHTD.shape[1] // k_BGTD.shape[1]
-        score_BHTT = scores(q_BHTD, k_BGTD.repeat_interleave(n_each, 1))
-        weight_BHTT = self.dropout(weights(masked(scaled(score_BHTT, q_BHTD.shape[-1]))))
-        return context(weight_BHTT, v_BGTD.repeat_interleave(n_each, 1))
+        return look_by_stages(q_BHTD, k_BGTD, v_BGTD, share=lambda masked_BHTT: self.dropout(weights(masked_BHTT)))
 
 
 class Attention(nn.Module):

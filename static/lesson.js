@@ -120,6 +120,7 @@ function draw() {
     place.querySelector("figcaption").textContent = part.title;
     const drawn = figureOf(part, palette);
     if (drawn) figure.draw(drawn);
+    figure?.element.classList.toggle("picks", Boolean(part.picks || part.points?.some(({ picks }) => Object.keys(picks).length)));
     place.querySelector(".chips")?.replaceChildren(...chipsOf(part));
     place.querySelector("table")?.replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
   }

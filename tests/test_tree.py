@@ -54,6 +54,7 @@ ORDER = [
     "app.lessons.posts",
     "app.lessons.lesson",
     "app.lessons.book",
+    "app.lessons.clock",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),
     "app.lesson_routes",
     "app.main",

@@ -13,6 +13,9 @@ from app.lessons.book import BOOK, Source, vectors
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Heatmap, matrix, numbers
 from app.lessons.posts import PART_7, chapter
+from app.schemas import Index
+
+N_BARS = 48  # features; more bars cannot be told apart
 
 
 class AllAtOnceRequest(LessonRequest):
@@ -25,6 +28,13 @@ class AllAtOnceRequest(LessonRequest):
         "rows", title="Shares along", description="rows share out what each token gives, which is attention"
     )
 
+    query: Index | None = Field(
+        None,
+        title="Row",
+        description="a cell that is spelled out; the last if left out",
+        json_schema_extra={"is": "token"},
+    )
+    key: Index | None = Field(0, title="Column", json_schema_extra={"is": "token"})
     filled: float = Field(
         1.0,
         title="Cells filled",
@@ -39,6 +49,7 @@ class AllAtOnceReply(LessonAnswer):
     """Scores, weights and what they sum to."""
 
     scores: Heatmap
+    products: Bars = Field(description="what the first features of two tokens add to their score")
     weights: Heatmap
     given: Bars = Field(description="the sum of each row of weights: what a token gives")
     got: Bars = Field(description="the sum of each column of weights: what a token gets")
@@ -53,6 +64,7 @@ def answer(reading: Reading, ask: AllAtOnceRequest) -> AllAtOnceReply:
     """Both matrices, and what the rows and columns of the second sum to."""
     x_TM, names = vectors(reading, ask.source)
     weight_TT = weights(x_TM, ask)
+    query, key = (min(reading.position(place), len(names) - 1) for place in (ask.query, ask.key))
     n_cells = len(names) ** 2
     n_filled = round(ask.filled * n_cells)
     score_TT = (x_TM @ x_TM.T).flatten().index_fill(0, torch.arange(n_filled, n_cells), torch.nan).view_as(weight_TT)
@@ -63,6 +75,12 @@ def answer(reading: Reading, ask: AllAtOnceRequest) -> AllAtOnceReply:
             **around,
             values=matrix(score_TT),
             scale="signed",
+            picks=("query", "key"),
+        ),
+        products=Bars(
+            title=f"{names[query]} · {names[key]} = {(x_TM[query] @ x_TM[key]).item():.4g}: what each feature adds",
+            labels=[str(feature) for feature in range(min(N_BARS, x_TM.shape[1]))],
+            values=numbers((x_TM[query] * x_TM[key])[:N_BARS]),
         ),
         weights=Heatmap(title="weights", **around, values=matrix(weight_TT), scale="share"),
         given=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(1))),

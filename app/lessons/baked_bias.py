@@ -13,7 +13,6 @@ from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Readi
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES
 from app.schemas import Index
-from model.linear import Linear
 
 N_OUTPUTS, N_INPUTS = 4, 6  # of the corner of the layer that is shown
 N_SAMPLES = 16  # tokens; what comes later in a longer text is not read, and changes nothing before it
@@ -58,16 +57,9 @@ class BakedBiasReply(LessonAnswer):
     facts: Facts
 
 
-def feed_forward(reading: Reading, layer: int) -> Linear:
-    """The layer that is looked at: the first step of a feed-forward network, without its activation."""
-    linear = reading.block(layer).mlp.up
-    assert isinstance(linear, Linear)
-    return linear
-
-
 def corner(reading: Reading, ask: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
     """The first rows and columns: W, (O, I), X as it comes to the layer, (I, T), and the edited bias, (O,); float32."""
-    linear = feed_forward(reading, ask.layer)
+    linear = reading.up(ask.layer)
     w_OI, own_O = parameters(linear)
     x_TI, _ = reading.hear(ask.layer, linear, N_SAMPLES)
     return w_OI[:N_OUTPUTS, :N_INPUTS], x_TI.T[:N_INPUTS].float().cpu(), own_O[:N_OUTPUTS] + ask.bias
@@ -104,7 +96,7 @@ def answer(reading: Reading, ask: BakedBiasRequest) -> BakedBiasReply:
     rows = ["ones", *inputs] if ask.broken else [*inputs, "ones"]
     n_j, n_t = x_JT.shape
     products_J = w_OJ[0] * x_JT[:, column]
-    own = feed_forward(reading, ask.layer)
+    own = reading.up(ask.layer)
     return BakedBiasReply(
         weights=signed(f"W′ = [W b], {N_OUTPUTS} × {n_j}: b is the last column", outputs, [*inputs, "b"], w_OJ),
         samples=signed(f"X′, {n_j} × {n_t}: X, and a row of {ask.joined:g}", rows, names, x_JT),

@@ -2,10 +2,9 @@
 
 # shapes: B texts, H heads, T tokens of the longest text, D features of a head, M features of a token
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from statistics import median
+from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -13,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from app.lessons.clock import milliseconds
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
 from app.lessons.posts import PART_11, chapter
@@ -26,7 +26,7 @@ from model.trace import Trace, read
 N_MOST = 256  # tokens of each text
 N_FEATURES = 8  # that are drawn
 N_TIMED = (1, 2, 4, 8)  # texts in a batch
-N_TOKENS_TIMED, N_TIMES = 16, 3
+N_TOKENS_TIMED = 16
 
 Stage = Literal["token vectors", "after the last layer"]
 Padding = Literal["right", "left"]
@@ -107,19 +107,16 @@ def timed(network: GPT) -> list[float]:
     """The ms that each text takes in batches of N_TIMED, random tokens; measured once."""
     if network not in _measured:
         generator = torch.Generator().manual_seed(0)
-        ids_BT = torch.randint(network.config.n_vocab, (max(N_TIMED), N_TOKENS_TIMED), generator=generator)
-        _measured[network] = [_ms(network, ids_BT[:n]) / n for n in N_TIMED]
+        ids_BT = torch.randint(network.config.n_vocab, (max(N_TIMED), N_TOKENS_TIMED), generator=generator).to(
+            network.device
+        )
+        _measured[network] = [milliseconds(partial(_read, network, ids_BT[:n])) / n for n in N_TIMED]
     return _measured[network]
 
 
 @torch.inference_mode()
-def _ms(network: GPT, ids_BT: Tensor) -> float:
-    took = []
-    for _ in range(1 + N_TIMES):
-        begun = time.perf_counter()
-        network.hidden(ids_BT.to(network.device)).cpu()
-        took.append(1000 * (time.perf_counter() - begun))
-    return median(took[1:])  # the first one finds cold caches
+def _read(network: GPT, ids_BT: Tensor) -> None:
+    network.hidden(ids_BT).cpu()
 
 
 def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
@@ -177,7 +174,7 @@ def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
             },
         ),
         speed=Curves(
-            title=f"ms a text of {N_TOKENS_TIMED} tokens, on {network.device}, median of {N_TIMES}",
+            title=f"ms a text of {N_TOKENS_TIMED} tokens, on {network.device}, median of a few rounds",
             x_axis="texts read together",
             lines=[
                 Line(

@@ -2,28 +2,39 @@
 
 # shapes: B texts, H heads, G key heads, T queries, S keys, D features of a head, V tokens of the vocabulary
 
+import math
 from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from app.lessons.book import BOOK, BOOK_TOKENS, Source
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
 from app.lessons.posts import PART_9, chapter
 from app.schemas import Index, Text
 from model import attention
-from model.attention import Look, look_back
+from model.attention import Look, look_back, look_by_stages
 from model.tokenizer import show
 
 Route = Literal["mask, then softmax", "softmax, then mask, then share anew", "softmax, then mask", "zero, then softmax"]
 ROUTES: tuple[Route, ...] = get_args(Route)
+PRINTED = (  # the rows of chapter 3.5, as far as a token may look
+    (1.0,),
+    (0.5517, 0.4483),
+    (0.3800, 0.3097, 0.3103),
+    (0.2758, 0.2460, 0.2462, 0.2319),
+    (0.2175, 0.1983, 0.1984, 0.1888, 0.1971),
+    (0.1935, 0.1663, 0.1666, 0.1542, 0.1666, 0.1529),
+)
 
 
 class CausalMaskRequest(LessonRequest):
     """A head, a way to mask it, and a token to change."""
 
+    source: Source = Field("model", title="Scores", description="of the chosen head, or of the book's example")
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     route: Route = Field("mask, then softmax", title="Way", description="what is done to the scores, in which order")
@@ -42,12 +53,28 @@ class CausalMaskReply(LessonAnswer):
     """The weights by the chosen way, what they differ from the model's, and what a changed token changes."""
 
     weights: Heatmap
-    difference: Heatmap = Field(description="the chosen way less the model's own weights")
+    difference: Heatmap = Field(description="the chosen way less the first one, which is the model's")
     sums: Bars = Field(description="of the rows of the chosen way")
     ahead: Bars = Field(description="of each row, what goes to later tokens")
     edited: Chips = Field(description="the text, with one token changed")
     moved: Bars = Field(description="the largest change of any logit after each token, when one token is changed")
     moved_unmasked: Bars = Field(description="the same where no layer masks")
+
+
+def of_book() -> Tensor:
+    """The scaled scores of the book's example, (1, T, T), by projections as PyTorch begins a layer, from seed 789."""
+    generator = torch.Generator().manual_seed(789)
+    query_OI, key_OI = (
+        nn.init.kaiming_uniform_(torch.empty(2, 3), a=math.sqrt(5), generator=generator) for _ in range(2)
+    )
+    return attention.scaled(attention.scores((BOOK @ query_OI.T)[None], (BOOK @ key_OI.T)[None]), 2)
+
+
+def head_scores(reading: Reading, ask: CausalMaskRequest) -> tuple[Tensor, list[str]]:
+    """Scaled scores before any mask, (1, T, T), and the names of their rows."""
+    if ask.source == "book":
+        return of_book(), [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+    return reading.trace.stage("scaled", ask.layer, [ask.head]).cpu(), reading.pieces
 
 
 def by_route(scaled_HTS: Tensor, route: Route) -> Tensor:
@@ -64,10 +91,7 @@ def by_route(scaled_HTS: Tensor, route: Route) -> Tensor:
 
 def look_everywhere(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
     """A Look without a mask: every query sees every key."""
-    n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
-    k_BHSD, v_BHSD = (x.repeat_interleave(n_each, 1) for x in (k_BGSD, v_BGSD))
-    share = attention.weights(attention.scaled(attention.scores(q_BHTD, k_BHSD), q_BHTD.shape[-1]))
-    return attention.context(share, v_BHSD)
+    return look_by_stages(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled_BHTS: scaled_BHTS)
 
 
 def edited(reading: Reading, ask: CausalMaskRequest) -> tuple[int, int]:
@@ -103,27 +127,27 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
     reading.check_head(ask.layer, ask.head)
     changed, id = edited(reading, ask)
     put = show(reading.model.tokenizer.piece(id))
-    scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
-    weight_TT = by_route(scaled_1TT, ask.route)[0].cpu()
-    ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    scaled_1TT, names = head_scores(reading, ask)
+    weight_TT = by_route(scaled_1TT, ask.route)[0]
+    ours_TT = attention.weights(attention.masked(scaled_1TT))[0]
     pieces = reading.pieces
-    where = f"layer {ask.layer}, head {ask.head}"
+    where = "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
     masked, unmasked = (moved_by(reading, changed, id, look) for look in (_look(ask), look_everywhere))
     return CausalMaskReply(
         weights=Heatmap(
-            title=f"{where}: {ask.route}", rows=pieces, columns=pieces, values=matrix(weight_TT), scale="share"
+            title=f"{where}: {ask.route}", rows=names, columns=names, values=matrix(weight_TT), scale="share"
         ),
         difference=Heatmap(
-            title="less the model's own weights",
-            rows=pieces,
-            columns=pieces,
+            title="less the weights by the first way",
+            rows=names,
+            columns=names,
             values=matrix(weight_TT - ours_TT),
             scale="signed",
             reach=0.1,
         ),
-        sums=Bars(title="sum of each row", labels=pieces, values=numbers(weight_TT.sum(-1)), share=True),
+        sums=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(-1)), share=True),
         ahead=Bars(
-            title="of that, to later tokens", labels=pieces, values=numbers(weight_TT.triu(1).sum(-1)), share=True
+            title="of that, to later tokens", labels=names, values=numbers(weight_TT.triu(1).sum(-1)), share=True
         ),
         edited=Chips(
             title=f"{pieces[changed]} becomes {put}",
@@ -142,6 +166,7 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
             labels=pieces,
             values=numbers(masked),
             chosen=changed,
+            picks="changed",
         ),
         moved_unmasked=Bars(
             title="the same without a mask in any layer", labels=pieces, values=numbers(unmasked), chosen=changed
@@ -162,6 +187,11 @@ def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
     yield at_most(1e-6, (first - second).abs().max().item(), "the two right ways differ by")
     yield at_most(1e-6, (first - ours_1TT).abs().max().item(), "the first way differs from the model by")
     yield at_most(0.0, ours_1TT.triu(1).abs().max().item(), "the largest weight on a later token is")
+    ours_TT = by_route(of_book(), ROUTES[1])[0]
+    off = max(
+        (ours_TT[row, : row + 1] - torch.tensor(printed)).abs().max().item() for row, printed in enumerate(PRINTED)
+    )
+    yield at_most(1e-4, off, "the book's rows differ by")
     changed, id = edited(reading, ask)
     if changed:
         before = moved_by(reading, changed, id, _look(ask), exact=True)[:changed].max().item()

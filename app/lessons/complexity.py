@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
-from statistics import median
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
@@ -14,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from app.lessons.clock import milliseconds
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.posts import PART_14
@@ -25,7 +25,6 @@ from model.tokenizer import show
 Length = Literal["7", "64", "256", "1,024", "4,608", "16,384", "131,072", "1,047,576", "2,095,152"]
 LENGTHS = tuple(int(length.replace(",", "")) for length in get_args(Length))
 N_TIMED = (8, 16, 32, 64, 128, 256)  # tokens
-N_TIMES = 5
 N_MS = 1000.0  # nobody may keep the machine longer: when that is spent, no longer text is timed
 
 GPT_2 = Config(  # the smallest one, for the figures that are known of it
@@ -119,19 +118,14 @@ def timed(network: GPT) -> list[float | None]:
         for n in N_TIMED:
             is_over = 1000 * (time.perf_counter() - begun) > N_MS or n > network.config.n_context
             ids_BT = torch.randint(network.config.n_vocab, (1, n), generator=generator).to(network.device)
-            found.append(None if is_over else _ms(network, ids_BT))
+            found.append(None if is_over else milliseconds(partial(_read, network, ids_BT)))
         _measured[network] = found
     return _measured[network]
 
 
 @torch.inference_mode()
-def _ms(network: GPT, ids_BT: Tensor) -> float:
-    took = []
-    for _ in range(1 + N_TIMES):
-        begun = time.perf_counter()
-        network.hidden(ids_BT).cpu()
-        took.append(1000 * (time.perf_counter() - begun))
-    return median(took[1:])  # the first one finds cold caches
+def _read(network: GPT, ids_BT: Tensor) -> None:
+    network.hidden(ids_BT).cpu()
 
 
 def exponent(took: list[float | None]) -> float:
@@ -195,7 +189,7 @@ def answer(reading: Reading, ask: ComplexityRequest) -> ComplexityReply:
             },
         ),
         time=Curves(
-            title=f"ms for one reading, on {reading.model.network.device}, median of {N_TIMES}",
+            title=f"ms for one reading, on {reading.model.network.device}, median of a few rounds",
             x_axis="tokens",
             log=True,
             lines=[

@@ -17,7 +17,7 @@ from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, shares, sign
 from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
 from model import attention
-from model.attention import Attention, Heads, look_back
+from model.attention import Attention, Heads, look_back, look_by_stages
 from model.tokenizer import show
 
 N_CELLS = 4_000_000  # numbers of all draws together; a long text gets fewer draws
@@ -95,12 +95,7 @@ def expected(reading: Reading, ask: DropoutRequest) -> Tensor:
     def after(_module: nn.Module, _given: Any, x_BX: Tensor) -> Tensor:
         return drop(x_BX)
 
-    def look(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
-        n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
-        k_BHSD, v_BHSD = (x.repeat_interleave(n_each, 1) for x in (k_BGSD, v_BGSD))
-        score = attention.scaled(attention.scores(q_BHTD, k_BHSD), q_BHTD.shape[-1])
-        return attention.context(drop(attention.weights(attention.masked(score))), v_BHSD)
-
+    look = partial(look_by_stages, share=lambda masked_BHTT: drop(attention.weights(masked_BHTT)))
     parts: dict[Place, list[nn.Module]] = {
         "attention weights": [],
         "context vectors": [part for part in network.modules() if isinstance(part, Heads)],

@@ -3,6 +3,7 @@
 # shapes: T tokens, M features of a token
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -44,6 +45,7 @@ class InputEmbeddingReply(LessonAnswer):
     strips: Heatmap = Field(description="token, position and their sum, for both tokens")
     before: Heatmap = Field(description="cosines between the tokens' vectors alone")
     after: Heatmap = Field(description="cosines between the sums")
+    weights: Heatmap = Field(description="what attention with nothing to learn would make of the sums")
     facts: Facts
 
 
@@ -86,7 +88,7 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
     rows = [f"{names[place]}: {what}" for place in (one, other) for what in ("token", "position", "sum")]
     strips = torch.stack([x_TM[place] for place in (one, other) for x_TM in (token_TM, position_TM, sum_TM)])
     before_TT, after_TT = cosines(token_TM), cosines(sum_TM)
-    around = {"rows": names, "columns": names}
+    around: Any = {"rows": names, "columns": names, "picks": ("one", "other")}
     return InputEmbeddingReply(
         strips=Heatmap(
             title=f"{token_TM.shape[1]} features of {names[one]} and {names[other]}",
@@ -98,6 +100,12 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
         before=Heatmap(title="cosines of the tokens alone", **around, values=matrix(before_TT), scale="signed"),
         after=Heatmap(
             title=f"cosines of token + {ask.scale:g} · position", **around, values=matrix(after_TT), scale="signed"
+        ),
+        weights=Heatmap(
+            title=f"softmax of x · x, x being token + {ask.scale:g} · position",
+            **around,
+            values=matrix((sum_TM @ sum_TM.T).softmax(-1)),
+            scale="share",
         ),
         facts=Facts(
             title=f"{names[one]} and {names[other]}",

@@ -12,7 +12,6 @@ from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Readi
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATHS, MATRICES
 from app.schemas import Index
-from model.linear import Linear
 
 N_SAMPLES = 16  # tokens; what comes later in a longer text is not read, and changes nothing before it
 
@@ -44,16 +43,9 @@ class LayerReply(LessonAnswer):
     whole: Facts = Field(description="the size of the layer that was cut")
 
 
-def feed_forward(reading: Reading, layer: int) -> Linear:
-    """The layer that is looked at: the first step of a feed-forward network, without its activation."""
-    linear = reading.block(layer).mlp.up
-    assert isinstance(linear, Linear)
-    return linear
-
-
 def heard(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
     """What goes into it and what comes out, a column a sample as in the formula: (I, T) and (O, T); float32."""
-    x_TI, z_TO = reading.hear(layer, feed_forward(reading, layer), N_SAMPLES)
+    x_TI, z_TO = reading.hear(layer, reading.up(layer), N_SAMPLES)
     return x_TI.T.float().cpu(), z_TO.T.float().cpu()
 
 
@@ -73,7 +65,7 @@ def through(w_OI: Tensor, x_IT: Tensor, b_O: Tensor, *, broken: bool) -> Tensor:
 
 def cut(reading: Reading, ask: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
     """The first rows and columns of the layer: W, (O, I), X, (I, T), and the bias, (O,)."""
-    (w_OI, b_O), (x_IT, _) = parameters(feed_forward(reading, ask.layer)), heard(reading, ask.layer)
+    (w_OI, b_O), (x_IT, _) = parameters(reading.up(ask.layer)), heard(reading, ask.layer)
     return w_OI[: ask.outputs, : ask.inputs], x_IT[: ask.inputs], b_O[: ask.outputs]
 
 
@@ -92,7 +84,7 @@ def answer(reading: Reading, ask: LayerRequest) -> LayerReply:
     factors = zip(inputs, w_OI[row].tolist(), x_IT[:, column].tolist(), strict=True)
     spelled = [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
     sizes = f"{n_outputs} × {n_samples}"
-    own = feed_forward(reading, ask.layer)
+    own = reading.up(ask.layer)
     return LayerReply(
         weights=signed(f"W, {n_outputs} × {ask.inputs}: a row an output", marked_outputs, inputs, w_OI),
         samples=signed(f"X, {ask.inputs} × {n_samples}: a column a token", inputs, marked_names, x_IT),
@@ -135,7 +127,7 @@ def checks(reading: Reading, ask: LayerRequest) -> Iterator[Check]:
     numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
     off = float(np.abs(numpy_OT - z_OT.numpy()).max())
     yield at_most(1e-6, off / most, "numpy's cells differ, relative to the largest number, by")
-    (w_OI, b_O), (x_IT, theirs_OT) = parameters(feed_forward(reading, ask.layer)), heard(reading, ask.layer)
+    (w_OI, b_O), (x_IT, theirs_OT) = parameters(reading.up(ask.layer)), heard(reading, ask.layer)
     off = (through(w_OI, x_IT, b_O, broken=ask.broken) - theirs_OT).abs().max().item()
     most = theirs_OT.abs().max().item()
     yield at_most(1e-4, off / most, "with all inputs it differs from the running layer, relative to the largest, by")

@@ -76,6 +76,12 @@ class Reading:
         assert isinstance(block, Block)
         return block
 
+    def up(self, layer: int) -> Linear:
+        """The first map of a layer's feed-forward network, without its activation."""
+        up = self.block(layer).mlp.up
+        assert isinstance(up, Linear)
+        return up
+
     @torch.inference_mode()
     def hear(self, layer: int, part: nn.Module, n_most: int | None = None) -> tuple[Tensor, Tensor]:
         """What a part of a layer is given, and what it makes of that, for the first `n_most` tokens; (T, …) each.

@@ -2,8 +2,6 @@
 
 # shapes: N random vectors, T tokens, D features of a vector
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Literal
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from app.lessons.book import vectors
+from app.lessons.clock import milliseconds
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Curves, Facts, Heatmap, Line, facts, signed
 from app.lessons.posts import MATRICES, PART_7
@@ -21,8 +20,7 @@ from app.lessons.posts import MATRICES, PART_7
 N_TOKENS = 16  # of the text, for the numbers
 SIZES = (8, 16, 32, 64, 128, 256)  # vectors, for the times
 N_DOTS = 32  # vectors up to which every dot product is a step of Python
-N_ROUNDS = 5  # at most; their median counts
-ENOUGH_S = 0.02  # after so long no further round begins: everybody's texts wait in the meantime
+N_ROUNDS, ENOUGH_S = 5, 0.02  # of each way and size, at most
 
 Size = Literal["8", "16", "32", "64", "128", "256"]
 Times = Mapping[str, tuple[float | None, ...]]  # milliseconds at each of SIZES, by the way
@@ -69,14 +67,9 @@ def at_once(x_ND: Tensor) -> Tensor:
     return x_ND @ x_ND.T
 
 
-def milliseconds(way: Callable[[Tensor], Tensor], x_ND: Tensor) -> float:
-    """Of a way, from its start until a number of its result can be read: the median of the rounds there is time for."""
-    rounds: list[float] = []
-    while len(rounds) < N_ROUNDS and sum(rounds) < ENOUGH_S:
-        begun = time.perf_counter()
-        way(x_ND)[-1, -1].item()
-        rounds.append(time.perf_counter() - begun)
-    return 1e3 * statistics.median(rounds)
+def took(way: Callable[[Tensor], Tensor], x_ND: Tensor) -> float:
+    """The ms of a way, from its start until a number of its result can be read."""
+    return milliseconds(lambda: way(x_ND)[-1, -1].item(), N_ROUNDS, ENOUGH_S)
 
 
 @lru_cache(maxsize=32)
@@ -92,9 +85,9 @@ def measured(width: int, again: int, device: torch.device) -> Times:
     torch.set_num_threads(1)
     try:
         return {
-            "dot by dot": tuple(milliseconds(dot_by_dot, x_ND[:n]) if n <= N_DOTS else None for n in SIZES),
-            "row by row": tuple(milliseconds(row_by_row, x_ND[:n]) for n in SIZES),
-            "one product": tuple(milliseconds(at_once, x_ND[:n]) for n in SIZES),
+            "dot by dot": tuple(took(dot_by_dot, x_ND[:n]) if n <= N_DOTS else None for n in SIZES),
+            "row by row": tuple(took(row_by_row, x_ND[:n]) for n in SIZES),
+            "one product": tuple(took(at_once, x_ND[:n]) for n in SIZES),
         }
     finally:
         torch.set_num_threads(n_threads)

@@ -79,9 +79,7 @@ def where(reading: Reading, ask: ProjectionsRequest) -> tuple[Linear, slice]:
         return network.unembed, slice(None)
     block = reading.block(ask.layer)
     if ask.which == "feed-forward up":
-        up = block.mlp.up
-        assert isinstance(up, Linear)
-        return up, slice(None)
+        return reading.up(ask.layer), slice(None)
     sharing = 1 if ask.which == "query" else config.n_heads // config.n_kv_heads  # heads to a key head
     linear = getattr(block.attention, ask.which)
     assert isinstance(linear, Linear)

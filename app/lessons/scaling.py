@@ -3,7 +3,7 @@
 # shapes: N draws, T queries and keys, D features of a head
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 import torch
@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
-from app.lessons.parts import Curves, Facts, Heatmap, Line, matrix
+from app.lessons.parts import Curves, Facts, Heatmap, Line, matrix, numbers
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
@@ -19,6 +19,7 @@ from model import attention
 EXPONENTS = tuple(step / 20 for step in range(21))
 WIDTHS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 768)
 N_KEYS, N_DRAWS = 7, 400
+N_BINS = 24
 
 
 class ScalingRequest(LessonRequest):
@@ -45,6 +46,7 @@ class ScalingReply(LessonAnswer):
     weights: Heatmap = Field(description="of the head, with its scores divided so")
     entropy: Curves = Field(description="of the chosen query's weights, over the exponent")
     spread: Facts
+    histogram: Curves = Field(description="how many scores fall where, before and after dividing")
     random: Curves = Field(description="the largest of 7 weights, between random vectors of growing width")
 
 
@@ -80,6 +82,20 @@ def random_experiment() -> tuple[list[float], list[float]]:
     return found
 
 
+def histogram(values: Mapping[str, Tensor]) -> Curves:
+    """How many of some numbers fall into each of N_BINS, line by line."""
+    least, most = (edge(torch.cat([*values.values()])).item() for edge in (torch.min, torch.max))
+    centres = [least + (bin + 0.5) * (most - least) / N_BINS for bin in range(N_BINS)]
+    return Curves(
+        title="scores that may be looked at, and how many of them there are",
+        x_axis="score",
+        lines=[
+            Line(name=name, x=centres, y=numbers(some.histc(N_BINS, min=least, max=most)))
+            for name, some in values.items()
+        ],
+    )
+
+
 def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
     """The head at this exponent, and what another one would do."""
     score_TT, divided_by = scores_and_width(reading, ask)
@@ -97,6 +113,7 @@ def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
             columns=reading.pieces,
             values=matrix(weights_at(score_TT, divided_by, ask.exponent)),
             scale="share",
+            picks=("query", ""),
         ),
         entropy=Curves(
             title=f"row {reading.pieces[query]}",
@@ -112,6 +129,7 @@ def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
             names=["deviation of q·k", f"deviation of q·k / √{width}", f"√{width}"],
             values=[raw.std(correction=0).item(), scaled.std(correction=0).item(), math.sqrt(width)],
         ),
+        histogram=histogram({"q·k": raw, f"q·k / √{width}": scaled}),
         random=Curves(
             title=f"largest of {N_KEYS} weights, random q and k, mean of {N_DRAWS:,} draws",
             x_axis="width d",

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -128,13 +129,12 @@ def edges(reading: Reading, edge: tuple[int, int], more: tuple[int, int]) -> tup
 def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[Look]:
     """How each layer looks when one edge of one head is cut; the others of the row share what it had."""
 
-    def look(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
-        n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
-        k_BHSD, v_BHSD = (x.repeat_interleave(n_each, 1) for x in (k_BGSD, v_BGSD))
-        score = attention.masked(attention.scaled(attention.scores(q_BHTD, k_BHSD), q_BHTD.shape[-1]))
-        score[:, head, query, key] = -math.inf
-        return attention.context(attention.weights(score), v_BHSD)
+    def mask(scaled_BHTT: Tensor) -> Tensor:
+        masked_BHTT = attention.masked(scaled_BHTT)
+        masked_BHTT[:, head, query, key] = -math.inf
+        return masked_BHTT
 
+    look = partial(attention.look_by_stages, mask=mask)
     return [look if one == layer else attention.look_back for one in range(n_layers)]
 
 

@@ -77,8 +77,10 @@ def answer(reading: Reading, ask: SimpleAttentionRequest) -> SimpleAttentionRepl
     context_M = weight_T[:n_summed] @ x_TM[:n_summed]
     features = [str(feature) for feature in range(x_TM.shape[1])]
     return SimpleAttentionReply(
-        scores=Bars(title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query),
-        weights=Bars(title="weights", labels=names, values=numbers(weight_T), chosen=query),
+        scores=Bars(
+            title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query, picks="query"
+        ),
+        weights=Bars(title="weights", labels=names, values=numbers(weight_T), chosen=query, picks="query"),
         context=Heatmap(
             title=f"{names[query]} before and after {n_summed} of {len(names)} tokens, {len(features)} features each",
             rows=["x", "z"],
