@@ -136,3 +136,27 @@ def test_every_call_is_described(client: TestClient) -> None:
         assert described["description"]
         assert "broken" in described["description"]
         assert f"{one['call']}/checks" in paths
+
+
+def test_every_lesson_leads_to_the_symbols_and_to_what_it_builds_on(client: TestClient) -> None:
+    assert client.get("/lessons/symbols").status_code == 200
+    for slug, lesson in lessons().items():
+        page = client.get(f"/lessons/{slug}", params={"text": "a b"}).text
+        assert 'href="/lessons/symbols"' in page
+        for one in lesson.posts:
+            assert (
+                f'<a href="{one.address}" rel="external">{html.escape(one.title).replace("&#x27;", "&#39;")}</a>'
+                in page
+            )
+
+
+def test_what_is_chosen_behind_the_end_of_a_shorter_text_is_its_last_token(client: TestClient) -> None:
+    assert post(client, "vectors", "the", one=5)["space"] == post(client, "vectors", "the", one=0)["space"]
+
+
+def test_another_text_of_the_batch_that_cannot_be_read_is_refused_in_words(client: TestClient) -> None:
+    known = client.get("/api/v1/models").json()["models"][0]["name"]
+    ask = {"text": "a", "model": known, "second": "the" + " the" * 256}
+    reply = client.post("/api/v1/lessons/batches", json=ask)
+    assert reply.status_code == 422
+    assert "257 tokens" in reply.json()["detail"]

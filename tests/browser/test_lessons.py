@@ -141,6 +141,10 @@ def test_what_is_typed_is_read_goes_along_to_other_lessons_and_stays_where_it_ca
     page.get_by_role("link", name="All lessons").click()
     page.wait_for_url("**/lessons?*")
     assert violations(page) == ""
+    page.get_by_role("link", name="list of symbols").click()
+    page.wait_for_url("**/lessons/symbols")
+    assert violations(page) == ""
+    page.go_back()
     page.locator(f"a[href*='/lessons/{SLUGS[1]}?']").click()
     page.wait_for_function(DRAWN)
     assert page.locator("#text").input_value() == "one two <b>x</b>"

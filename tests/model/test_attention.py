@@ -41,3 +41,13 @@ def test_heads_take_the_fused_road_to_where_the_stages_lead() -> None:
     k_HSD, v_HSD = k_BGSD[0].repeat_interleave(3, 0), v_BGSD[0].repeat_interleave(3, 0)
     weights = attention.weights(attention.masked(attention.scaled(attention.scores(q_BHTD[0], k_HSD), 8)))
     torch.testing.assert_close(Heads()(q_BHTD, k_BGSD, v_BGSD)[0], attention.context(weights, v_HSD))
+
+
+def test_a_stage_can_be_done_in_another_way_without_a_mask_and_with_equal_shares() -> None:
+    q_BHTD, k_BGSD = torch.zeros(1, 2, 2, 1), torch.zeros(1, 1, 2, 1)
+    v_BGSD = tensor([[[[4.0], [8.0]]]])
+    assert attention.look_by_stages(q_BHTD, k_BGSD, v_BGSD)[0, 0].tolist() == [[4.0], [6.0]]
+    everywhere = attention.look_by_stages(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled: scaled)
+    assert everywhere[0, 1].tolist() == [[6.0], [6.0]]
+    nothing = attention.look_by_stages(q_BHTD, k_BGSD, v_BGSD, share=torch.zeros_like)
+    assert nothing[0, 0].tolist() == [[0.0], [0.0]]

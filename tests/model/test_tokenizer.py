@@ -31,6 +31,18 @@ def test_merges_happen_in_their_order_and_ids_are_the_models() -> None:
     assert CAT.encode("cat at cat").ids == (3, 1000 + ord(" "), 7, 5)
 
 
+def test_the_strongest_pair_merges_first_from_bytes_to_the_token() -> None:
+    assert CAT.merges(5) == [[b" ", b"c", b"a", b"t"], [b" ", b"c", b"at"], [b" ", b"cat"], [b" cat"]]
+    assert CAT.merges(1) == [[b"<|end|>"]]  # a special token is one piece
+
+
+@given(st.text(min_size=1, max_size=50))
+def test_every_token_of_a_text_is_what_its_merges_lead_to(text: str) -> None:
+    for token in CAT.encode(text).tokens:
+        first, *_, last = [CAT.merges(token.id)[0], *CAT.merges(token.id)]
+        assert (b"".join(first), last) == (token.bytes, [token.bytes])
+
+
 def test_a_merge_without_an_id_is_refused() -> None:
     with pytest.raises(TokenizerError, match="makes a token that has no id"):
         Tokenizer(vocab=ASCII, merges=[(b"a", b"t")], special={}, pattern=GPT2_PATTERN)
