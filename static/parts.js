@@ -7,6 +7,7 @@ const HEIGHT_PX = 260;
 const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
 const N_STRUCK = 64; // empty rows of a cube that are struck out; more are seen to be empty
 export const ROOM = { l: 55, r: 10, t: 40, b: 50 }; // around a plane of points, in px
+const DASHES = ["solid", "solid", "dash", "dot"]; // lines are told apart by more than their colours
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 
 /** @type {Record<string, (part: object, palette: object) => object>} */
@@ -42,7 +43,7 @@ const FIGURES = {
   },
 
   curves({ x_axis, lines, here, log }, { colours }) {
-    const data = lines.map(({ name, x, y }, i) => ({ type: "scatter", mode: "lines", line: { color: colours[i % colours.length], width: 2 }, name, x, y, hovertemplate: `${name} %{y:.4f}<extra></extra>` }));
+    const data = lines.map(({ name, x, y }, i) => ({ type: "scatter", mode: "lines", line: { color: colours[i % colours.length], width: 2, dash: DASHES[i % DASHES.length] }, name, x, y, hovertemplate: `${name} %{y:.4f}<extra></extra>` }));
     const shapes = here === null ? [] : [{ type: "line", x0: here, x1: here, y0: 0, y1: 1, yref: "paper", line: { dash: "dot" } }];
     const layout = {
       shapes,
