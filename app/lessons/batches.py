@@ -26,7 +26,7 @@ from model.trace import Trace, read
 N_MOST = 256  # tokens of each text
 N_FEATURES = 8  # that are drawn
 N_TIMED = (1, 2, 4, 8)  # texts in a batch
-N_TOKENS_TIMED = 16
+N_TOKENS_TIMED, ENOUGH_S = 16, 0.15
 
 Stage = Literal["token vectors", "after the last layer"]
 Padding = Literal["right", "left"]
@@ -110,7 +110,7 @@ def timed(network: GPT) -> list[float]:
         ids_BT = torch.randint(network.config.n_vocab, (max(N_TIMED), N_TOKENS_TIMED), generator=generator).to(
             network.device
         )
-        _measured[network] = [milliseconds(partial(_read, network, ids_BT[:n])) / n for n in N_TIMED]
+        _measured[network] = [milliseconds(partial(_read, network, ids_BT[:n]), enough_s=ENOUGH_S) / n for n in N_TIMED]
     return _measured[network]
 
 

@@ -84,9 +84,6 @@ def hear(reading: Reading, layer: int, off: Sequence[int] = ()) -> Heard:
     """The running network with some heads of a layer off: what they bring back is 0 before the output projection."""
     network, d_head = reading.model.network, reading.config.d_head
     part = reading.block(layer).attention
-    if not off:
-        last_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
-        return Heard(*reading.hear(layer, part), last_V)
     given, added = list[Tensor](), list[Tensor]()
 
     def silence(_: nn.Module, joined: tuple[Tensor]) -> tuple[Tensor]:
@@ -102,6 +99,12 @@ def hear(reading: Reading, layer: int, off: Sequence[int] = ()) -> Heard:
     ):
         last_M = network.hidden(reading.ids_BT)[0, -1]
     return Heard(given[0], added[0], network.unembed(last_M).float().cpu())
+
+
+def untouched(reading: Reading, layer: int) -> Heard:
+    """The same with all heads on, of which the most has been read already."""
+    logits_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
+    return Heard(*reading.hear(layer, reading.block(layer).attention), logits_V)
 
 
 @torch.inference_mode()
@@ -223,7 +226,7 @@ def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
     for head in (ask.head, *ask.off):
         reading.check_head(ask.layer, head)
     query, pieces, config = reading.position(ask.query), reading.pieces, reading.config
-    heard = hear(reading, ask.layer, ask.off)
+    heard = hear(reading, ask.layer, ask.off) if ask.off else untouched(reading, ask.layer)
     x_TM = heard.given_TM
     steps = walk(reading, ask.layer, x_TM, ask.off, broken=ask.broken)
     cut_HTS, alone_HTS = steps[5].values, alone(reading, ask.layer, x_TM)[1]

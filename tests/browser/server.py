@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,16 @@ class Server:
 
     def wait_until_ready(self) -> None:
         """Wait until the default model can answer."""
+        self._wait(lambda: httpx.get(f"{self.url}/readyz"))
+
+    def wait_for(self, model: str) -> None:
+        """Wait until a model can answer, which need not be the default one."""
+        ask = {"text": "a", "model": model}
+        self._wait(lambda: httpx.post(f"{self.url}/api/v1/tokens", json=ask, timeout=60))
+
+    def _wait(self, ask: Callable[[], httpx.Response]) -> None:
         end = time.monotonic() + READY_S
-        while (reply := httpx.get(f"{self.url}/readyz")).status_code != 200:
+        while (reply := ask()).status_code != 200:
             assert time.monotonic() < end, reply.text
             time.sleep(0.05)
 

@@ -14,6 +14,7 @@ from tests.browser.server import Server
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The app whose default model would have to be fetched, where nothing can be fetched."""
     server = Server("--model", "gpt2", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path_factory.mktemp("hub")))
+    server.wait_for("lookback-gpt")  # on a busy machine the import of the hub's client can hold it up
     yield server
     server.stop()
 
