@@ -4,7 +4,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -12,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.clock import milliseconds
+from app.lessons.clock import reading_milliseconds
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
 from app.lessons.posts import PART_11, chapter
@@ -110,13 +109,8 @@ def timed(network: GPT) -> list[float]:
         ids_BT = torch.randint(network.config.n_vocab, (max(N_TIMED), N_TOKENS_TIMED), generator=generator).to(
             network.device
         )
-        _measured[network] = [milliseconds(partial(_read, network, ids_BT[:n]), enough_s=ENOUGH_S) / n for n in N_TIMED]
+        _measured[network] = [reading_milliseconds(network, ids_BT[:n], ENOUGH_S) / n for n in N_TIMED]
     return _measured[network]
-
-
-@torch.inference_mode()
-def _read(network: GPT, ids_BT: Tensor) -> None:
-    network.hidden(ids_BT).cpu()
 
 
 def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:

@@ -11,7 +11,7 @@ from app.lessons.lesson import Reading
 
 Source = Literal["model", "book"]
 
-BOOK_TOKENS = ("Your", "journey", "starts", "with", "one", "step")
+BOOK_NAMES = ["0 Your", "1 journey", "2 starts", "3 with", "4 one", "5 step"]
 BOOK = torch.tensor(  # Raschka, chapter 3.3
     [
         [0.43, 0.15, 0.89],
@@ -27,7 +27,7 @@ BOOK = torch.tensor(  # Raschka, chapter 3.3
 def vectors(reading: Reading, source: Source) -> tuple[Tensor, list[str]]:
     """What goes into the first attention, (T, M): embedded tokens with their positions; and what each is called."""
     if source == "book":
-        return BOOK, [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+        return BOOK, BOOK_NAMES
     network = reading.model.network
     ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
     at_T = torch.arange(ids_BT.shape[1], device=network.device)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from app.lessons.book import BOOK, BOOK_TOKENS, Source
+from app.lessons.book import BOOK, BOOK_NAMES, Source
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
 from app.lessons.posts import PART_9, chapter
@@ -73,7 +73,7 @@ def of_book() -> Tensor:
 def head_scores(reading: Reading, ask: CausalMaskRequest) -> tuple[Tensor, list[str]]:
     """Scaled scores before any mask, (1, T, T), and the names of their rows."""
     if ask.source == "book":
-        return of_book(), [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+        return of_book(), BOOK_NAMES
     return reading.trace.stage("scaled", ask.layer, [ask.head]).cpu(), reading.pieces
 
 

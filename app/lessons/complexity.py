@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.clock import milliseconds
+from app.lessons.clock import reading_milliseconds
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.posts import PART_14
@@ -118,14 +118,9 @@ def timed(network: GPT) -> list[float | None]:
         for n in N_TIMED:
             is_over = 1000 * (time.perf_counter() - begun) > N_MS or n > network.config.n_context
             ids_BT = torch.randint(network.config.n_vocab, (1, n), generator=generator).to(network.device)
-            found.append(None if is_over else milliseconds(partial(_read, network, ids_BT), enough_s=ENOUGH_S))
+            found.append(None if is_over else reading_milliseconds(network, ids_BT, ENOUGH_S))
         _measured[network] = found
     return _measured[network]
-
-
-@torch.inference_mode()
-def _read(network: GPT, ids_BT: Tensor) -> None:
-    network.hidden(ids_BT).cpu()
 
 
 def exponent(took: list[float | None]) -> float:
@@ -223,7 +218,7 @@ def answer(reading: Reading, ask: ComplexityRequest) -> ComplexityReply:
         ),
         moved=Bars(
             title=f"change of probabilities after the text when {reading.pieces[place]} changes",
-            labels=[f"{rank} {show(reading.model.tokenizer.piece(int(id)))}" for rank, id in enumerate(top)],
+            labels=reading.ranked(top),
             values=numbers((after_V - before_V)[top]),
         ),
     )

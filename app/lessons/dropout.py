@@ -18,7 +18,6 @@ from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
 from model import attention
 from model.attention import Attention, Heads, look_back, look_by_stages
-from model.tokenizer import show
 
 N_CELLS = 4_000_000  # numbers of all draws together; a long text gets fewer draws
 N_CHECKED = 32  # tokens; the statistics of more rows would need more draws than anybody waits for
@@ -122,7 +121,7 @@ def answer(reading: Reading, ask: DropoutRequest) -> DropoutReply:
     draw = partial(shares if is_weights else signed, rows=reading.pieces, columns=columns)
     of_head = f", head {ask.head}" if ask.place in ("attention weights", "context vectors") else ""
     where = ask.place if ask.place == "embedded tokens" else f"{ask.place}, layer {ask.layer}{of_head}"
-    usual_V = reading.trace.logits([len(reading.tokens) - 1])[0].softmax(-1).cpu()
+    usual_V = reading.next_V.softmax(-1)
     probability_NV = expected(reading, ask)
     top = usual_V.topk(min(N_TOP, len(usual_V))).indices
     n = len(columns)
@@ -141,7 +140,7 @@ def answer(reading: Reading, ask: DropoutRequest) -> DropoutReply:
         ),
         expected=shares(
             "probabilities after the text: as it reads, and in 8 draws of all layers",
-            [f"{rank} {show(reading.model.tokenizer.piece(int(id)))}" for rank, id in enumerate(top)],
+            reading.ranked(top),
             ["reads", *(f"draw {run}" for run in range(N_RUNS))],
             torch.cat((usual_V[None], probability_NV))[:, top].T,
         ),
@@ -168,7 +167,7 @@ def checks(reading: Reading, ask: DropoutRequest) -> Iterator[Check]:
     same = (once_TX - drawn(x_TX, learning, 1)[0]).abs().max().item()
     yield at_most(0, same, "the same draw differs from itself by")
     reads = ask.model_copy(update={"reads": True})
-    usual_V = reading.trace.logits([len(reading.tokens) - 1])[0].softmax(-1).cpu()
+    usual_V = reading.next_V.softmax(-1)
     yield at_most(1e-4, (expected(reading, reads) - usual_V).abs().max().item(), "reading changes a probability by")
     n_draws = 2000
     found_NTX = drawn(x_TX, learning, n_draws)

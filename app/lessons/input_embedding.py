@@ -74,10 +74,7 @@ def cosines(x_TM: Tensor) -> Tensor:
 def pair(reading: Reading, ask: InputEmbeddingRequest) -> tuple[int, int]:
     """The two chosen tokens: where the second is left to us, the next one with the same id, or the last."""
     one = reading.position(ask.one)
-    if ask.other is not None:
-        return one, reading.position(ask.other)
-    ids = reading.tokens.ids
-    return one, next((place for place in range(one + 1, len(ids)) if ids[place] == ids[one]), len(ids) - 1)
+    return one, reading.twin(one) if ask.other is None else reading.position(ask.other)
 
 
 def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:

@@ -61,6 +61,20 @@ class Reading:
         return [f"{token.position} {show(token.bytes)}" for token in self.tokens.tokens]
 
     @property
+    def next_V(self) -> Tensor:
+        """The logits after the text, (V,), float32."""
+        return self.trace.logits([len(self.tokens) - 1])[0].cpu()
+
+    def ranked(self, ids: Tensor) -> list[str]:
+        """Tokens of the vocabulary, the first ones first; their ranks tell those apart that look alike."""
+        return [f"{rank} {show(self.model.tokenizer.piece(id))}" for rank, id in enumerate(ids.tolist())]
+
+    def twin(self, place: int) -> int:
+        """The next token with the same id; the last one where there is none."""
+        ids = self.tokens.ids
+        return next((later for later in range(place + 1, len(ids)) if ids[later] == ids[place]), len(ids) - 1)
+
+    @property
     def ids_BT(self) -> Tensor:
         """The text as a batch of one, (1, T)."""
         return torch.tensor([self.tokens.ids], device=self.model.network.device)

@@ -103,7 +103,7 @@ def hear(reading: Reading, layer: int, off: Sequence[int] = ()) -> Heard:
 
 def untouched(reading: Reading, layer: int) -> Heard:
     """The same with all heads on, of which the most has been read already."""
-    logits_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
+    logits_V = reading.next_V
     return Heard(*reading.hear(layer, reading.block(layer).attention), logits_V)
 
 
@@ -285,7 +285,7 @@ def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
 
 def with_heads_off(reading: Reading, ask: MultiHeadRequest, logits_V: Tensor) -> tuple[Bars, Facts]:
     """The next tokens whose probabilities change most; where no head is off, the likeliest ones."""
-    whole_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
+    whole_V = reading.next_V
     before_V, after_V = whole_V.softmax(-1), logits_V.softmax(-1)
     change_V = after_V - before_V
     found = (change_V.abs() if ask.off else before_V).topk(N_NEXT).indices
@@ -340,7 +340,7 @@ def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
     yield at_most(
         0, abs(joined - q_TX.shape[1]), f"heads × their width = {q_TX.shape[1]}, as wide as the queries, but for"
     )
-    logits_V = reading.trace.logits([len(reading.tokens) - 1])[0]
+    logits_V = reading.next_V
     untouched_V = hear(reading, ask.layer).logits_V
     yield at_most(1e-5, _apart(untouched_V, logits_V), "with no head off the logits move, relatively, by")
     moved = list[float]()

@@ -101,7 +101,7 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
     whole_M = part_HM.sum(0) + bias_M
     all_XM = torch.cat((part_HM, bias_M[None]))
     unit_HM = part_HM / part_HM.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    before_V = reading.trace.logits([len(reading.tokens) - 1])[0].cpu()
+    before_V = reading.next_V
     is_changed = ask.plain or ask.off is not None
     after_V = measured(reading, ask.layer, ask.off, plain=ask.plain)[1] if is_changed else before_V
     return OutputProjectionReply(

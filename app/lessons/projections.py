@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.book import BOOK, BOOK_TOKENS
+from app.lessons.book import BOOK, BOOK_NAMES
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Curves, Facts, Heatmap, Line, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, PART_8, chapter
@@ -98,7 +98,7 @@ def mapped(reading: Reading, ask: ProjectionsRequest) -> Map:
     """The chosen matrix with its tokens."""
     if ask.which == "the book's query":
         weight_OI = torch.rand(3, 2, generator=torch.Generator().manual_seed(123)).T  # as the book draws it
-        names = [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+        names = BOOK_NAMES
         return Map(names, BOOK, weight_OI.roll(1, 0) if ask.broken else weight_OI, 0.0)
     linear, rows = where(reading, ask)
     weight_OI = linear.weight[rows].float().cpu()

@@ -14,14 +14,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.book import BOOK, BOOK_TOKENS, Source
+from app.lessons.book import BOOK, BOOK_NAMES, Source
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, shares, signed
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
 from model.attention import Look
-from model.tokenizer import show
 
 N_HEADS_NAMED = 12
 N_MOVED = 10
@@ -106,7 +105,7 @@ def of_book() -> Head:
     q_TD, k_TD, v_TD = (BOOK @ torch.rand(3, 2, generator=generator) for _ in range(3))
     score_TT = attention.scores(q_TD, k_TD)
     weight_TT = attention.weights(attention.scaled(score_TT, 2))
-    names = [f"{place} {token}" for place, token in enumerate(BOOK_TOKENS)]
+    names = BOOK_NAMES
     vectors: dict[Shown, Tensor] = {
         "queries": q_TD,
         "keys": k_TD,
@@ -231,7 +230,7 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
         ),
         moved=Bars(
             title=f"change of probabilities after {names[noun]}: {cut}",
-            labels=[f"{rank} {show(reading.model.tokenizer.piece(int(id)))}" for rank, id in enumerate(top)],
+            labels=reading.ranked(top),
             values=numbers(moved_V[top]),
         ),
     )

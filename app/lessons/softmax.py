@@ -12,7 +12,6 @@ from torch import Tensor
 from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
 from app.lessons.parts import Bars, Facts, numbers
 from app.lessons.posts import MATHS, PART_15, chapter
-from model.tokenizer import show
 
 N_TOP = 20
 
@@ -68,9 +67,8 @@ def asked_for(reading: Reading, ask: SoftmaxRequest) -> tuple[Tensor, list[str]]
     """The logits before anything is done to them, and what each stands for."""
     if ask.source == "own":
         return torch.tensor(ask.logits, dtype=torch.double), [f"z{i}" for i in range(len(ask.logits))]
-    top = reading.trace.logits([len(reading.tokens) - 1])[0].topk(min(N_TOP, reading.config.n_vocab))
-    pieces = [show(reading.model.tokenizer.piece(id)) for id in top.indices.tolist()]
-    return top.values.cpu().double(), [f"{place} {piece}" for place, piece in enumerate(pieces)]
+    top = reading.next_V.topk(min(N_TOP, reading.config.n_vocab))
+    return top.values.double(), reading.ranked(top.indices)
 
 
 def steps(logits_K: Tensor, ask: SoftmaxRequest) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,6 @@ from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Readi
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import PART_2, PART_3, chapter
 from app.schemas import Index
-from model.tokenizer import show
 
 N_ROWS, N_FEATURES = 32, 64  # that can be told apart in a picture
 N_AROUND = 7  # rows of the table that are shown with the chosen one among them
@@ -77,10 +76,7 @@ def nearness(table_VM: Tensor, x_M: Tensor, measure: Measure) -> Tensor:
 
 def beside(reading: Reading, ask: TokenEmbeddingRequest, one: int) -> int:
     """The second token: where it is left to us, the next with the same id, or the last."""
-    ids = reading.tokens.ids
-    if ask.other is not None:
-        return reading.position(ask.other)
-    return next((place for place in range(one + 1, len(ids)) if ids[place] == ids[one]), len(ids) - 1)
+    return reading.twin(one) if ask.other is None else reading.position(ask.other)
 
 
 @torch.inference_mode()
@@ -100,7 +96,6 @@ def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
     around = range(first, min(first + N_AROUND, n_vocab))
     product_M = one_hot_product(table_VM, ids_T[one : one + 1])[0]
     near = nearness(table_VM, x_TM[one], ask.measure).topk(min(ask.n_near, n_vocab))
-    pieces = [show(reading.model.tokenizer.piece(id)) for id in near.indices.tolist()]
     pair_3M = torch.stack((x_TM[one], x_TM[other], x_TM[one] - x_TM[other]))
     return TokenEmbeddingReply(
         ids=Chips(
@@ -135,7 +130,7 @@ def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
         ),
         near=Bars(
             title=f"nearest to {names[one]} of {n_vocab:,} tokens, by {ask.measure}",
-            labels=[f"{rank} {piece}" for rank, piece in enumerate(pieces)],
+            labels=reading.ranked(near.indices),
             values=numbers(near.values),
             chosen=next((rank for rank, id in enumerate(near.indices.tolist()) if id == row), None),
         ),
