@@ -9,6 +9,7 @@ twice as long. Knows nothing of HTTP.
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Self, TypeVar
 
-from app.errors import Busy
+import torch
+
+from app.errors import Busy, OutOfMemory
 from app.models import Loaded, Models
 from app.schemas import Timings
 from app.settings import Settings
@@ -38,6 +41,20 @@ class Progressed:
 
 
 END: Final = object()  # the last that a watch hears
+N_FAILURES = 20  # of the loop around the worker in a row: then it will not get better by going on
+
+
+class WorkerFailed(RuntimeError):
+    """Something in the worker that is no ordinary error, such as the panic of a library; never a visitor's fault."""
+
+
+class WorkerStopped(RuntimeError):
+    """The worker does not go on: the server ends."""
+
+
+def end_process() -> None:
+    """Let the server shut down, as for SIGTERM; whoever watches over it starts another one."""
+    signal.raise_signal(signal.SIGTERM)
 
 
 @dataclass(eq=False)
@@ -116,6 +133,8 @@ class Engine:
         self.models = Models(sources, settings, self._worker, self._kept.forget, progress)
         self._waiting: list[Job] = []
         self._wake = asyncio.Event()
+        self._n_steps = 0  # of the worker, so far
+        self.is_alive = True  # the worker takes texts
 
     @classmethod
     @asynccontextmanager
@@ -125,7 +144,7 @@ class Engine:
         """An engine that has begun to load its default model, and is put away at the end."""
         engine = cls(sources, settings, progress)
         engine.models.start()
-        work = asyncio.create_task(engine._work())
+        work = asyncio.create_task(engine._supervise())
         try:
             yield engine
         finally:
@@ -135,7 +154,12 @@ class Engine:
 
     async def tokens(self, text: str, model: Loaded, *, special_tokens: bool = False) -> Tokens:
         """The tokens of a text, as `Loaded.tokens` gives them; long texts keep nobody waiting."""
-        return await asyncio.to_thread(model.tokens, text, special_tokens=special_tokens)
+        try:
+            return await asyncio.to_thread(model.tokens, text, special_tokens=special_tokens)
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # tiktoken's PanicException is one; nothing above here would answer it
+            raise as_error(error, len(text)) from error
 
     def watch(
         self, model: Loaded, tokens: Tokens, view: Callable[[Trace], Iterator[T]], *, foreseeing: bool = False
@@ -147,7 +171,10 @@ class Engine:
 
         Raises:
             Busy: when too many texts wait already.
+            WorkerStopped: when the worker does not go on.
         """
+        if not self.is_alive:
+            raise WorkerStopped("the worker has stopped, and the server ends")
         n_waiting = sum(not job.left for job in self._waiting)
         if n_waiting >= self.settings.max_waiting:
             raise Busy(n_waiting, self.settings.max_waiting)
@@ -178,6 +205,34 @@ class Engine:
             self._waiting.remove(job)
             job.said.put_nowait(END)
 
+    async def _supervise(self) -> None:
+        """Keep the loop around the worker going. What it had in hand when it failed fails; the next texts are read.
+
+        A loop that fails again and again, whatever it is given, is ended, and the process with it: the server says that
+        it is neither ready nor alive rather than keep everybody waiting.
+        """
+        n_failures = 0
+        while n_failures < N_FAILURES:
+            n_done = self._n_steps
+            try:
+                await self._work()
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                n_failures = 1 if self._n_steps > n_done else n_failures + 1
+                log.exception("the loop around the worker failed; %d texts are given up", len(self._waiting))
+                self._give_up(error)
+        log.critical("the worker does not go on; the server ends")
+        self.is_alive = False
+        self._give_up(WorkerStopped("the worker has stopped, and the server ends"))
+        end_process()
+
+    def _give_up(self, error: BaseException) -> None:
+        """Fail every text that waits."""
+        for job in self._waiting:
+            job.said.put_nowait(as_error(error, len(job.ids)))
+        self._waiting.clear()
+
     async def _work(self) -> None:
         """Let the worker go on with what waits, for ever."""
         loop = asyncio.get_running_loop()
@@ -190,6 +245,7 @@ class Engine:
             for job in jobs:
                 job.running = True
             await loop.run_in_executor(self._worker, self._step, jobs, loop)
+            self._n_steps += 1
             await asyncio.sleep(0)  # who has heard enough leaves now
             for job in jobs:
                 job.running = False
@@ -203,13 +259,21 @@ class Engine:
 
     def _step(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
         """One turn of the worker: a pass over tokens of the texts that wait, then a part of each view."""
+
+        def say(job: Job, what: Any) -> None:
+            loop.call_soon_threadsafe(job.said.put_nowait, what)
+
         try:
-            self._read(jobs, lambda job, what: loop.call_soon_threadsafe(job.said.put_nowait, what))
-        except Exception as error:
-            log.exception("a pass over %d texts failed", len(jobs))
+            self._read(jobs, say)
+        except BaseException as error:
+            log.exception("a step over %d texts failed", len(jobs))
             for job in jobs:
-                job.done = True
-                loop.call_soon_threadsafe(job.said.put_nowait, error)
+                self._fail(job, error, say)
+
+    def _fail(self, job: Job, error: BaseException, say: Callable[[Job, Any], object]) -> None:
+        if not job.done:
+            job.done = True
+            say(job, as_error(error, len(job.ids)))
 
     def _read(self, jobs: Sequence[Job], say: Callable[[Job, Any], object]) -> None:
         started = time.perf_counter()
@@ -217,16 +281,16 @@ class Engine:
             job.trace = job.trace or self._kept.longest(job.model.network, job.ids)
         shares = take_batch([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
         batch = [(job, n) for job, n in zip(jobs, shares, strict=True) if n]
-        if batch:
-            texts = [(job.read, job.ids[job.read.n_tokens : job.read.n_tokens + n]) for job, n in batch]
-            for (job, _), trace in zip(batch, read_on(batch[0][0].model.network, texts), strict=True):
-                job.trace = trace
-        ready = [job for job in jobs if not job.n_remaining]
-        foresee([job.read for job in ready if job.foreseeing])
+        self._read_batch(batch, say)
+        ready = [job for job in jobs if not job.done and not job.n_remaining]
+        try:
+            foresee([job.read for job in ready if job.foreseeing])
+        except BaseException:  # it only saves time: each view then computes these logits, or fails, by itself
+            log.exception("the logits of %d texts could not be computed together", len(ready))
         for job, _ in batch:
             job.computed_s += time.perf_counter() - started
             job.had_turn = True
-            if job.n_remaining:
+            if job.n_remaining and not job.done:
                 self._kept.keep(job.ids[: job.read.n_tokens], job.read)
                 say(job, Progressed(job.read.n_tokens, len(job.ids)))
         for job in ready:
@@ -236,12 +300,46 @@ class Engine:
             try:
                 job.parts = job.parts or job.view(job.read)
                 part = next(job.parts, END)
-            except Exception as error:
-                job.done = True
-                say(job, error)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    log.exception("a view of %d tokens failed", len(job.ids))
+                self._fail(job, error, say)
                 continue
             job.computed_s += time.perf_counter() - began
             if part is END:
                 job.done = True
             else:
                 say(job, (part, job.timings))
+
+    def _read_batch(self, batch: Sequence[tuple[Job, int]], say: Callable[[Job, Any], object]) -> None:
+        """Read so many more tokens of each of these texts in one pass.
+
+        Where that fails, each is read by itself, so that a text that cannot be computed fails alone.
+        """
+        if not batch:
+            return
+        texts = [(job.read, job.ids[job.read.n_tokens : job.read.n_tokens + n]) for job, n in batch]
+        try:
+            traces = read_on(batch[0][0].model.network, texts)
+        except BaseException as error:
+            log.exception("a pass over %d texts failed", len(batch))
+            if len(batch) == 1:
+                self._fail(batch[0][0], error, say)
+            for item in batch if len(batch) > 1 else ():
+                self._read_batch([item], say)
+            return
+        for (job, _), trace in zip(batch, traces, strict=True):
+            job.trace = trace
+
+
+def as_error(error: BaseException, n_tokens: int) -> Exception:
+    """What to tell of something that went wrong while a text of so many tokens was in hand.
+
+    torch says that there is no memory in an error of its own for GPUs, and for the CPU in the words of its allocator.
+    A panic is made an ordinary error, because a request that ended with it would not be answered at all.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return OutOfMemory(n_tokens)
+    if isinstance(error, Exception):
+        return error
+    return WorkerFailed(f"{type(error).__name__}: {error}")

@@ -11,10 +11,13 @@
     ├── NoSuchStep        422
     ├── ModelLacks        422
     ├── UnknownModel      404
+    ├── ModelNotHere      404
+    ├── ModelTooLarge     404
     ├── VisitorLeft       499
     ├── TooLarge          413
     │   ├── BodyTooLarge
-    │   └── AnswerTooLarge
+    │   ├── AnswerTooLarge
+    │   └── OutOfMemory
     └── NotNow            503, with Retry-After
         ├── Busy
         ├── ModelLoading
@@ -137,6 +140,32 @@ class UnknownModel(AppError):
         super().__init__(f"There is no model {name[:100]!r}. There are: {', '.join(known)}.")
 
 
+class ModelNotHere(AppError):
+    """The model is known, but its weights are not on this machine, and visitors may not have them fetched."""
+
+    status = 404
+    title = "The model is not here"
+
+    def __init__(self, name: str, command: str) -> None:
+        super().__init__(
+            f"The weights of {name} are not on this machine. Whoever runs this server brings them with "
+            f"`{command}`, or lets visitors fetch them with LOOKBACK_MODELS={name}."
+        )
+
+
+class ModelTooLarge(AppError):
+    """The model needs more memory than the server gives to models."""
+
+    status = 404
+    title = "The model is too large for this server"
+
+    def __init__(self, name: str, n_needed: int, n_free: int, n_budget: int) -> None:
+        super().__init__(
+            f"{name} needs {n_needed / 1e6:,.0f} MB while it is loaded; {n_free / 1e6:,.0f} MB of the "
+            f"{n_budget / 1e6:,.0f} MB for models can be had. Whoever runs this server can raise LOOKBACK_MODELS_MB."
+        )
+
+
 class VisitorLeft(AppError):
     """The visitor did not wait for the answer."""
 
@@ -169,6 +198,17 @@ class AnswerTooLarge(TooLarge):
 
     def __init__(self, n_numbers: int, n_most: int, cure: str) -> None:
         super().__init__(f"This answer would be {n_numbers:,} numbers; one reply holds {n_most:,}. {cure}")
+
+
+class OutOfMemory(TooLarge):
+    """The server's memory did not suffice for this text."""
+
+    title = "There is not enough memory for this text"
+
+    def __init__(self, n_tokens: int) -> None:
+        super().__init__(
+            f"The server ran out of memory for this text of {n_tokens:,} tokens; other texts go on. Send a shorter one."
+        )
 
 
 class NotNow(AppError):

@@ -11,15 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine import Engine, Progressed, take_batch
-from app.errors import Busy, ModelLoading, ModelUnavailable, UnknownModel
-from app.models import Loaded
+from app import engine as engine_module
+from app.engine import Engine, Progressed, WorkerFailed, WorkerStopped, take_batch
+from app.errors import Busy, ModelLoading, ModelNotHere, ModelTooLarge, ModelUnavailable, OutOfMemory, UnknownModel
+from app.models import Entry, Loaded
 from app.settings import Settings
 from model.gpt import GPT
 from model.tokenizer import Token, Tokens
 from model.trace import Trace, read, read_on
-from model.weights.catalogue import FetchError, FolderSource, Progress
+from model.weights.catalogue import FetchError, FolderSource, Progress, catalogue
 from model.weights.folder import load
+from model.weights.names import WeightsError
+
+
+class Panic(BaseException):
+    """What a library of Rust raises when it panics: no Exception."""
 
 
 class Slow(FolderSource):
@@ -63,12 +69,12 @@ def test_a_model_that_loads_says_how_far_it_is(tiny_llama: Path) -> None:
         async with Engine.serving(sources, settings()) as engine:
             while "MB" not in engine.models.entries["tiny"].doing:
                 await asyncio.sleep(0.01)
-            assert (engine.models.ready, engine.models.entries["tiny"].state) == (False, "loading")
+            assert (engine.models.ready, engine.models.state("tiny")) == (False, "loading")
             with pytest.raises(ModelLoading, match="tiny is not ready yet: fetching weights, 34 of 93 MB"):
                 engine.models.get()
             gate.set()
             await ready(engine)
-            assert (engine.models.ready, engine.models.entries["tiny"].state) == (True, "ready")
+            assert (engine.models.ready, engine.models.state("tiny")) == (True, "ready")
 
     run(test())
 
@@ -84,7 +90,7 @@ def test_a_model_that_cannot_be_had_says_why_and_can_be_asked_for_again(
         async with Engine.serving(sources, settings()) as engine:
             while engine.models.entries["tiny"].loading:
                 await asyncio.sleep(0.01)
-            assert engine.models.entries["tiny"].state == "available"
+            assert engine.models.state("tiny") == "failed"
             with pytest.raises(ModelUnavailable, match=r"tiny could not be loaded\. The registry is out of reach\."):
                 engine.models.get()
             monkeypatch.setattr(ModelUnavailable, "retry_after_s", 0)
@@ -102,15 +108,132 @@ def test_an_unknown_model_is_told_which_there_are(tiny_llama: Path) -> None:
     run(test())
 
 
-def test_the_model_longest_unused_makes_room_but_never_the_default(tiny_llama: Path) -> None:
+def test_a_first_load_that_failed_is_tried_again_by_itself(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.models.RETRY_S", (0.01, 0.02))
+
+    def fail() -> None:
+        raise FetchError("The registry is out of reach.")
+
     async def test() -> None:
-        sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b", "c")}
-        async with Engine.serving(sources, settings(max_loaded=2)) as engine:
-            for name in ("default", "b", "c"):
+        sources = {"tiny": slow(fail, fail, fail, bool)("tiny", tiny_llama)}
+        async with Engine.serving(sources, settings()) as engine:
+            while not engine.models.ready:  # nobody asks for it
+                await asyncio.sleep(0.01)
+            assert engine.models.entries["tiny"].n_failures == 0
+
+    run(test())
+
+
+def test_a_panic_while_a_model_loads_is_a_failure_with_a_name(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*_: Any, **__: Any) -> None:
+        raise Panic("a byte without a rank")
+
+    monkeypatch.setattr("app.models.load", panic)
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            while engine.models.entries["tiny"].loading:
+                await asyncio.sleep(0.01)
+            with pytest.raises(ModelUnavailable, match="Panic: a byte without a rank"):
+                engine.models.get()
+
+    run(test())
+
+
+class Countable(FolderSource):
+    """A folder that says when it is loaded, and whether it is here."""
+
+    is_here = True
+
+    def local(self, _: Path) -> Path:
+        return self.folder if self.is_here else None  # type: ignore[return-value]
+
+
+class Elsewhere(Countable):
+    """A model that would have to be fetched."""
+
+    is_here = False
+
+
+def test_only_what_is_on_this_machine_is_loaded_unless_the_settings_name_more(tiny_llama: Path) -> None:
+    sources = {"default": Elsewhere("default", tiny_llama), "here": Countable("here", tiny_llama)}
+    sources |= {name: Elsewhere(name, tiny_llama) for name in ("b", "c")}
+
+    async def states(**change: Any) -> dict[str, str]:
+        async with Engine.serving(sources, settings(**change)) as engine:
+            await ready(engine)
+            found: dict[str, str] = {name: engine.models.state(name) for name in sources}
+            for name in (name for name, state in found.items() if state == "not here"):
+                with pytest.raises(ModelNotHere, match=f"`lookback fetch {name}`"):
+                    engine.models.get(name)
+                assert not engine.models.entries[name].loading
+            return found
+
+    async def test() -> None:
+        assert await states() == {"default": "ready", "here": "available", "b": "not here", "c": "not here"}
+        named = await states(models="b, default")
+        assert named == {"default": "ready", "here": "not here", "b": "available", "c": "not here"}
+
+    run(test())
+
+
+def test_a_name_in_the_settings_that_no_model_has_is_refused_at_the_start(tiny_llama: Path) -> None:
+    async def test() -> None:
+        with pytest.raises(WeightsError, match=r"LOOKBACK_MODELS names gpt5\. There are: tiny"):
+            Engine({"tiny": FolderSource("tiny", tiny_llama)}, settings(models="gpt5"))
+
+    run(test())
+
+
+def test_the_model_longest_unused_leaves_before_the_next_one_comes(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b", "c", "d")}
+    at_loading: dict[str, list[str]] = {}
+
+    async def test() -> None:
+        async with Engine.serving(sources, settings()) as engine:
+            engine.models._budget = 3 * engine.models._needed("default")
+            load_folder = engine.models._load_folder
+
+            def note(entry: Entry, folder: Path) -> Loaded:
+                at_loading[entry.source.name] = [name for name, of in engine.models.entries.items() if of.loaded]
+                return load_folder(entry, folder)
+
+            monkeypatch.setattr(engine.models, "_load_folder", note)
+            for name in ("default", "b", "c", "b", "d"):
                 await ready(engine, name)
-            await asyncio.sleep(0)
-            states = {name: entry.state for name, entry in engine.models.entries.items()}
-            assert states == {"default": "ready", "b": "available", "c": "ready"}
+            assert at_loading["c"] == ["default", "b"]
+            assert at_loading["d"] == ["default", "b"]  # c has gone, and b was used since
+
+    run(test())
+
+
+def test_a_model_that_does_not_fit_beside_the_default_is_refused_with_the_numbers(tiny_llama: Path) -> None:
+    async def test() -> None:
+        sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b")}
+        async with Engine.serving(sources, settings()) as engine:
+            await ready(engine)
+            engine.models._budget = 2 * engine.models._needed("default") - 1
+            with pytest.raises(ModelTooLarge, match="LOOKBACK_MODELS_MB"):
+                engine.models.get("b")
+            assert engine.models.ready
+
+    run(test())
+
+
+def test_gpt2_xl_does_not_fit_into_the_default_budget_and_gpt2_large_does() -> None:
+    """By arithmetic: 1.56 and 0.77 billion parameters of 4 bytes, twice, beside SmolLM2's 0.13."""
+
+    async def test() -> None:
+        engine = Engine(catalogue("smollm2-135m"), settings(models="gpt2-large,gpt2-xl"))
+        assert engine.models._needed("gpt2-xl") == 2 * 4 * 1_557_611_200
+        with pytest.raises(ModelTooLarge, match=r"gpt2-xl needs 12,461 MB"):
+            engine.models.get("gpt2-xl")
+        engine.models._check_budget("gpt2-large")
+        engine.models.close()
 
     run(test())
 
@@ -341,5 +464,114 @@ def test_a_view_that_fails_fails_alone(tiny_llama: Path) -> None:
                 return_exceptions=True,
             )
             assert [one[0] if isinstance(one, tuple) else type(one) for one in found] == [2, ZeroDivisionError, 4]
+
+    run(test())
+
+
+def test_a_panic_in_a_view_fails_that_text_alone_and_the_worker_goes_on(tiny_llama: Path) -> None:
+    def panic(_: Trace) -> int:
+        raise Panic("called unwrap on nothing")
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            results = await asyncio.gather(
+                engine.look(model, text(1, 2), panic),
+                engine.look(model, text(2, 3), lambda trace: trace.n_tokens),
+                return_exceptions=True,
+            )
+            assert isinstance(results[0], WorkerFailed)
+            assert "Panic: called unwrap" in str(results[0])
+            assert results[1][0] == 3  # type: ignore[index]
+            assert (await engine.look(model, text(3, 4), lambda trace: trace.n_tokens))[0] == 4
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Panic("no rank"), WorkerFailed),
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), OutOfMemory),
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (ZeroDivisionError(), ZeroDivisionError),
+    ],
+)
+def test_a_text_that_cannot_be_read_fails_that_text_not_its_batch(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: type[Exception]
+) -> None:
+    gate = threading.Event()
+
+    def reading(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+        gate.wait()
+        if any(ids[0] == 2 for _, ids in texts):
+            raise error
+        return read_on(model, texts)
+
+    monkeypatch.setattr("app.engine.read_on", reading)
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            looks = [engine.look(model, text(i, 3), lambda trace: trace.n_tokens) for i in (1, 2, 3)]
+            waiting = asyncio.gather(*looks, return_exceptions=True)
+            await when_waiting(engine, 3)
+            gate.set()
+            first, second, third = await waiting
+            assert isinstance(second, told)
+            assert (first[0], third[0]) == (3, 3)  # type: ignore[index]
+
+    run(test())
+
+
+def test_a_panic_of_the_tokenizer_is_an_error_that_can_be_answered(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*_: Any, **__: Any) -> Tokens:
+        raise Panic("no rank")
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            monkeypatch.setattr(Loaded, "tokens", panic)
+            with pytest.raises(WorkerFailed, match="no rank"):
+                await engine.tokens("cat", model)
+
+    run(test())
+
+
+def test_a_failure_of_the_loop_around_the_worker_fails_what_waits_and_the_loop_goes_on(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            with monkeypatch.context() as patch:
+                patch.setattr(engine, "_step", None)  # the worker cannot call it
+                with pytest.raises(TypeError):
+                    await engine.look(model, text(1, 2), lambda trace: trace.n_tokens)
+            assert (await engine.look(model, text(1, 2), lambda trace: trace.n_tokens))[0] == 2
+            assert engine.is_alive
+
+    run(test())
+
+
+def test_a_worker_that_cannot_go_on_ends_the_process_and_says_so(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(engine_module, "end_process", lambda: ended.append("ended"))
+
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await ready(engine)
+            monkeypatch.setattr(engine, "_step", None)
+            for _ in range(engine_module.N_FAILURES):
+                with pytest.raises(TypeError):
+                    await engine.look(model, text(1, 2), lambda trace: trace.n_tokens)
+            assert (engine.is_alive, ended) == (False, ["ended"])
+            with pytest.raises(WorkerStopped):
+                await engine.look(model, text(1, 2), lambda trace: trace.n_tokens)
 
     run(test())
