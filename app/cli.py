@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 
 from app.main import create_app
+from app.models import fetch_command
 from app.settings import Settings
 from model.config import ConfigError
 from model.tokenizer import TokenizerError
@@ -89,7 +90,7 @@ def models(cache: Cache = None, model: str | None = None) -> None:
     try:
         for source in catalogue(settings.model).values():
             config = source.config()
-            here = "here" if source.local(settings.cache) else "to be fetched"
+            here = "here" if source.local(settings.cache) else fetch_command(source.name)
             shape = f"{config.n_layers} × {config.n_heads}"
             context = f"{min(config.n_context, settings.max_tokens):,}"
             table.add_row(source.name, config.family, shape, context, here, source.origin)

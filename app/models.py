@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,6 +16,8 @@ from torch import Tensor
 from app.errors import (
     EmptyText,
     ModelLoading,
+    ModelNotHere,
+    ModelTooLarge,
     ModelUnavailable,
     NoSuchStep,
     NothingHeld,
@@ -38,6 +40,9 @@ from model.weights.names import WeightsError
 log = logging.getLogger("lookback")
 
 N_STEPS = 24  # of a model in memory; they double, so that is more than any run keeps
+RETRY_S = (30, 60, 120, 300, 600)  # until the default model is tried again, after one failure, two, …
+
+State = Literal["ready", "loading", "failed", "available", "not here"]
 
 
 @dataclass(frozen=True)
@@ -86,15 +91,15 @@ class Entry:
     steps: dict[int, Loaded] = field(default_factory=dict)  # the same at earlier steps, the latest used last
     loading: bool = False
     doing: str = "waiting for its turn"  # for people, while it loads
-    failure: str = ""  # why the last load went wrong
+    failure: str = ""  # why the last load went wrong; empty once another one began
+    n_failures: int = 0  # in a row
     failed_at: float = -float("inf")  # on the monotonic clock
     used_at: float = 0.0
 
     @property
-    def state(self) -> Literal["ready", "loading", "available"]:
-        if self.loaded:
-            return "ready"
-        return "loading" if self.loading else "available"
+    def networks(self) -> list[GPT]:
+        """Every network of this model that is in memory."""
+        return [loaded.network for loaded in (self.loaded, *self.steps.values()) if loaded]
 
 
 class Models:
@@ -118,6 +123,11 @@ class Models:
         self._forget = forget
         self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="fetcher")
         self._loads: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._loading = asyncio.Lock()  # a model is loaded when the one before it is: only then is known what is held
+        self._budget = settings.models_mb * 1_000_000  # bytes
+        if unknown := sorted(set(settings.models) - set(sources)):
+            raise WeightsError(f"LOOKBACK_MODELS names {', '.join(unknown)}. There are: {', '.join(sources)}.")
 
     def start(self) -> None:
         """Begin to load the default model, and first the one that is there while that is not."""
@@ -126,6 +136,7 @@ class Models:
 
     def close(self) -> None:
         """Load nothing more."""
+        self._closed = True
         for load_task in self._loads:
             load_task.cancel()
         self._fetcher.shutdown(wait=False, cancel_futures=True)
@@ -148,16 +159,21 @@ class Models:
 
         Raises:
             UnknownModel: when the catalogue has none of this name.
+            ModelNotHere: when visitors may not have it fetched.
+            ModelTooLarge: when it needs more memory than models may have.
             ModelLoading: when it is not ready; asking for it began to load it.
             ModelUnavailable: when it could not be loaded a moment ago.
         """
-        entry = self.entries.get(self.default if name is None else name)
-        if entry is None:
-            raise UnknownModel(str(name), list(self.entries))
+        name = self.default if name is None else name
+        if (entry := self.entries.get(name)) is None:
+            raise UnknownModel(name, list(self.entries))
         entry.used_at = time.monotonic()
         if entry.loaded:
             return entry.loaded
         if not entry.loading:
+            if not self._may_load(name):
+                raise ModelNotHere(name, fetch_command(name))
+            self._check_budget(name)
             if time.monotonic() - entry.failed_at < ModelUnavailable.retry_after_s:
                 raise ModelUnavailable(entry.source.name, entry.failure)
             self._start_load(entry)
@@ -183,9 +199,12 @@ class Models:
             network = await loop.run_in_executor(self._worker, self._load_step, entry.folder, step)
             entry.steps.setdefault(step, replace(model, network=network, step=step))
         entry.steps[step] = found = entry.steps.pop(step)
-        while len(entry.steps) > N_STEPS:
+        while len(entry.steps) > 1 and (len(entry.steps) > N_STEPS or self._n_held() > self._budget):
             self._forget(entry.steps.pop(next(iter(entry.steps))).network)
         return found
+
+    def _n_held(self) -> int:
+        return sum(_n_bytes(entry.networks) for entry in self.entries.values())
 
     async def patterns(self, model: Loaded) -> Tensor:
         """What the heads of a model do, (P, L, H) as `pattern_scores` has it; measured once."""
@@ -198,6 +217,41 @@ class Models:
     def _load_step(self, folder: Path, step: int) -> GPT:
         return load_step(folder, step, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
 
+    def state(self, name: str) -> State:
+        """What can be had of a model; asks the disk about one that was not loaded yet."""
+        entry = self.entries[name]
+        if entry.loaded:
+            return "ready"
+        if entry.loading:
+            return "loading"
+        if entry.failure:
+            return "failed"
+        return "available" if self._may_load(name) else "not here"
+
+    def _may_load(self, name: str) -> bool:
+        """May a visitor have this model loaded? The names of the settings, or else what is on this machine."""
+        if name in (self.default, self.fallback, *self.settings.models):
+            return True
+        return not self.settings.models and self.entries[name].source.local(self.settings.cache) is not None
+
+    def _check_budget(self, name: str) -> None:
+        """
+        Raises:
+            ModelTooLarge: when the model would not fit beside those that never leave.
+        """
+        stay = {self.default, self.fallback}
+        if name not in stay:
+            n_free = self._budget - sum(self._needed(other) for other in stay)
+            if (n_needed := self._needed(name)) > n_free:
+                raise ModelTooLarge(name, n_needed, max(0, n_free), self._budget)
+
+    def _needed(self, name: str) -> int:
+        """Bytes that a model takes while it is loaded: its parameters twice.
+
+        They are read beside the file's own, and a layout for oneDNN takes as much again.
+        """
+        return 2 * self.shape(name)[1] * self.settings.torch_dtype.itemsize
+
     def _start_load(self, entry: Entry) -> None:
         entry.loading, entry.failure, entry.doing = True, "", "waiting for its turn"
         task = asyncio.get_running_loop().create_task(self._load(entry))
@@ -208,16 +262,32 @@ class Models:
         loop = asyncio.get_running_loop()
         try:
             entry.folder = await loop.run_in_executor(self._fetcher, self._fetch, entry)
-            entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, entry.folder)
-            entry.used_at = time.monotonic()
+            async with self._loading:
+                self._make_room(entry)
+                entry.loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, entry.folder)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a library's panic is no Exception, and must not end as silence
+            self._note_failure(entry, error)
+        else:
+            entry.used_at, entry.n_failures = time.monotonic(), 0
             log.info("%s is ready", entry.source.name)
-        except Exception as error:
-            entry.failed_at = time.monotonic()
-            entry.failure = str(error) if isinstance(error, WeightsError) else f"{type(error).__name__}: {error}"
-            log.error("%s could not be loaded: %s", entry.source.name, entry.failure)
         finally:
             entry.loading = False
-        self._make_room()
+
+    def _note_failure(self, entry: Entry, error: BaseException) -> None:
+        entry.failure = str(error) if isinstance(error, WeightsError) else f"{type(error).__name__}: {error}"
+        entry.failed_at = time.monotonic()
+        entry.n_failures += 1
+        log.error("%s could not be loaded: %s", entry.source.name, entry.failure)
+        if entry.source.name in (self.default, self.fallback):
+            wait_s = RETRY_S[min(entry.n_failures, len(RETRY_S)) - 1]
+            log.info("%s is tried again in %d s", entry.source.name, wait_s)
+            asyncio.get_running_loop().call_later(wait_s, self._retry, entry)
+
+    def _retry(self, entry: Entry) -> None:
+        if not (self._closed or entry.loaded or entry.loading):
+            self._start_load(entry)
 
     def _fetch(self, entry: Entry) -> Path:
         return entry.source.fetch(self.settings.cache, lambda *progress: self._say(entry, *progress))
@@ -236,17 +306,35 @@ class Models:
         if self._progress:
             self._progress(what, done, total)
 
-    def _make_room(self) -> None:
-        """Let go of the models that were longest unused, but never of the default and the one that stands in for it."""
+    def _make_room(self, coming: Entry) -> None:
+        """Let go of the models that were longest unused until the next one fits beside the rest.
+
+        The default model and the one that stands in for it never leave.
+        """
         stay = (self.default, self.fallback)
-        ready = [entry for name, entry in self.entries.items() if entry.loaded and name not in stay]
-        n_most = self.settings.max_loaded - 1
-        for entry in sorted(ready, key=lambda entry: -entry.used_at)[n_most:]:
-            for one in (entry.loaded, *entry.steps.values()):
-                if one:
-                    self._forget(one.network)
-            entry.loaded = None
-            entry.steps.clear()
+        present = {name: entry for name, entry in self.entries.items() if entry.networks and entry is not coming}
+        n_held = {name: max(self._needed(name), _n_bytes(entry.networks)) for name, entry in present.items()}
+        leaving = sorted((name for name in present if name not in stay), key=lambda name: present[name].used_at)
+        while leaving and sum(n_held.values()) + self._needed(coming.source.name) > self._budget:
+            name = leaving.pop(0)
+            del n_held[name]
+            log.info("%s makes room for %s", name, coming.source.name)
+            self._unload(present[name])
+
+    def _unload(self, entry: Entry) -> None:
+        for network in entry.networks:
+            self._forget(network)
+        entry.loaded = None
+        entry.steps.clear()
+
+
+def fetch_command(name: str) -> str:
+    """What to type in a shell to bring a model's weights to this machine."""
+    return f"lookback fetch {name}"
+
+
+def _n_bytes(networks: Sequence[GPT]) -> int:
+    return sum(parameter.nbytes for network in networks for parameter in network.parameters())
 
 
 @lru_cache

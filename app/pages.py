@@ -232,17 +232,21 @@ async def problem(request: Request, slug: str) -> Response:
 
 
 @router.get("/healthz")
-async def healthz() -> Response:
-    """The process is alive."""
+async def healthz(engine: EngineHere) -> Response:
+    """The process is alive, and its worker takes texts."""
+    if not engine.is_alive:
+        return PlainTextResponse("the worker has stopped\n", 503)
     return PlainTextResponse("ok\n")
 
 
 @router.get("/readyz")
 async def readyz(engine: EngineHere) -> Response:
-    """The default model can answer."""
-    if engine.models.ready:
+    """The default model can answer. If not, `state` tells: it is loading, it has failed, or the worker stopped."""
+    models = engine.models
+    if engine.is_alive and models.ready:
         return PlainTextResponse("ready\n")
-    waiting = {"ready": False, "model": engine.models.default, "doing": _waiting(engine)}
+    state = models.state(models.default) if engine.is_alive else "stopped"
+    waiting = {"ready": False, "state": state, "model": models.default, "doing": _waiting(engine)}
     return JSONResponse(waiting, 503, {"Retry-After": "1"})
 
 

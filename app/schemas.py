@@ -109,7 +109,11 @@ class ModelInfo(_Reply):
     positions: Literal["learned", "rotary"]
     tied: bool = Field(description="the unembedding is the embedding")
     source: str = Field(description="where the weights come from")
-    state: Literal["ready", "loading", "available"]
+    state: Literal["ready", "loading", "failed", "available", "not here"] = Field(
+        description="`available`: the first request loads it; `not here`: its weights are not on this machine, and no "
+        "request fetches them"
+    )
+    command: str | None = Field(description="what whoever runs this server types to bring it; `null` unless `not here`")
     default: bool
     device: str | None = Field(description="where it runs, `null` until it is ready")
     dtype: Literal["float32", "bfloat16"]

@@ -1,12 +1,15 @@
 """What an operator may set, read once at the start: field `x` comes from LOOKBACK_X or an option of `lookback`."""
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from platformdirs import user_cache_path
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+REMOVED = {"LOOKBACK_MAX_LOADED": "LOOKBACK_MODELS_MB bounds the memory of all models together"}
 
 
 class Settings(BaseSettings):
@@ -17,6 +20,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     model: str = Field("smollm2-135m", description="the model to open with: a name, or a checkpoint folder")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="names of the models that a visitor may have fetched and loaded, separated by commas; "
+        "if empty, those whose weights are on this machine. The default model is always among them",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto takes CUDA if it is there"
     )
@@ -32,10 +40,26 @@ class Settings(BaseSettings):
     max_batch_tokens: int = Field(
         128, ge=1, description="tokens read in one pass; a longer text lets others in between"
     )
-    max_loaded: int = Field(2, ge=1, description="models in memory; the one longest unused makes room")
+    models_mb: int = Field(
+        8_000, ge=1, description="memory for models, in MB; the one longest unused leaves before another is loaded"
+    )
     live_per_second: int = Field(60, ge=1, description="messages that one live socket may send a second")
     live_idle_s: int = Field(900, ge=1, description="seconds after which a live socket that asks for nothing is closed")
     kept_mb: int = Field(1_000, ge=0, description="memory for what was read of the latest texts, in MB")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, names: Any) -> Any:
+        if isinstance(names, str):
+            return tuple(name.strip() for name in names.split(",") if name.strip())
+        return names
+
+    @model_validator(mode="after")
+    def _refuse_removed(self) -> Self:
+        for name, instead in REMOVED.items():
+            if name in os.environ:
+                raise ValueError(f"{name} is no setting any more: {instead}. Take it out of the environment")
+        return self
 
     @property
     def torch_device(self) -> torch.device:

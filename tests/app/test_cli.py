@@ -32,9 +32,20 @@ def test_a_setting_out_of_bounds_does_not_become_settings() -> None:
         Settings(port=70_000)
 
 
+def test_a_setting_that_is_no_more_is_refused_with_the_one_that_took_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKBACK_MAX_LOADED", "3")
+    with pytest.raises(ValidationError, match="LOOKBACK_MAX_LOADED is no setting any more: LOOKBACK_MODELS_MB"):
+        Settings()
+
+
+def test_models_that_visitors_may_load_are_named_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKBACK_MODELS", "gpt2, gpt2-medium,")
+    assert Settings().models == ("gpt2", "gpt2-medium")
+
+
 def test_models_lists_what_can_be_asked_for(tmp_path: Path) -> None:
     output = CliRunner().invoke(main, ["models", "--cache", str(tmp_path)], env={"COLUMNS": "200"}).output
-    for words in ("smollm2-135m", "30 × 9", "2,048", "to be fetched", "gpt2-xl", "48 × 25"):
+    for words in ("smollm2-135m", "30 × 9", "2,048", "lookback fetch gpt2-xl", "gpt2-xl", "48 × 25"):
         assert words in output
 
 

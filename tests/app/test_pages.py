@@ -158,6 +158,36 @@ def test_ready_and_healthy(client: TestClient) -> None:
     assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
 
 
+def test_readiness_tells_loading_from_failed_and_from_a_worker_that_stopped(
+    loading: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = loading.app.state.engine  # type: ignore[attr-defined]
+    assert loading.get("/readyz").json()["state"] == "loading"
+    entry = engine.models.entries["tiny-llama"]
+    entry.loading, entry.failure = False, "config.json has no n_layer."
+    assert loading.get("/readyz").json() == {
+        "ready": False,
+        "state": "failed",
+        "model": "tiny-llama",
+        "doing": "config.json has no n_layer",
+    }
+    assert loading.get("/healthz").status_code == 200
+    monkeypatch.setattr(engine, "is_alive", False)
+    assert loading.get("/readyz").json()["state"] == "stopped"
+    assert loading.get("/healthz").status_code == 503
+
+
+def test_opening_a_page_of_a_model_that_is_not_here_fetches_nothing(client: TestClient) -> None:
+    status, html = get(client, text="cat", model="gpt2-xl")
+    assert (status, typed(html)) == (404, "cat")
+    assert "`lookback fetch gpt2-xl`" in notice(html)
+    entry = client.app.state.engine.models.entries["gpt2-xl"]  # type: ignore[attr-defined]
+    assert not entry.loading
+    models = {model["name"]: model for model in client.get("/api/v1/models").json()["models"]}
+    assert (models["gpt2-xl"]["state"], models["gpt2-xl"]["command"]) == ("not here", "lookback fetch gpt2-xl")
+    assert (models["tiny-llama"]["state"], models["tiny-llama"]["command"]) == ("ready", None)
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/training", "/docs", "/static/home.js", "/api/v1/models", "/nothing", "/healthz"]
 )
