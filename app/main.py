@@ -99,9 +99,10 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
     created = FastAPI(
         title="Lookback", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
+    problems.install(created, pages.error_page)
     created.add_middleware(problems.BodyLimit, max_bytes=settings.max_body_bytes)
+    created.add_middleware(problems.HeadAsGet)
     created.add_middleware(SafeHeaders)
-    problems.install(created)
     created.include_router(api.router)
     created.include_router(live.router)
     created.include_router(pages.router)

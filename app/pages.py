@@ -22,7 +22,7 @@ from app import api
 from app.api import EngineHere
 from app.engine import Engine
 from app.errors import AppError, ModelLoading
-from app.schemas import CurvePoint, LookRequest, ModelInfo
+from app.schemas import CurvePoint, LookRequest, ModelInfo, Problem
 from model.trace import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
@@ -229,6 +229,12 @@ async def problem(request: Request, slug: str) -> Response:
             context = {"title": error.title, "meaning": error.__doc__ or "", "status": error.status}
             return templates.TemplateResponse(request, "problem.html", context)
     raise HTTPException(404)
+
+
+def error_page(request: Request, problem: Problem) -> Response:
+    """What a person sees of an error: what is wrong, the way out, and what was typed."""
+    context = {"problem": problem, "path": request.url.path, "text": request.query_params.get("text")}
+    return templates.TemplateResponse(request, "error.html", context, status_code=problem.status)
 
 
 @router.get("/healthz")

@@ -1,8 +1,8 @@
 """What crosses the wire: bounds, units, and where counting starts. Layers, heads and positions count from 0."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from model.trace import Stage
 
@@ -27,11 +27,21 @@ Step = Annotated[
         description="a step of the model's training, from `GET /api/v1/models/{name}/checkpoints`; its end if left out",
     ),
 ]
-Indices = Annotated[list[Index], Field(min_length=1, max_length=256)]
+Indices = Annotated[list[Index], Field(min_length=1, max_length=256, fail_fast=True)]
+N_UNKNOWN = 10  # fields that are told one by one
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{"text": "the fat cat"}]})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_many_at_once(cls, given: Any) -> Any:
+        """An error for each of 90,000 unknown fields would keep every other request waiting for seconds."""
+        unknown = given.keys() - cls.model_fields.keys() if isinstance(given, dict) else ()
+        if len(unknown) > N_UNKNOWN:
+            raise ValueError(f"{len(unknown):,} fields are unknown; the known ones are {', '.join(cls.model_fields)}")
+        return given
 
 
 class _Reply(BaseModel):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -246,6 +248,53 @@ def test_a_body_that_is_no_request_is_refused_and_harms_nothing(client: TestClie
         assert reply.status_code in (400, 422) or (reply.status_code == 404 and b"model" in body), reply.text
         assert reply.headers["content-type"] == "application/problem+json"
     post(client, "tokens")
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"text": "a",}', b"[", b"tea"])
+def test_malformed_json_is_400_and_says_where(client: TestClient, body: bytes) -> None:
+    reply = client.post("/api/v1/tokens", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert re.match(r"This is no JSON: .*, at character \d+\.$", reply.json()["detail"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "no Content-Type"),
+        ({"Content-Type": "text/plain"}, "the Content-Type text/plain"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, "the Content-Type application/x-www-form-urlencoded"),
+    ],
+)
+def test_json_that_does_not_say_so_is_told_which_header_to_send(
+    client: TestClient, headers: dict[str, str], words: str
+) -> None:
+    reply = client.post("/api/v1/tokens", content=b'{"text": "cat"}', headers=headers)
+    assert reply.status_code == 415
+    assert reply.json()["detail"] == f"The request has {words}. Send the header Content-Type: application/json."
+
+
+def test_however_much_is_wrong_with_a_request_at_most_ten_errors_are_made(client: TestClient) -> None:
+    """Not only told: an error for each of 90,000 fields kept the event loop busy for seconds."""
+    many: list[dict[str, Any]] = [
+        {"text": "a", **{f"{i:x}": 1 for i in range(90_000)}},
+        {"text": "a", "layers": ["x"] * 200_000},
+        {"text": 1, "model": 1, "step": "x", "special_tokens": "x", "top": 0, **{str(i): 1 for i in range(10)}},
+    ]
+    kinds: tuple[type[schemas.TokensRequest], ...] = (
+        schemas.TokensRequest,
+        schemas.AttentionRequest,
+        schemas.PredictionsRequest,
+    )
+    for body, kind in zip(many, kinds, strict=True):
+        with pytest.raises(ValidationError) as caught:
+            kind.model_validate(body)
+        assert caught.value.error_count() <= 15
+        call = kind.__name__.removesuffix("Request").lower()
+        reply = client.post(f"/api/v1/{call}", json=body)
+        assert reply.status_code == 422
+        assert 1 <= len(reply.json()["detail"].split("; ")) <= 10
+        assert len(reply.content) < 2_000
+    assert "90,000 fields are unknown; the known ones are text, model" in problem(client, 422, "tokens", **many[0])
 
 
 def test_a_body_over_a_mebibyte_is_refused_however_it_is_sent(client: TestClient) -> None:

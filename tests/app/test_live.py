@@ -22,6 +22,7 @@ from tests.app.screen import Screen
 from tests.conftest import serve
 
 ADDRESS = "/api/v1/live"
+JSON = {"Content-Type": "application/json"}
 
 
 class Channel:
@@ -129,11 +130,34 @@ def test_an_error_names_its_ask_and_the_next_one_is_answered(client: TestClient)
             assert live.show("cat")["same"] == 1
 
 
-@pytest.mark.parametrize("sent", ["", "null", "[]", "5", "{", '{"seq": 1}', '{"seq": -1, "text": "x"}', "[" * 9_000])
-def test_what_is_no_ask_is_refused_and_the_channel_goes_on(client: TestClient, sent: str) -> None:
+def test_half_a_surrogate_pair_is_answered_with_its_number_and_the_words_of_the_other_calls(client: TestClient) -> None:
+    """A browser sends it when a character outside the basic plane is deleted by halves."""
+    words = client.post("/api/v1/tokens", content=b'{"text": "a\\ud800"}', headers=JSON).json()["detail"]
+    assert "half a surrogate pair" in words
+    with channel(client) as live:
+        live.socket.send_text('{"seq": 7, "text": "a\\ud800"}')
+        header = live.hear()
+        assert (header["seq"], header["problem"]["detail"]) == (7, words)
+
+
+@pytest.mark.parametrize("ping", ['"\\ud800"', "1e400", "[1]", "9" * 30])
+def test_only_a_number_comes_back_from_a_ping(client: TestClient, ping: str) -> None:
+    with channel(client) as live:
+        for sent, pong in ((ping, None), ("5", 5)):
+            live.socket.send_text(f'{{"ping": {sent}}}')
+            assert live.hear()["pong"] == pong
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(sent, 400) for sent in ("", "{", "[" * 9_000, "[" * 200_000, "9" * 5_000)]
+    + [(sent, 422) for sent in ("null", "[]", "5", '{"seq": 1}', '{"seq": -1, "text": "x"}')]
+    + [('{"seq": "\\ud800", "text": "x"}', 422), ('{"seq": 1e400, "text": "x"}', 422)],
+)
+def test_what_is_no_ask_is_refused_and_the_channel_goes_on(client: TestClient, sent: str, status: int) -> None:
     with channel(client) as live:
         live.socket.send_text(sent)
-        assert live.hear()["problem"]["status"] == 422
+        assert live.hear()["problem"]["status"] == status
         assert live.show("cat")["done"]
 
 

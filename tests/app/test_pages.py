@@ -188,6 +188,69 @@ def test_opening_a_page_of_a_model_that_is_not_here_fetches_nothing(client: Test
     assert (models["tiny-llama"]["state"], models["tiny-llama"]["command"]) == ("ready", None)
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/training", "/docs", "/lessons", "/lessons/softmax", "/healthz", "/api/v1/models", "/openapi.json"),
+        *("/static/app.css", f"/static/{pages.PLOTLY}", "/problems/busy", "/nothing"),
+    ],
+)
+def test_head_answers_as_get_does_without_a_body(client: TestClient, path: str) -> None:
+    head, full = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (full.status_code, b"")
+    unequal = {name for name in full.headers if name != "date" and head.headers.get(name) != full.headers[name]}
+    assert unequal <= {"content-length"}  # of a page that holds a time
+    assert full.content
+
+
+def test_head_of_a_call_that_takes_only_post_is_refused_as_get_is(client: TestClient) -> None:
+    reply = client.head("/api/v1/attention")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/lessons/nothing", 404), ("POST", "/", 405), ("GET", "/api/v1/tokens", 405)],
+)
+def test_an_error_is_a_page_for_people_and_a_problem_for_programs(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    page = client.request(method, path, headers=BROWSER)
+    problem = client.request(method, path)
+    assert page.status_code == problem.status_code == status
+    assert page.headers["content-type"].startswith("text/html")
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert problem.json()["detail"] in unescape(page.text)
+    assert '<a href="/">' in page.text
+    assert "Accept" in page.headers["vary"]
+
+
+class Panic(BaseException):
+    """What a library of Rust raises when it panics: no Exception."""
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, Panic])
+def test_an_error_that_nobody_foresaw_is_a_page_that_keeps_what_was_typed(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise kind
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.api.look_at", fail)
+        page = client.get("/", params={"text": "a <b> cat"}, headers=BROWSER)
+        program = client.post("/api/v1/view", json={"text": "cat"})
+    assert (page.status_code, typed(page.text)) == (500, "a <b> cat")
+    assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert f"{kind.__name__}: this is a fault of the server" in page.text
+    assert (program.status_code, program.json()["title"]) == (500, "The server made a mistake")
+    assert program.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert client.get("/", params={"text": "a cat"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/training", "/docs", "/static/home.js", "/api/v1/models", "/nothing", "/healthz"]
 )
