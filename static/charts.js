@@ -2,7 +2,12 @@
 // which draws lines in threes: what is there, what is chosen, and where one stands.
 
 /** @typedef {import("./course.js").Course} Course */
+/** @typedef {import("./course.js").Pattern} Pattern */
+/** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
+/** @typedef {import("./types.js").PlotlyLayout} PlotlyLayout */
+/** @typedef {import("./types.js").PlotlyTrace} PlotlyTrace */
 
+/** @type {Record<Pattern, string>} */
 const PATTERNS = { previous: "Previous token", induction: "Induction", first: "First token" };
 const MARGIN = { l: 10, r: 10, t: 62, b: 10 }; // px; the top holds Plotly's buttons, and the title below them
 const PANEL_PX = 96;
@@ -14,14 +19,18 @@ const N_TICKS = 7; // at most
 /**
  * Three panels, one below the other, over the steps, which are equally far apart because most are twice the one before.
  * @param {Course} course @param {number} place @param {{layer: number, head: number}} chosen
+ * @returns {PlotlyFigure}
  */
 export function patternsFigure(course, place, { layer, head }) {
   const places = course.checkpoints.map((_, i) => i);
-  const names = Object.keys(PATTERNS);
+  const names = /** @type {Pattern[]} */ (Object.keys(PATTERNS));
   const plotPx = names.length * (PANEL_PX + GAP_PX) - GAP_PX;
   const height = MARGIN.t + GAP_PX + plotPx + AXIS_PX;
-  const layout = { ...shared(`${course.model} through its training`, height), annotations: [] };
-  layout.margin = { ...layout.margin, t: MARGIN.t + GAP_PX / 2 };
+  /** @type {object[]} */
+  const annotations = [];
+  /** @type {PlotlyLayout} */
+  const layout = { ...shared(`${course.model} through its training`, height), annotations };
+  layout.margin = { ...MARGIN, t: MARGIN.t + GAP_PX / 2 };
   const data = names.flatMap((name, i) => {
     const suffix = i ? i + 1 : "";
     const top = 1 - (i * (PANEL_PX + GAP_PX)) / plotPx;
@@ -29,7 +38,7 @@ export function patternsFigure(course, place, { layer, head }) {
     const isLast = i === names.length - 1;
     layout[`xaxis${suffix}`] = { ...stepAxis(course, isLast), anchor: `y${suffix}` };
     layout[`yaxis${suffix}`] = { ...FIXED, domain: [Math.max(0, top - PANEL_PX / plotPx), top], range: [-0.03, 1.03], tickvals: [0, 0.5, 1] };
-    layout.annotations.push(
+    annotations.push(
       { ...above(top), x: 0, xanchor: "left", text: PATTERNS[name] },
       { ...above(top), x: 1, xanchor: "right", text: `<b>layer ${layer}, head ${head}: ${values?.toFixed(2) ?? "–"}</b>` },
     );
@@ -45,13 +54,14 @@ export function patternsFigure(course, place, { layer, head }) {
 
 /**
  * Loss and held-out loss over the tokens that were read; null where nobody knows them.
- * @param {Course} course @param {number} place
+ * @param {Course} course @param {number} place @returns {PlotlyFigure | null}
  */
 export function lossFigure(course, place) {
   const curve = course.curve.filter((point) => point.n_tokens > 0); // the logarithm of 0 is nowhere
   if (curve.length < 2) return null;
+  /** @type {[number, number]} */
   const range = [Math.log10(curve[0].n_tokens) - 0.1, Math.log10(curve.at(-1).n_tokens) + 0.1];
-  const line = (name, of) => ({
+  const line = (/** @type {string} */ name, /** @type {"loss" | "held_out_loss"} */ of) => ({
     ...LINE,
     name,
     x: curve.map((point) => point.n_tokens),
@@ -59,8 +69,10 @@ export function lossFigure(course, place) {
     customdata: curve.map((point) => point.step.toLocaleString("en")),
     hovertemplate: `${name} %{y:.3f}<br>step %{customdata}, %{x:,} tokens<extra></extra>`,
   });
-  const data = [line("loss", "loss"), line("held-out loss", "held_out_loss")];
-  const values = data.flatMap(({ y }) => y);
+  const lines = [line("loss", "loss"), line("held-out loss", "held_out_loss")];
+  const values = lines.flatMap(({ y }) => y);
+  /** @type {PlotlyTrace[]} */
+  const data = [...lines];
   const here = course.pointAt(place)?.n_tokens;
   if (here !== undefined) {
     const x = Math.max(here, 10 ** range[0]); // step 0 stands at the left edge
@@ -77,7 +89,8 @@ export function lossFigure(course, place) {
   return { data, layout };
 }
 
-/** The part of the training that read no text, where there was one: nobody expects held-out text to get easier there. */
+/** The part of the training that read no text, where there was one: nobody expects held-out text to get easier there.
+ *  @param {Course} course @param {[number, number]} range */
 function drillsOf({ curve, nDrills }, [first]) {
   if (!nDrills) return {};
   const { step, n_tokens } = curve.at(-1);
@@ -90,9 +103,10 @@ function drillsOf({ curve, nDrills }, [first]) {
 const LINE = { type: "scatter", mode: "lines" };
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" }; // a finger that scrolls the page draws no box
 
-const mark = (x, y) => ({ ...LINE, x, y, hoverinfo: "skip", showlegend: false });
-const above = (top) => ({ xref: "paper", yref: "paper", y: top, yanchor: "bottom", showarrow: false });
+const mark = (/** @type {number[]} */ x, /** @type {number[]} */ y) => ({ ...LINE, x, y, hoverinfo: "skip", showlegend: false });
+const above = (/** @type {number} */ top) => ({ xref: "paper", yref: "paper", y: top, yanchor: "bottom", showarrow: false });
 
+/** @param {string} title @param {number} height */
 function shared(title, height) {
   return {
     title: { text: title, font: { size: 13 }, x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 34 } },
@@ -104,7 +118,10 @@ function shared(title, height) {
   };
 }
 
-/** The lines of all heads as one, broken between two heads; or of one head. */
+/**
+ * The lines of all heads as one, broken between two heads; or of one head.
+ * @param {Course} course @param {Pattern} name @param {number | null} ofLayer @param {number | null} ofHead
+ */
 function linesOf(course, name, ofLayer = null, ofHead = null) {
   const { checkpoints } = course;
   const points = checkpoints[0].patterns[name].flatMap((heads, layer) =>
@@ -119,7 +136,7 @@ function linesOf(course, name, ofLayer = null, ofHead = null) {
   return { ...LINE, x, y, customdata, hovertemplate };
 }
 
-/** Places of steps: too many names for the room leave some out, but never the last. */
+/** Places of steps: too many names for the room leave some out, but never the last. @param {Course} course @param {boolean} isNamed */
 function stepAxis({ checkpoints, last }, isNamed) {
   const every = Math.ceil(checkpoints.length / N_TICKS);
   const places = checkpoints.map((_, place) => place).filter((place) => (last - place) % every === 0);

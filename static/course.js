@@ -3,8 +3,10 @@
 
 const RETRY_MS = 2000;
 
+/** @typedef {"previous" | "first" | "induction"} Pattern */
+
 /** A step, and what each head did then, `[layer][head]`.
- *  @typedef {{step: number | null, patterns: Record<"previous" | "first" | "induction", number[][]>}} Checkpoint */
+ *  @typedef {{step: number | null, patterns: Record<Pattern, number[][]>}} Checkpoint */
 
 /** @typedef {{step: number, n_tokens: number, loss: number, held_out_loss: number}} Point */
 
@@ -50,7 +52,7 @@ export class Course {
   }
 }
 
-/** Half a million says more than 524,288. */
+/** Half a million says more than 524,288. @param {number} n */
 function tokens(n) {
   const words = n < 1e5 ? n.toLocaleString("en") : `${(n / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} million`;
   return `${words} tokens`;

@@ -8,6 +8,7 @@ import { firstShare } from "./picture.js";
 import { onView } from "./reader.js";
 import { onScheme } from "./theme.js";
 
+/** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
 /** @type {import("./reader.js").View | null} */

@@ -4,6 +4,14 @@
 import { rows } from "./frame.js";
 import { template } from "./theme.js";
 
+/** @typedef {import("./frame.js").Tensor} Tensor */
+/** @typedef {import("./types.js").PlotlyElement} PlotlyElement */
+/** @typedef {import("./types.js").PlotlyEvents} PlotlyEvents */
+/** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
+/** @typedef {import("./types.js").PlotlyScript} PlotlyScript */
+/** @typedef {import("./types.js").PlotlyTrace} PlotlyTrace */
+/** @typedef {[figure: PlotlyFigure, arrays: Record<string, Tensor>, pieces: string[]]} Drawing */
+
 const N_LABEL = 24; // characters of a token's label on an axis, at most
 
 const CONFIG = {
@@ -15,7 +23,7 @@ const CONFIG = {
   toImageButtonOptions: { format: "svg", filename: "lookback" },
 };
 
-/** Plotly's script is large and comes last; until it is there, pictures wait. @type {Promise<object>} */
+/** Plotly's script is large and comes last; until it is there, pictures wait. @type {Promise<PlotlyScript>} */
 const plotly = new Promise((resolve) => {
   const script = document.getElementById("plotly");
   if (window.Plotly) resolve(window.Plotly);
@@ -27,6 +35,7 @@ export class Figure {
   /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
+    /** @type {Drawing | null} */
     this.latest = null; // what `draw` was given last
     this.busy = false;
     this.width = 0; // of what was drawn last, in px
@@ -35,7 +44,7 @@ export class Figure {
 
   /**
    * Draw a figure with its numbers, which some have in them. While one is drawn, only the newest of the next ones waits.
-   * @param {object} figure @param {Record<string, import("./frame.js").Tensor>} arrays @param {string[]} pieces
+   * @param {PlotlyFigure} figure @param {Record<string, Tensor>} arrays @param {string[]} pieces
    */
   async draw(figure, arrays = {}, pieces = []) {
     this.latest = [figure, arrays, pieces];
@@ -43,13 +52,14 @@ export class Figure {
     this.busy = true;
     try {
       const Plotly = await plotly;
-      for (let drawn = null; drawn !== this.latest; ) await this.put(Plotly, ...(drawn = this.latest));
+      for (let drawn = /** @type {Drawing | null} */ (null); drawn !== this.latest; ) await this.put(Plotly, ...(drawn = this.latest));
     } finally {
       this.busy = false;
     }
   }
 
-  async put(Plotly, figure, arrays, pieces) {
+  /** @param {PlotlyScript} Plotly @param {Drawing} drawing */
+  async put(Plotly, ...[figure, arrays, pieces]) {
     this.width = this.element.clientWidth;
     const height = figure.layout.height ?? Math.min(Math.max(this.width * 0.86, 320), 680);
     this.element.style.height = `${height}px`;
@@ -67,23 +77,29 @@ export class Figure {
     if (this.latest) this.draw(...this.latest);
   }
 
-  /** Hear Plotly's events, such as plotly_hover. */
+  /**
+   * Hear Plotly's events, such as plotly_hover.
+   * @template {keyof PlotlyEvents} Name
+   * @param {Name} event @param {(data: PlotlyEvents[Name]) => void} listen
+   */
   async on(event, listen) {
     await plotly;
-    await new Promise((resolve) => {
-      const wait = () => (this.element.on ? resolve() : setTimeout(wait, 50));
+    const element = /** @type {PlotlyElement} */ (this.element);
+    await new Promise((/** @type {(value?: undefined) => void} */ resolve) => {
+      const wait = () => (element.on ? resolve() : setTimeout(wait, 50));
       wait();
     });
-    this.element.on(event, listen);
+    element.on(event, listen);
   }
 }
 
-/** What colours numbers of many magnitudes: app/figures.py, `shaded`. */
+/** What colours numbers of many magnitudes: app/figures.py, `shaded`. @type {Record<string, (unit: number) => (value: number) => number>} */
 const SHADES = {
   asinh: (unit) => (value) => Math.asinh(value / unit),
   log10: (smallest) => (value) => Math.log10(Math.max(value, smallest)),
 };
 
+/** @param {PlotlyTrace} trace @param {Record<string, Tensor>} arrays @param {string[]} pieces @returns {PlotlyTrace} */
 function filled(trace, arrays, pieces) {
   if (!trace.meta) return trace; // it has its numbers
   const { z, customdata, behind = null, reach, shade, x, y } = trace.meta;
@@ -101,7 +117,8 @@ function filled(trace, arrays, pieces) {
   };
 }
 
-/** One axis label a cell. The position makes it unique: Plotly would draw equal categories as one. */
+/** One axis label a cell. The position makes it unique: Plotly would draw equal categories as one.
+ *  @param {string[]} pieces @param {number} first @param {number} last @param {number} step */
 function labels(pieces, first, last, step) {
   return Array.from({ length: Math.ceil((last - first) / step) }, (_, i) => {
     const begin = first + i * step;
@@ -110,17 +127,19 @@ function labels(pieces, first, last, step) {
   });
 }
 
+/** @param {string} piece */
 function short(piece) {
   if (piece.length <= N_LABEL) return piece;
   const characters = [...piece]; // not in the middle of one
   return characters.length <= N_LABEL ? piece : `${characters.slice(0, N_LABEL - 1).join("")}…`;
 }
 
+/** @type {Record<string, string>} */
 const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;" }; // Plotly takes a few tags in its texts for its own
-/** A text as Plotly shows it as it is. */
+/** A text as Plotly shows it as it is. @param {string} piece */
 export const escaped = (piece) => piece.replace(/[&<>]/g, (character) => ENTITIES[character]);
 
-/** A scale with 0 in its middle. */
+/** A scale with 0 in its middle. @param {Iterable<number>[]} matrix */
 function around(matrix) {
   let reach = 1e-6;
   for (const row of matrix) for (const value of row) reach = Math.max(reach, Math.abs(value));

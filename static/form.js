@@ -4,8 +4,9 @@
 import { begin, now, onShow, opensElsewhere, show, toAddress, visit, windowIn } from "./address.js";
 import { cancel, onNotice, onProgress, resume } from "./reader.js";
 
+/** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
-const [text, model, layer, head] = ["text", "model", "layer", "head"].map(find);
+const [text, model, layer, head] = [find("text"), find("model"), find("layer"), find("head")];
 
 /** @type {import("./reader.js").View | null} */
 let drawn = null; // what the page shows
@@ -14,7 +15,8 @@ let drawn = null; // what the page shows
 export function fillIn() {
   // What the address asks for stands in the form's data, also where the form itself cannot hold it.
   const asked = find("ask").dataset;
-  const number = (given) => (/^\d+$/.test(given) ? Number(given) : given || null); // the server refuses what is none
+  /** @param {string} given @returns {number} what is none is handed on as it is */
+  const number = (given) => /** @type {number} */ (/^\d+$/.test(given) ? Number(given) : given || null); // the server refuses what is none
   begin({
     model: asked.model,
     text: text.value,
@@ -74,15 +76,17 @@ export function layersAndHeads() {
   return [Number(layers), Number(heads)];
 }
 
+/** @param {import("./address.js").State} state */
 function follow(state) {
   if (text.value !== state.text) text.value = state.text;
-  for (const [field, value] of [[layer, state.layer], [head, state.head]])
-    if (Number(field.value) !== value) field.value = value;
+  for (const [field, value] of /** @type {[HTMLInputElement, number][]} */ ([[layer, state.layer], [head, state.head]]))
+    if (Number(field.value) !== value) field.value = String(value);
   model.value = state.model; // a name that is no option leaves it empty, as it should
   if (drawn && (drawn.picture.header.model !== state.model || drawn.step !== state.step || drawn.text !== state.text))
     document.body.classList.add("stale");
 }
 
+/** @param {string} words @param {import("./reader.js").Obstacle} obstacle */
 function sayNotice(words, obstacle) {
   find("obstacle").hidden = !words;
   find("notice").hidden = !words;
@@ -92,6 +96,7 @@ function sayNotice(words, obstacle) {
   if (words) document.body.classList.add("stale"); // the picture is of another text than the one in the box
 }
 
+/** @param {boolean} isReading @param {import("./reader.js").Progress} progress */
 function sayProgress(isReading, progress) {
   find("reading").hidden = !isReading;
   find("facts").hidden = isReading; // they are of the reading before
@@ -113,19 +118,23 @@ function listen() {
     cancel();
     find("resume").focus(); // the button that was pressed is gone
   });
-  document.querySelector(".examples").addEventListener("click", (event) => {
-    const link = event.target.closest("[data-text]");
+  /** @type {HTMLElement} */
+  const examples = document.querySelector(".examples");
+  examples.addEventListener("click", (event) => {
+    /** @type {HTMLElement | null} */
+    const link = /** @type {Element} */ (event.target).closest("[data-text]");
     if (!link || opensElsewhere(event)) return;
     event.preventDefault();
     visit({ text: link.dataset.text, query: null, window: null }); // Back brings back what was typed
   });
 }
 
-/** A chosen token stays chosen while it and what stands before it are untouched. */
+/** A chosen token stays chosen while it and what stands before it are untouched.
+ *  @param {string} before @param {string} after */
 function keptQuery(before, after) {
   const { query } = now();
   const token = drawn?.picture.tokens[query];
-  const start = (whole) => [...whole].slice(0, token.end).join(""); // offsets count code points, strings UTF-16 units
+  const start = (/** @type {string} */ whole) => [...whole].slice(0, token.end).join(""); // offsets count code points, strings UTF-16 units
   return token && start(before) === start(after) ? query : null;
 }
 
@@ -144,6 +153,6 @@ function turnToModel() {
 
 function limit() {
   const [layers, heads] = layersAndHeads();
-  layer.max = layers - 1;
-  head.max = heads - 1;
+  layer.max = String(layers - 1);
+  head.max = String(heads - 1);
 }

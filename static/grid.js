@@ -15,8 +15,12 @@ export class Grid {
   constructor(canvas, name) {
     this.canvas = canvas;
     this.name = name;
+    /** @type {import("./picture.js").Picture | null} */
     this.picture = null;
+    /** @type {[number, number]} */
     this.shape = [0, 0]; // layers, heads
+    this.side = 0; // px of a thumbnail
+    /** @type {[number, number] | null} */
     this.marked = null; // layer and head
     canvas.addEventListener("pointermove", (event) => this.say(this.at(event)));
     canvas.addEventListener("pointerleave", () => this.say(null));
@@ -65,7 +69,8 @@ export class Grid {
     if (this.picture) this.draw(this.picture, this.shape);
   }
 
-  /** Write a layer's thumbnails into one image. Where a thumbnail has several cells a pixel, it shows the largest. */
+  /** Write a layer's thumbnails into one image. Where a thumbnail has several cells a pixel, it shows the largest.
+   *  @param {CanvasRenderingContext2D} pen @param {number} layer @param {Uint32Array} palette */
   paint(pen, layer, palette) {
     const { picture, shape: [, nHeads], side: width } = this;
     const { known, side: nColumns, pixels } = picture.layers[layer];
@@ -94,6 +99,7 @@ export class Grid {
     pen.putImageData(image, edge, Math.round((LABEL + layer * (width + GAP)) * scale));
   }
 
+  /** @param {CanvasRenderingContext2D} pen @param {number} nLayers @param {number} nHeads */
   label(pen, nLayers, nHeads) {
     const style = getComputedStyle(document.documentElement);
     pen.fillStyle = style.getPropertyValue("--faint");
@@ -102,12 +108,13 @@ export class Grid {
     pen.textAlign = "right";
     const step = this.side < 14 ? 2 : 1;
     for (let layer = 0; layer < nLayers; layer += step)
-      pen.fillText(layer, LABEL - 5, LABEL + layer * (this.side + GAP) + this.side / 2);
+      pen.fillText(String(layer), LABEL - 5, LABEL + layer * (this.side + GAP) + this.side / 2);
     pen.textAlign = "center";
     for (let head = 0; head < nHeads; head += step)
-      pen.fillText(head, LABEL + head * (this.side + GAP) + this.side / 2, LABEL - 9);
+      pen.fillText(String(head), LABEL + head * (this.side + GAP) + this.side / 2, LABEL - 9);
   }
 
+  /** @param {CanvasRenderingContext2D} pen */
   mark(pen) {
     const { layer, head } = now();
     this.marked = [layer, head];
@@ -117,7 +124,7 @@ export class Grid {
     pen.strokeRect(LABEL + head * pitch - 1, LABEL + layer * pitch - 1, this.side + 2, this.side + 2);
   }
 
-  /** The head under the pointer, or null. */
+  /** The head under the pointer, or null. @param {MouseEvent} event */
   at(event) {
     if (!this.picture) return null;
     const layer = Math.floor((event.offsetY - LABEL) / (this.side + GAP));
@@ -126,17 +133,21 @@ export class Grid {
     return layer >= 0 && layer < nLayers && head >= 0 && head < nHeads ? { layer, head } : null;
   }
 
+  /** @param {{layer: number, head: number} | null} place */
   say(place) {
     const { layer, head } = place ?? now();
     this.name.textContent = `${place ? "" : "chosen: "}layer ${layer}, head ${head}`;
     this.canvas.title = place ? `layer ${layer}, head ${head}` : "";
   }
 
+  /** @param {{layer: number, head: number} | null} place */
   choose(place) {
     if (place) show(place);
   }
 
+  /** @param {KeyboardEvent} event */
   move(event) {
+    /** @type {Record<string, [number, number]>} */
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const step = steps[event.key];
     if (!step || !this.picture || event.ctrlKey || event.metaKey || event.altKey) return;

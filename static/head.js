@@ -5,6 +5,7 @@ import { Figure } from "./figure.js";
 import { drawCell } from "./panels.js";
 import { Zoom } from "./zoom.js";
 
+/** @type {Record<string, string>} */
 const STAGE_WORDS = {
   scores: "q·k: how well each query matches each key, before anything is done to it.",
   scaled: "Scores over √d, so that wide heads are not sharper than narrow ones.",
@@ -14,6 +15,7 @@ const STAGE_WORDS = {
     "Each row sums to 1; hatched cells are behind the causal mask.",
 };
 
+/** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
 /** Follows the chosen head and stage, and chooses a stage. Make one once the address has begun. */
@@ -21,6 +23,7 @@ export class Head {
   constructor() {
     this.figure = new Figure(find("head-figure"));
     this.zoom = new Zoom(find("zoom"));
+    /** @type {import("./picture.js").Picture | null} */
     this.picture = null; // what is drawn
     this.zoom.hear(this.figure);
     this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.picture, ...cellOf(point)));
@@ -28,7 +31,7 @@ export class Head {
       const { window: [top], step } = this.picture.one;
       show({ query: top + step * cellOf(point)[0] });
     });
-    document.querySelector(".stages").addEventListener("click", chooseStage);
+    /** @type {HTMLElement} */ (document.querySelector(".stages")).addEventListener("click", chooseStage);
     onShow(name);
     markStage(now().stage);
   }
@@ -50,22 +53,29 @@ export class Head {
   }
 }
 
+/** @param {import("./types.js").PlotlyPoint} point */
 const cellOf = ({ pointIndex }) => pointIndex; // row and column
 
+/** @param {import("./address.js").State} state */
 function name({ layer, head, stage }) {
-  find("head-layer").textContent = layer;
-  find("head-index").textContent = head;
+  find("head-layer").textContent = String(layer);
+  find("head-index").textContent = String(head);
   markStage(stage);
 }
 
+/** @param {string} stage */
 function markStage(stage) {
-  for (const link of document.querySelectorAll("[data-stage]"))
+  /** @type {NodeListOf<HTMLElement>} */
+  const links = document.querySelectorAll("[data-stage]");
+  for (const link of links)
     link.dataset.stage === stage ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current");
   find("stage-words").textContent = STAGE_WORDS[stage] ?? "";
 }
 
+/** @param {MouseEvent} event */
 function chooseStage(event) {
-  const link = event.target.closest("[data-stage]");
+  /** @type {HTMLElement | null} */
+  const link = /** @type {Element} */ (event.target).closest("[data-stage]");
   if (!link || opensElsewhere(event)) return;
   event.preventDefault();
   show({ stage: link.dataset.stage });

@@ -9,16 +9,20 @@ import { awaitDefault } from "./waiting.js";
 
 const N_QUICK = 256; // tokens; the norms of more are not drawn between two keys
 
+/** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
 fillIn();
 const normsFigure = new Figure(find("norms-figure"));
+/** @type {import("./picture.js").Norms | null} */
 let normsDrawn = null;
 let normsTimer = 0;
 
 drawViews(draw, () => normsFigure.redraw());
 
+/** @param {import("./picture.js").Picture} picture */
 function draw(picture) {
+  /** @type {HTMLElement} */
   const numbers = document.querySelector(".numbers");
   if (picture.norms !== normsDrawn) drawNorms();
   drawRow(numbers, picture);

@@ -5,10 +5,11 @@ const DEBOUNCE_MS = 30; // a request costs more than a message: a fast typist's 
 /** Asks for the newest only: who asks again takes back what is under way. */
 export class Http {
   onAnswer = (/** @type {ArrayBuffer} */ _) => {};
-  onProblem = (/** @type {object} */ _problem, /** @type {number | null} */ _retryAfterS) => {};
+  onProblem = (/** @type {import("./types.js").Problem} */ _problem, /** @type {number | null} */ _retryAfterS) => {};
   onAway = () => {};
 
   #timer = 0;
+  /** @type {AbortController | null} */
   #under = null; // what takes back the request under way
 
   get isBusy() {
@@ -32,6 +33,7 @@ export class Http {
     this.#under = null;
   }
 
+  /** @param {string} body */
   async #post(body) {
     const under = (this.#under = new AbortController());
     const tell = await outcome(body, under.signal);
@@ -41,7 +43,8 @@ export class Http {
   }
 }
 
-/** What came of a request, as something to tell its asker. */
+/** What came of a request, as something to tell its asker.
+ *  @param {string} body @param {AbortSignal} signal @returns {Promise<(asker: Http) => void>} */
 async function outcome(body, signal) {
   try {
     const headers = { "Content-Type": "application/json" };
@@ -55,7 +58,7 @@ async function outcome(body, signal) {
     const problem = await reply.json().catch(() => unexplained);
     return (asker) => asker.onProblem(problem, retryAfterS);
   } catch (error) {
-    if (!(error instanceof TypeError) && error.name !== "AbortError") throw error;
+    if (!(error instanceof TypeError) && /** @type {Error} */ (error).name !== "AbortError") throw error;
     return (asker) => asker.onAway();
   }
 }

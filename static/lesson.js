@@ -5,13 +5,23 @@ import { chipsOf, figureOf, picked, tableOf, words } from "./parts.js";
 import { hold } from "./pull.js";
 import { onScheme, template } from "./theme.js";
 
+/** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
+/** @typedef {import("./types.js").Check} Check */
+/** @typedef {import("./types.js").LessonAnswer} LessonAnswer */
+/** @typedef {import("./types.js").Part} Part */
+/** @typedef {import("./types.js").Problem} Problem */
+/** @typedef {{isGood: true, said: LessonAnswer & {checks: Check[]}, retryAfterS: number}} Good */
+/** @typedef {{isGood: false, said: Problem, retryAfterS: number}} Bad */
+/** @typedef {HTMLElement & {running?: number}} PlayButton its timer, while a slider runs */
+
 const form = find("lesson");
 document.body.classList.add("live");
 
 /** @type {Map<string, {place: HTMLElement, figure: Figure | null}>} */
 const parts = new Map(
-  [...document.querySelectorAll("[data-part]")].map((place) => {
+  [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-part]"))].map((place) => {
+    /** @type {HTMLElement | null} */
     const element = place.querySelector(".figure");
     const [name, figure] = [place.dataset.part, element ? new Figure(element) : null];
     figure?.on("plotly_click", ({ points: [hit] }) => picked(answer[name], hit).forEach(([control, value]) => set(control, [value])));
@@ -19,6 +29,7 @@ const parts = new Map(
     return [name, { place, figure }];
   }),
 );
+/** @type {LessonAnswer | null} */
 let answer = null;
 let asking = new AbortController();
 let proving = find("checks").childElementCount > 0; // once asked for, checks follow every change
@@ -26,11 +37,13 @@ let writing = 0;
 
 /** The request that the controls say. */
 function request() {
+  /** @type {Record<string, unknown>} */
   const said = { text: find("text").value, model: find("model").value, broken: find("broken").checked };
-  if (form.elements.step) said.step = Number(form.elements.step.value);
-  for (const { dataset } of document.querySelectorAll("[data-control]")) {
+  const step = /** @type {HTMLInputElement | null} */ (form.elements.namedItem("step"));
+  if (step) said.step = Number(step.value);
+  for (const { dataset } of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-control]"))) {
     const { control: name, kind } = dataset;
-    const inputs = [...document.querySelectorAll(`[data-control="${name}"] [name]`)];
+    const inputs = inputsOf(name);
     if (kind === "sliders") said[name] = inputs.map((input) => input.valueAsNumber);
     else if (kind === "heads") said[name] = inputs.filter(({ checked }) => checked).map(({ value }) => Number(value));
     else if (kind === "switch") said[name] = inputs[0].checked;
@@ -40,17 +53,21 @@ function request() {
   return said;
 }
 
+/** What a control is made of. @param {string} name @returns {HTMLInputElement[]} a choice's is a select element */
+const inputsOf = (name) => [...document.querySelectorAll(`[data-control="${name}"] [name]`)].map((input) => /** @type {HTMLInputElement} */ (input));
+
 /** Give a control other values, as if by hand. @param {string} name @param {number[]} values */
 function set(name, values) {
-  const inputs = document.querySelectorAll(`[data-control="${name}"] [name]`);
+  const inputs = inputsOf(name);
   inputs.forEach((input, i) => {
-    input.value = values[i];
+    input.value = String(values[i]);
     const output = input.parentElement.querySelector("output");
     if (output) output.value = input.value;
   });
   if (inputs.length) ask();
 }
 
+/** @param {string} call @param {AbortSignal} signal @returns {Promise<Good | Bad>} */
 async function post(call, signal) {
   const headers = { "Content-Type": "application/json" };
   const reply = await fetch(call, { method: "POST", headers, body: JSON.stringify(request()), signal });
@@ -63,7 +80,7 @@ async function ask() {
   clearTimeout(writing);
   writing = setTimeout(write, 250);
   document.body.classList.add("stale");
-  const again = (inS) => setTimeout(() => asking.signal === signal && ask(), 1000 * inS);
+  const again = (/** @type {number} */ inS) => setTimeout(() => asking.signal === signal && ask(), 1000 * inS);
   const reply = await answered(post(form.dataset.call, signal));
   if (!reply) {
     if (signal.aborted) return;
@@ -71,37 +88,37 @@ async function ask() {
     again(2);
     return;
   }
-  const { isGood, said, retryAfterS } = reply;
-  notice(isGood ? "" : said.detail);
-  if (!isGood && retryAfterS) again(retryAfterS);
-  if (!isGood) return;
-  answer = said;
+  notice(reply.isGood === true ? "" : reply.said.detail);
+  if (!reply.isGood && reply.retryAfterS) again(reply.retryAfterS);
+  if (!reply.isGood) return;
+  answer = reply.said;
   draw();
   document.body.classList.remove("stale");
   if (proving) await prove(signal);
 }
 
-/** What a call brings; null where the server is away, or a newer ask came in between. */
+/** What a call brings; null where the server is away, or a newer ask came in between.
+ *  @param {Promise<Good | Bad>} call */
 async function answered(call) {
   try {
     return await call;
   } catch (error) {
-    if (error.name === "AbortError" || error instanceof TypeError) return null; // TypeError: what fetch throws
+    if (/** @type {Error} */ (error).name === "AbortError" || error instanceof TypeError) return null; // TypeError: what fetch throws
     throw error;
   }
 }
 
+/** @param {AbortSignal} signal */
 async function prove(signal) {
   const reply = await answered(post(`${form.dataset.call}/checks`, signal));
   if (!reply && !signal.aborted) return notice("The server does not answer: press the button again.");
   if (!reply) return;
-  const { isGood, said } = reply;
-  if (!isGood) return notice(said.detail);
+  if (reply.isGood === false) return notice(reply.said.detail);
   find("checks").replaceChildren(
-    ...said.checks.map(({ name, measured, most, passed, least }) => {
+    ...reply.said.checks.map(({ name, measured, most, passed, least }) => {
       const line = document.createElement("li");
       const [verdict, value] = [document.createElement("b"), document.createElement("code")];
-      line.dataset.passed = passed;
+      line.dataset.passed = String(passed);
       verdict.textContent = passed ? "holds" : "fails";
       value.textContent = measured === null ? "no number" : words(measured);
       line.append(verdict, ` ${name}: `, value, most === null ? ` (at least ${words(least)})` : ` (at most ${words(most)})`);
@@ -113,26 +130,27 @@ async function prove(signal) {
 function draw() {
   const { layout } = template();
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
+  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), diverging: layout.colorscale.diverging, ink: colour("--hatch"), paper: colour("--paper") };
   for (const [name, { place, figure }] of parts) {
     const part = answer[name];
     place.querySelector("figcaption").textContent = part.title;
     const drawn = figureOf(part, palette);
     if (drawn) figure.draw(drawn);
-    figure?.element.classList.toggle("picks", Boolean(part.picks || part.points?.some(({ picks }) => Object.keys(picks).length)));
-    place.querySelector(".chips")?.replaceChildren(...chipsOf(part));
-    place.querySelector("table")?.replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
+    figure?.element.classList.toggle("picks", Boolean(("picks" in part && part.picks) || (part.kind === "points" && part.points.some(({ picks }) => Object.keys(picks).length))));
+    if (part.kind === "chips") place.querySelector(".chips")?.replaceChildren(...chipsOf(part));
+    else place.querySelector("table")?.replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
   }
-  for (const select of document.querySelectorAll('[data-kind="token"] select')) {
+  for (const select of /** @type {NodeListOf<HTMLSelectElement>} */ (document.querySelectorAll('[data-kind="token"] select'))) {
     const chosen = select.value;
-    const options = answer.tokens.map(({ position, text }) => new Option(`${position} ${text}`, position));
+    const options = answer.tokens.map(({ position, text }) => new Option(`${position} ${text}`, String(position)));
     select.replaceChildren(select.options[0], ...options);
     select.value = Number(chosen) < answer.tokens.length ? chosen : "";
   }
   find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(request()).replaceAll("'", "'\\''")}'`;
 }
 
+/** @param {string[] | null} cells @param {number} i */
 function rowOf(cells, i) {
   if (!cells) return null;
   const row = document.createElement("tr");
@@ -145,34 +163,42 @@ function rowOf(cells, i) {
   return row;
 }
 
+/** @param {string} said */
 function notice(said) {
   find("notice").textContent = said;
   find("notice").hidden = !said;
 }
 
+/** What a form without files would send. @param {HTMLFormElement} of */
+const fieldsOf = (of) => /** @type {[string, string][]} */ ([...new FormData(of)]);
+
 /** The address says what is shown, and the ways to other lessons keep text and model. */
 function write() {
   clearTimeout(writing);
-  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  const query = new URLSearchParams(fieldsOf(form).filter(([, value]) => value !== ""));
   try {
     history.replaceState(null, "", `${location.pathname}?${query}`);
   } catch {
     // Too long for this browser, or too often: the picture is right all the same.
   }
-  for (const link of document.querySelectorAll("[data-keeps]")) {
-    link.search = new URLSearchParams({ text: find("text").value, model: find("model").value });
+  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("[data-keeps]"))) {
+    link.search = String(new URLSearchParams({ text: find("text").value, model: find("model").value }));
   }
 }
 
 /** Another model has other layers and heads: the server makes the page anew for it, and keeps all that does not count them. */
 function turnToModel() {
-  const query = new FormData(form);
-  for (const { dataset } of document.querySelectorAll('[data-kind="number"], [data-kind="heads"]')) query.delete(dataset.control);
+  const query = new URLSearchParams(fieldsOf(form));
+  /** @type {NodeListOf<HTMLElement>} */
+  const counting = document.querySelectorAll('[data-kind="number"], [data-kind="heads"]');
+  for (const { dataset } of counting) query.delete(dataset.control);
   query.delete("step");
-  location.assign(`${location.pathname}?${new URLSearchParams(query)}`);
+  location.assign(`${location.pathname}?${query}`);
 }
 
-function changed({ target }) {
+/** @param {Event} event */
+function changed(event) {
+  const target = /** @type {HTMLInputElement} */ (event.target);
   if (target.form !== form) return;
   if (target.name === "model") return turnToModel();
   const output = target.parentElement.querySelector("output");
@@ -180,9 +206,9 @@ function changed({ target }) {
   ask();
 }
 
-/** Run a slider from its least to its most; another press stops it. */
+/** Run a slider from its least to its most; another press stops it. @param {PlayButton} button */
 function play(button) {
-  const slider = find(button.dataset.plays);
+  const slider = /** @type {HTMLInputElement} */ (find(button.dataset.plays));
   const stop = () => {
     clearInterval(button.running);
     button.running = 0;
@@ -199,7 +225,10 @@ function play(button) {
   }, 200);
 }
 
-document.addEventListener("click", ({ target }) => target.dataset.plays && play(target));
+document.addEventListener("click", (event) => {
+  const target = /** @type {PlayButton} */ (event.target);
+  if (target.dataset.plays) play(target);
+});
 document.addEventListener("input", changed);
 form.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -12,14 +12,18 @@ const AWAKE_MS = 600_000; // who asked for nothing as long needs no socket
 const IDLE = 4000; // the code with which the server closes a socket that asks for nothing
 const OPEN = 1; // WebSocket.OPEN, also where there is no WebSocket
 
+/** @typedef {"again" | "opening" | "pace" | "silent"} Timer */
+
 /** One road to the server. Set the three listeners before the first `knock`. */
 export class Live {
   onOpen = () => {}; // the server remembers nothing of an earlier socket: everything must be asked anew
   onMessage = (/** @type {ArrayBuffer} */ _) => {};
   onGivenUp = () => {};
 
+  /** @type {WebSocket | null} */
   #socket = null;
   #fruitless = 0; // sockets in a row that brought nothing
+  /** @type {string | null} */
   #waiting = null; // the newest message, while the pace does not allow it
   #timers = { again: 0, opening: 0, pace: 0, silent: 0 };
   #sentAt = -Infinity;
@@ -91,6 +95,7 @@ export class Live {
     this.#lost(0);
   }
 
+  /** @param {number} code */
   #lost(code) {
     this.#forget();
     if (code === IDLE) return;
@@ -103,7 +108,7 @@ export class Live {
   }
 
   #forget() {
-    for (const name of Object.keys(this.#timers)) this.#stop(name);
+    for (const name of Object.keys(this.#timers)) this.#stop(/** @type {Timer} */ (name));
     this.#waiting = null;
     if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket = null;
@@ -134,6 +139,7 @@ export class Live {
     return !document.hidden && performance.now() - this.#askedAt < AWAKE_MS;
   }
 
+  /** @param {Timer} timer */
   #stop(timer) {
     clearTimeout(this.#timers[timer]);
     this.#timers[timer] = 0;

@@ -3,6 +3,12 @@
 
 import { escaped } from "./figure.js";
 
+/** @typedef {import("./types.js").Palette} Palette */
+/** @typedef {import("./types.js").Part} Part */
+/** @typedef {import("./types.js").PartKinds} PartKinds */
+/** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
+/** @typedef {{[Kind in keyof PartKinds]?: (part: PartKinds[Kind], palette: Palette) => {data: PlotlyFigure["data"], layout: object}}} Figures */
+
 const HEIGHT_PX = 260;
 const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
 const N_STRUCK = 64; // empty rows of a cube that are struck out; more are seen to be empty
@@ -10,7 +16,7 @@ export const ROOM = { l: 55, r: 10, t: 40, b: 50 }; // around a plane of points,
 const DASHES = ["solid", "solid", "dash", "dot"]; // lines are told apart by more than their colours
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 
-/** @type {Record<string, (part: object, palette: object) => object>} */
+/** @type {Figures} */
 const FIGURES = {
   heatmap({ rows, columns, values, scale, reach: least }, { diverging }) {
     const reach = Math.max(least, ...values.flat().map((value) => Math.abs(value ?? 0)));
@@ -74,7 +80,7 @@ const FIGURES = {
       };
     });
     const end = reach ?? 1.15 * Math.max(1e-6, ...points.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]));
-    const stem = ({ x, y, group }) => ({ type: "line", x0: 0, y0: 0, x1: x, y1: y, line: { color: colours[groups.indexOf(group) % colours.length], width: 3 } });
+    const stem = (/** @type {import("./types.js").Point} */ { x, y, group }) => ({ type: "line", x0: 0, y0: 0, x1: x, y1: y, line: { color: colours[groups.indexOf(group) % colours.length], width: 3 } });
     const axis = { ...FIXED, zeroline: true, zerolinecolor: ink };
     const free = { ...axis, autorange: true };
     const framed = { ...axis, range: [-end, end] };
@@ -95,9 +101,9 @@ const FIGURES = {
     const [n, nRows, nColumns] = [sheets.length, values[0].length, columns.length];
     const [dx, dy] = [nColumns * 0.16, nRows * 0.28];
     const reach = Math.max(1e-6, ...values.flat(2).map((value) => Math.abs(value ?? 0)));
-    const corner = (sheet) => [sheet * dx, sheet * dy];
+    const corner = (/** @type {number} */ sheet) => [sheet * dx, sheet * dy];
     const order = sheets.map((_, i) => n - 1 - i);
-    const backing = (sheet) => ({
+    const backing = (/** @type {number} */ sheet) => ({
       type: "heatmap",
       x0: corner(sheet)[0] + nColumns / 2,
       y0: corner(sheet)[1] + nRows / 2,
@@ -108,7 +114,7 @@ const FIGURES = {
       colorscale: [[0, paper], [1, paper]],
       hoverinfo: "skip",
     });
-    const cells = (sheet) => ({
+    const cells = (/** @type {number} */ sheet) => ({
       type: "heatmap",
       name: escaped(sheets[sheet]),
       x0: corner(sheet)[0] + 0.5,
@@ -124,8 +130,9 @@ const FIGURES = {
       hovertemplate: "%{customdata}: %{z:.4f}<extra>%{fullData.name}</extra>",
     });
     const data = order.flatMap((sheet) => [backing(sheet), cells(sheet)]);
+    /** @param {number} x0 @param {number} y0 @param {number} x1 @param {number} y1 */
     const edge = (x0, y0, x1, y1) => ({ type: "line", x0, y0, x1, y1, line: { color: ink, width: 1 } });
-    const frame = (sheet) => {
+    const frame = (/** @type {number} */ sheet) => {
       const [x, y] = corner(sheet);
       return { type: "rect", x0: x, y0: y, x1: x + nColumns, y1: y + nRows, line: { color: ink, width: 1 } };
     };
@@ -151,25 +158,26 @@ const FIGURES = {
 
 /**
  * The picture of a part; null where a part is but numbers or words.
- * @param {object} part
- * @param {{colours: string[], diverging: Array, ink: string, paper: string}} palette of lines and bars, of signed scales,
- *   of edges, of the page
+ * @param {Part} part @param {Palette} palette @returns {PlotlyFigure | null}
  */
 export function figureOf(part, palette) {
-  if (!(part.kind in FIGURES)) return null;
-  const { data, layout } = FIGURES[part.kind](part, palette);
+  const figure = /** @type {((part: Part, palette: Palette) => ReturnType<Figures["bars"]>) | undefined} */ (FIGURES[part.kind]);
+  if (!figure) return null;
+  const { data, layout } = figure(part, palette);
   return { data, layout: { height: HEIGHT_PX, ...shared, ...layout, title: { text: "" } } };
 }
 
-/** What a click on a figure chooses: pairs of a control's name and a number. @param {object} part @param {object} hit */
-export function picked({ kind, picks, rows, columns, labels, points }, { x, y, customdata }) {
-  if (kind === "points") return Object.entries(points[customdata].picks);
-  if (!picks) return [];
-  if (kind === "bars") return [[picks, labels.map(escaped).indexOf(x)]];
-  return [[picks[0], rows.map(escaped).indexOf(y)], [picks[1], columns.map(escaped).indexOf(x)]];
+/** What a click on a figure chooses: pairs of a control's name and a number.
+ *  @param {Part} part @param {import("./types.js").PlotlyPoint} hit @returns {[string, number][]} */
+export function picked(part, { x, y, customdata }) {
+  if (part.kind === "points") return Object.entries(part.points[Number(customdata)].picks);
+  if (part.kind === "bars") return part.picks ? [[part.picks, part.labels.map(escaped).indexOf(x)]] : [];
+  if (part.kind !== "heatmap" || !part.picks) return [];
+  const [row, column] = part.picks;
+  return [[row, part.rows.map(escaped).indexOf(y)], [column, part.columns.map(escaped).indexOf(x)]];
 }
 
-/** Rows of boxes. @param {object} part */
+/** Rows of boxes. @param {PartKinds["chips"]} part */
 export function chipsOf({ rows }) {
   return rows.map(({ name, chips }) => {
     const [line, head] = [document.createElement("p"), document.createElement("b")];
@@ -179,6 +187,7 @@ export function chipsOf({ rows }) {
   });
 }
 
+/** @param {import("./types.js").Chip} chip */
 function chipOf({ text, about, faded }) {
   const chip = document.createElement("span");
   chip.className = faded ? "chip faded" : "chip";
@@ -190,7 +199,8 @@ function chipOf({ text, about, faded }) {
   return chip;
 }
 
-/** The same numbers as rows of texts: of headings, then of a heading and numbers each. @param {object} part */
+/** The same numbers as rows of texts: of headings, then of a heading and numbers each.
+ *  @param {Exclude<Part, PartKinds["chips"]>} part @returns {(string[] | null)[]} */
 export function tableOf(part) {
   if (part.kind === "heatmap") return [["", ...part.columns], ...part.values.map((row, i) => [part.rows[i], ...row.map(words)])];
   if (part.kind === "cube") {
@@ -203,10 +213,12 @@ export function tableOf(part) {
   }
   if (part.kind === "points")
     return [["", part.x_axis, part.y_axis], ...part.points.map(({ name, group, x, y }) => [`${group} ${name}`, words(x), words(y)])];
-  return [null, ...part.values.map((value, i) => [(part.labels ?? part.names)[i], words(value)])];
+  const names = part.kind === "bars" ? part.labels : part.names;
+  return [null, ...part.values.map((value, i) => [names[i], words(value)])];
 }
 
-/** A value as it is said: whole numbers in full, others in four digits, a word as it is. app/lesson_routes.py does the same. */
+/** A value as it is said: whole numbers in full, others in four digits, a word as it is. app/lesson_routes.py does the same.
+ *  @param {number | string | null} value */
 export function words(value) {
   if (value === null) return "none";
   if (typeof value === "string") return value;

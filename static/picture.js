@@ -4,6 +4,9 @@
 // stays whole while frames of a text that is on its way to the next one are taken in.
 
 /** @typedef {import("./frame.js").Tensor} Tensor */
+/** @typedef {Record<string, Tensor>} Arrays */
+/** @typedef {import("./types.js").FirstHeader} FirstHeader */
+/** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
 
 /**
  * A layer's thumbnails, as far as they have come.
@@ -14,13 +17,17 @@
  * @property {Float32Array} first a number a token: how much of its attention goes to the first, the mean of the heads
  */
 
+/** What `head` of a picture holds; a cell is step² numbers. @typedef {{window: import("./address.js").Window, step: number}} Cells */
+
+/** @typedef {{figure: PlotlyFigure, arrays: Arrays}} Norms */
+
 /**
  * @typedef {object} Picture
- * @property {object} header the latest answer's: model, n, layer, head, stage, query, prediction, figure, timings, …
- * @property {object[]} tokens all of them
- * @property {Record<string, Tensor>} head scores, scaled and weights in the window, and the chosen query's rows
- * @property {{window: import("./address.js").Window, step: number} | null} one what `head` holds; a cell is step² numbers
- * @property {{figure: object, arrays: Record<string, Tensor>} | null} norms
+ * @property {FirstHeader} header the latest answer's: model, n, layer, head, stage, query, prediction, figure, timings, …
+ * @property {import("./types.js").Token[]} tokens all of them
+ * @property {Arrays} head scores, scaled and weights in the window, and the chosen query's rows
+ * @property {Cells | null} one
+ * @property {Norms | null} norms
  * @property {number} step tokens a pixel of the thumbnails
  * @property {(Thumbnails | undefined)[]} layers
  * @property {boolean} done nothing of it is missing
@@ -28,7 +35,7 @@
 
 /** @type {Readonly<Picture>} */
 export const NOTHING = Object.freeze({
-  header: {}, tokens: [], head: {}, one: null, norms: null, step: 0, layers: [], done: false,
+  header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, one: null, norms: null, step: 0, layers: [], done: false,
 });
 
 const ROWS = ["row_scores", "row_scaled", "row_weights"];
@@ -36,7 +43,7 @@ const STAGES = ["scores", "scaled", "masked", "weights"]; // masked ones only wh
 
 /**
  * What the page has after a frame.
- * @param {Readonly<Picture>} had @param {{header: object, arrays: Record<string, Tensor>}} frame
+ * @param {Readonly<Picture>} had @param {{header: import("./types.js").FrameHeader, arrays: Arrays}} frame
  * @returns {Readonly<Picture>}
  */
 export function applied(had, { header, arrays }) {
@@ -46,14 +53,18 @@ export function applied(had, { header, arrays }) {
   return Object.freeze({ ...begun, header: { ...begun.header, timings }, step: grid?.step ?? begun.step, layers, done });
 }
 
-/** The mean share of its attention that a later token gives the first one; null where there is none, or not all. */
+/** The mean share of its attention that a later token gives the first one; null where there is none, or not all.
+ *  @param {Picture} picture */
 export function firstShare({ header: { n }, layers, done }) {
   if (!done || n < 2 || !layers.length) return null;
-  const sum = (values) => values.reduce((total, value) => total + value, 0);
-  return sum(layers.map(({ first }) => sum(first.subarray(1)))) / (layers.length * (n - 1));
+  const sums = layers.map(({ first }) => first.subarray(1).reduce((total, value) => total + value, 0));
+  return sums.reduce((total, value) => total + value, 0) / (layers.length * (n - 1));
 }
 
-/** The first frame of an answer: all but thumbnails. */
+/**
+ * The first frame of an answer: all but thumbnails.
+ * @param {Readonly<Picture>} had @param {FirstHeader} header @param {Arrays} arrays @returns {Picture}
+ */
 function turned(had, header, arrays) {
   const { same } = header;
   const before = same ? had : NOTHING;
@@ -71,7 +82,8 @@ function turned(had, header, arrays) {
   };
 }
 
-/** The chosen head's cells: the first `from` rows and columns are there already. Weights behind the mask stay 0. */
+/** The chosen head's cells: the first `from` rows and columns are there already. Weights behind the mask stay 0.
+ *  @param {Arrays} before @param {Cells & {from: number}} one @param {Arrays} arrays @returns {Arrays} */
 function headOf(before, { window: [top, bottom, left, right], step, from }, arrays) {
   const [height, width] = [Math.ceil((bottom - top) / step), Math.ceil((right - left) / step)];
   return Object.fromEntries(
@@ -85,7 +97,8 @@ function headOf(before, { window: [top, bottom, left, right], step, from }, arra
   );
 }
 
-/** Write a matrix into a larger or smaller one, from a row and a column on. */
+/** Write a matrix into a larger or smaller one, from a row and a column on.
+ *  @param {Float32Array} values @param {number} width @param {Tensor} source @param {number} row @param {number} column */
 function put(values, width, { values: source, shape: [nRows, nColumns] }, row, column) {
   const height = values.length / width;
   const n = Math.min(nColumns, width - column);
@@ -93,6 +106,7 @@ function put(values, width, { values: source, shape: [nRows, nColumns] }, row, c
     values.set(source.subarray(i * nColumns, i * nColumns + n), (row + i) * width + column);
 }
 
+/** @param {Norms | null} before @param {{from: number, figure: PlotlyFigure}} norms @param {Arrays} arrays @returns {Norms} */
 function normsOf(before, { from, figure }, arrays) {
   const names = figure.data.flatMap(({ meta }) => [meta.z, meta.customdata]);
   return {
@@ -101,7 +115,8 @@ function normsOf(before, { from, figure }, arrays) {
   };
 }
 
-/** The first `n` rows of a matrix, and new ones below them. */
+/** The first `n` rows of a matrix, and new ones below them.
+ *  @param {Tensor | undefined} before @param {number} n @param {Tensor} below @returns {Tensor} */
 function stacked(before, n, { values: below, shape: [nRows, nColumns] }) {
   const values = new Float32Array((n + nRows) * nColumns);
   if (n) values.set(before.values.subarray(0, n * nColumns));
@@ -109,11 +124,16 @@ function stacked(before, n, { values: below, shape: [nRows, nColumns] }) {
   return { values, shape: [n + nRows, nColumns] };
 }
 
-/** The thumbnails after all but the first `same` tokens changed: a pixel of any changed token is no longer right. */
+/** The thumbnails after all but the first `same` tokens changed: a pixel of any changed token is no longer right.
+ *  @param {Thumbnails} layer @param {number} same @param {number} step @returns {Thumbnails} */
 function upTo(layer, same, step) {
   return layer.known <= same ? layer : { ...layer, known: Math.floor(same / step) * step };
 }
 
+/**
+ * @param {(Thumbnails | undefined)[]} before @param {import("./types.js").GridHeader} header @param {Arrays} arrays
+ * @returns {(Thumbnails | undefined)[]}
+ */
 function filledIn(before, { layers: [begin, end], known, from, step }, { grid, first }) {
   const [, nHeads, nRows, side] = grid.shape;
   const nTokens = first.shape[1];
@@ -143,4 +163,5 @@ function filledIn(before, { layers: [begin, end], known, from, step }, { grid, f
   return layers;
 }
 
+/** @param {Arrays} from @param {string[]} names @returns {Arrays} */
 const pick = (from, names) => Object.fromEntries(names.filter((name) => name in from).map((name) => [name, from[name]]));

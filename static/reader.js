@@ -43,6 +43,7 @@ export const onNotice = (listen) => listeners.add(listen);
 /** Be told when an answer is long in coming. @param {(isReading: boolean, progress: Progress) => void} watch */
 export const onProgress = (watch) => watchers.add(watch);
 
+/** @typedef {import("./types.js").FirstHeader} FirstHeader */
 /** @typedef {{seq: number, state: import("./address.js").State, at: number}} Ask */
 const live = new Live();
 const http = new Http();
@@ -91,7 +92,9 @@ export function resume() {
   ask();
 }
 
+/** @param {Pick<import("./address.js").State, "model" | "step" | "text">} state */
 const key = ({ model, step, text }) => JSON.stringify([model, step, text]);
+/** @param {Ask | null | undefined} of */
 const isWanted = (of) => of && key(of.state) === key(now()) && key(of.state) !== stopped;
 
 function ask() {
@@ -115,6 +118,7 @@ function body() {
   return JSON.stringify({ ...pending.state, overview: !(picture.done && pictured === key(pending.state)) });
 }
 
+/** @param {ArrayBuffer} buffer */
 function hear(buffer) {
   const { header, arrays } = decode(buffer);
   if ("pong" in header) return;
@@ -126,15 +130,17 @@ function hear(buffer) {
   else take({ header, arrays }, of, "live");
 }
 
+/** @param {ArrayBuffer} buffer */
 function answer(buffer) {
   if (failures) live.retry(); // it was not the live channel that could not be had, but the server
   failures = 0;
   const { header, arrays } = decode(buffer);
   // Without thumbnails it is an answer to somebody who has those of the same text.
-  const frame = header.grid ? { header, arrays } : { header: { ...header, same: header.n, tokens: [] }, arrays };
+  const frame = header.grid ? { header, arrays } : { header: { ...header, same: /** @type {FirstHeader} */ (header).n, tokens: /** @type {FirstHeader["tokens"]} */ ([]) }, arrays };
   take(frame, pending, "http");
 }
 
+/** @param {import("./frame.js").Frame} frame @param {Ask | null | undefined} of @param {View["road"]} road */
 function take(frame, of, road) {
   picture = applied(picture, frame);
   if (of) pictured = key(of.state);
@@ -149,6 +155,7 @@ function take(frame, of, road) {
   for (const draw of viewers) draw(view);
 }
 
+/** @param {Ask | undefined} of @param {import("./types.js").Problem} problem @param {number | null | undefined} retryAfterS */
 function refuse(of, { status, detail }, retryAfterS) {
   if (!of || of.seq !== pending?.seq) return;
   const passes = status === 503;
@@ -164,6 +171,7 @@ function away() {
   notice("The server does not answer. What you typed is kept; the page asks again by itself.", "passing");
 }
 
+/** @param {string} words @param {Obstacle} obstacle */
 function notice(words, obstacle) {
   for (const listen of listeners) listen(words, obstacle);
 }
@@ -175,6 +183,7 @@ function settle() {
   watched(false, null);
 }
 
+/** @param {boolean} isReading @param {Progress} soFar */
 function watched(isReading, soFar) {
   progress = soFar;
   for (const watch of watchers) watch(isReading, soFar);

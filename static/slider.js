@@ -30,8 +30,8 @@ export class Slider {
     this.input.disabled = this.button.disabled = !course;
     this.words.textContent = "Measuring what every head does at each step …";
     if (!course) return;
-    this.input.max = course.last;
-    this.ticks.replaceChildren(...course.checkpoints.map((_, place) => new Option("", place)));
+    this.input.max = String(course.last);
+    this.ticks.replaceChildren(...course.checkpoints.map((_, place) => new Option("", String(place))));
     this.follow();
   }
 
@@ -39,11 +39,12 @@ export class Slider {
     if (!this.course) return;
     const place = this.course.placeOf(now().step);
     const words = this.course.wordsFor(place);
-    this.input.value = place;
+    this.input.value = String(place);
     this.input.ariaValueText = words;
     this.words.textContent = words[0].toUpperCase() + words.slice(1);
   }
 
+  /** @param {number} place */
   choose(place) {
     show({ step: this.course.stepAt(place) });
   }

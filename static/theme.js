@@ -14,7 +14,7 @@ const DIVERGING = {
   dark: ["#ffc27a", "#d9812f", "#7d4a1d", "#201f2b", "#4b3f86", "#8b78d6", "#d3c8ff"],
 };
 
-/** light or dark */
+/** @returns {"light" | "dark"} */
 export const scheme = () => (dark.matches ? "dark" : "light");
 
 /** Be told when the system changes. @param {() => void} redraw */
@@ -33,7 +33,7 @@ export function shades() {
 /** What Plotly calls a template: everything in a figure that is a matter of theme. */
 export function template() {
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
+  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   const axis = { color: colour("--ink"), linecolor: colour("--line"), gridcolor: colour("--line"), automargin: true };
   return {
     data: {
@@ -59,4 +59,5 @@ export function template() {
   };
 }
 
+/** @param {string[]} colours @returns {[number, string][]} */
 const spread = (colours) => colours.map((colour, i) => [i / (colours.length - 1), colour]);

@@ -10,6 +10,7 @@ import { drawNext, drawRow } from "./panels.js";
 import { follow } from "./reader.js";
 import { Slider } from "./slider.js";
 
+/** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
 fillIn();
@@ -31,7 +32,7 @@ drawViews(
   },
 );
 
-/** Another model: until its training is known, there is nothing to drag. */
+/** Another model: until its training is known, there is nothing to drag. @param {string} model */
 async function turnTo(model) {
   asking.abort();
   asking = new AbortController();
@@ -42,7 +43,7 @@ async function turnTo(model) {
   if (signal.aborted) return;
   course = found;
   const isLong = found !== null && found.last > 0;
-  find("course").hidden = document.querySelector(".curves").hidden = !isLong;
+  find("course").hidden = /** @type {HTMLElement} */ (document.querySelector(".curves")).hidden = !isLong;
   find("no-steps").hidden = found === null || isLong;
   if (found) find("no-steps").querySelector("b").textContent = found.model;
   if (isLong) slider.turnTo(found);
@@ -59,17 +60,20 @@ function drawCharts() {
   if (figure) loss.draw(figure);
 }
 
+/** @type {("step" | "layer" | "head")[]} */
+const CHARTED = ["step", "layer", "head"];
 let shown = now();
 onShow((state) => {
   const before = shown;
   shown = state;
   linkOn(state);
   if (state.model !== before.model) turnTo(state.model);
-  else if (["step", "layer", "head"].some((name) => state[name] !== before[name])) drawCharts();
+  else if (CHARTED.some((name) => state[name] !== before[name])) drawCharts();
 });
 
-/** The ways on from a model that came without steps. */
+/** The ways on from a model that came without steps. @param {import("./address.js").State} state */
 function linkOn(state) {
+  /** @type {HTMLAnchorElement[]} */
   const [end, shipped] = [".end", ".shipped"].map((which) => find("no-steps").querySelector(which));
   if (end) end.href = toAddress({ ...state, step: null }); // where the address named a step
   shipped.href = toAddress({ ...state, model: shipped.dataset.model, step: null, layer: 0, head: 0, query: null });

@@ -6,6 +6,7 @@ const ASK_MS = 1000;
 
 /** Follow the default model until it is ready. @param {HTMLElement} place says so, and has a link to it */
 export function awaitDefault(place) {
+  /** @type {HTMLElement} */
   const words = place.querySelector(".waiting");
   const link = place.querySelector("a");
   let touched = false; // whoever has typed or chosen something is asked before the picture changes

@@ -1,0 +1,154 @@
+// Types that several scripts share. Browsers never read this file; `tsc` does, in `make test`.
+
+import type { Picture } from "./picture.js";
+
+/** A position of the text, as every reply has it: app/views.py, `tokens`. `start` and `end` count code points. */
+export type Token = { position: number; id: number; text: string; bytes: string; start: number; end: number };
+
+/** Where a figure of the server finds its numbers: app/figures.py. */
+export type TraceMeta = {
+  z: string;
+  customdata?: string;
+  behind?: number | null;
+  reach?: boolean;
+  shade?: ["asinh" | "log10", number];
+  x?: [first: number, last: number, step: number];
+  y?: [first: number, last: number, step: number];
+};
+
+export type PlotlyTrace = { type?: string; meta?: TraceMeta; [attribute: string]: unknown };
+export type PlotlyLayout = { title: { text: string }; height?: number; [attribute: string]: unknown };
+export type PlotlyFigure = { data: PlotlyTrace[]; layout: PlotlyLayout };
+
+/** A point of a Plotly figure that was hovered or clicked. */
+export type PlotlyPoint = { x: string; y: string; pointIndex: [row: number, column: number]; customdata: [number, number] };
+export type PlotlyEvents = {
+  plotly_click: { points: [PlotlyPoint] };
+  plotly_hover: { points: [PlotlyPoint] };
+  plotly_doubleclick: undefined;
+  plotly_relayout: Record<string, unknown>;
+};
+
+/** An element in which Plotly has drawn. */
+export type PlotlyElement = HTMLElement & {
+  on<Name extends keyof PlotlyEvents>(event: Name, listen: (data: PlotlyEvents[Name]) => void): void;
+  layout: { xaxis: { range: [number, number] }; yaxis: { range: [number, number] } };
+};
+export type PlotlyScript = {
+  react(element: HTMLElement, data: PlotlyTrace[], layout: object, config: object): Promise<PlotlyElement>;
+};
+
+export type Prediction = {
+  position: number;
+  top: { id: number; text: string; logit: number; probability: number }[];
+  entropy_bits: number;
+  surprisal_bits: number | null;
+};
+
+/** What came instead of a view: RFC 9457. */
+export type Problem = { status: number; detail: string };
+
+/** Which thumbnails a frame holds: app/picture.py. */
+export type GridHeader = { layers: [begin: number, end: number]; step: number; from: number; known: number };
+export type Window = import("./address.js").Window;
+
+/** The header of the first frame of an answer; the frames after it have `grid`, `done` and `timings` alone. */
+export type FirstHeader = {
+  model: string;
+  step: number | null;
+  device: string;
+  dtype: string;
+  n: number;
+  same: number;
+  tokens: Token[];
+  dropped: { start: number; end: number; text: string }[];
+  layer: number;
+  head: number;
+  stage: string;
+  query: number;
+  prediction: Prediction;
+  one: { window: Window; step: number; from: number } | null;
+  figure: PlotlyFigure;
+  norms?: { from: number; figure: PlotlyFigure };
+  grid?: GridHeader;
+  done: boolean;
+  timings: { computed_ms: number };
+};
+export type FrameHeader = FirstHeader | Pick<FirstHeader, "grid" | "done" | "timings">;
+
+/** The header of whatever comes over the live channel: a frame, how far a reading is, an error, or a pong. */
+export type LiveHeader = FrameHeader & {
+  seq?: number;
+  pong?: number;
+  progress?: { read: number; of: number };
+  problem?: Problem;
+  retry_after_s?: number | null;
+};
+
+// The parts of a lesson: app/lessons/parts.py.
+
+type PartOf<Kind extends string, Fields> = { kind: Kind; title: string } & Fields;
+export type Value = number | null;
+export type Point = { name: string; group: string; x: number; y: number; picks: Record<string, number> };
+export type Chip = { text: string; about: string; faded: boolean };
+export type PartKinds = {
+  heatmap: PartOf<"heatmap", {
+    rows: string[];
+    columns: string[];
+    values: Value[][];
+    scale: "share" | "signed";
+    reach: number;
+    picks: [row: string, column: string] | null;
+  }>;
+  bars: PartOf<"bars", { labels: string[]; values: Value[]; chosen: number | null; share: boolean; picks: string }>;
+  curves: PartOf<"curves", {
+    x_axis: string;
+    lines: { name: string; x: number[]; y: Value[] }[];
+    log: boolean;
+    here: number | null;
+  }>;
+  facts: PartOf<"facts", { names: string[]; values: (Value | string)[] }>;
+  points: PartOf<"points", {
+    x_axis: string;
+    y_axis: string;
+    points: Point[];
+    arrows: boolean;
+    reach: number | null;
+    held: string[];
+  }>;
+  chips: PartOf<"chips", { rows: { name: string; chips: Chip[] }[] }>;
+  cube: PartOf<"cube", { sheets: string[]; rows: string[][]; columns: string[]; values: Value[][][] }>;
+};
+export type Part = PartKinds[keyof PartKinds];
+
+/** Colours of lines and bars, of signed scales, of edges, of the page. */
+export type Palette = { colours: string[]; diverging: [number, string][]; ink: string; paper: string };
+
+/** What a lesson answers: its parts by their names, beside the tokens. */
+export type LessonAnswer = { tokens: Token[] } & Record<string, Part>;
+export type Check = { name: string; measured: number | null; least: number | null; most: number | null; passed: boolean };
+
+/** Elements of the templates by their ids. */
+export interface ElementsById {
+  ask: HTMLFormElement;
+  broken: HTMLInputElement;
+  grid: HTMLCanvasElement;
+  head: HTMLInputElement;
+  layer: HTMLInputElement;
+  lesson: HTMLFormElement;
+  model: HTMLSelectElement;
+  progress: HTMLProgressElement;
+  "stage-kept": HTMLInputElement;
+  text: HTMLTextAreaElement;
+}
+export type Find = <Id extends string>(id: Id) => Id extends keyof ElementsById ? ElementsById[Id] : HTMLElement;
+
+declare global {
+  interface Window {
+    Plotly?: PlotlyScript;
+    SwaggerUIBundle(options: object): void;
+  }
+  interface Document {
+    getElementById<Id extends string>(id: Id): Id extends keyof ElementsById ? ElementsById[Id] : HTMLElement;
+  }
+}
