@@ -16,7 +16,7 @@ from bench.results import Memory, Results, Sample
 from bench.texts import PASSAGE, Passages
 from bench.typists import typists
 from model.weights.catalogue import NAMED
-from model.weights.folder import load_tokenizer
+from model.weights.tokenizer_files import load_tokenizer
 
 HERE = Path(__file__).parent
 console = Console(width=None if sys.stdout.isatty() else 180)

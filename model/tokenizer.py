@@ -19,6 +19,11 @@ import tiktoken
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 # Every digit alone first, then GPT-2's split of what lies between them: a digit ends a run of white space.
 DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?![^\s\p{N}])|\s"
+# Llama 3's, as its files have it.
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 Characters = np.ndarray[tuple[int], np.dtype[np.int64]]  # the number of a character, for each of some bytes
@@ -122,11 +127,22 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self._bytes_of_id)
 
+    @property
+    def last_id(self) -> int:
+        """The largest id of a token."""
+        return max(self._bytes_of_id)
+
+    @property
+    def lacks_bytes(self) -> bool:
+        """Some of the 256 bytes have no token, so some characters are dropped."""
+        return bool(self._missing)
+
     def encode(self, text: str, *, special_tokens: bool = False, n_most: int | None = None) -> Tokens:
         """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is set.
 
         Raises:
-            TokenizerError: when the text holds half a surrogate pair, or cannot be cut into pieces.
+            TokenizerError: when the text holds half a surrogate pair, or cannot be cut into pieces, or when the tokens
+                are not the text.
             TooManyTokens: when there are more than `n_most`.
         """
         opened, origin = self._open(text, special_tokens) if self.prefix_space else (text, range(len(text)))
@@ -142,6 +158,7 @@ class Tokenizer:
         ranks = encode(opened, special_tokens)
         if n_most is not None and len(ranks) > n_most:
             raise TooManyTokens(len(ranks))
+        self._refuse_lost_bytes(ranks, raw, held)
         n_bytes = np.fromiter(map(_utf8_length, opened), dtype=np.int64, count=len(opened))
         return self._locate(text, ranks, held, np.repeat(np.array(origin, dtype=np.int64), n_bytes))
 
@@ -152,6 +169,10 @@ class Tokenizer:
     def piece(self, id: int) -> bytes:
         """The bytes of one token; none for an id that the vocabulary leaves empty."""
         return self._bytes_of_id.get(id, b"")
+
+    def label(self, id: int) -> str:
+        """A token as a reader can see it; `(no token 50301)` for an id that the vocabulary leaves empty."""
+        return show(self._bytes_of_id[id]) if id in self._bytes_of_id else f"(no token {id})"
 
     def merges(self, id: int) -> list[list[bytes]]:
         """How a token comes about: its bytes, then a row for every merge, the strongest pair first.
@@ -191,14 +212,32 @@ class Tokenizer:
 
     def _encode(self, text: str, special_tokens: bool) -> list[int]:
         """Ranks of a text of which every byte has a token."""
-        allowed = set(self.special) if special_tokens else set()
+        ranks: list[int] = []
         try:
-            return self._encoding.encode(text, allowed_special=allowed, disallowed_special=())
+            for part in self._split_special(text) if special_tokens else [text]:
+                is_special = special_tokens and part in self.special
+                # not encode_ordinary, in which a matcher out of stack ends in a panic
+                ranks += self._special_rank(part) if is_special else self._encoding.encode(part, disallowed_special=())
         except ValueError as error:  # the matcher's stack: a run of nearly a million spaces
             raise TokenizerError(
                 f"this text of {len(text):,} characters cannot be cut into pieces: one kind of "
                 "character goes on for too long in it. Break the longest run."
             ) from error
+        return ranks
+
+    def _special_rank(self, name: str) -> list[int]:
+        return [self._encoding.encode_single_token(name)]
+
+    def _refuse_lost_bytes(
+        self, ranks: Sequence[int], raw: bytes, held: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ) -> None:
+        """Stop where the bytes of the tokens, with those that were dropped, are not the bytes of the text."""
+        kept = raw if held.all() else np.frombuffer(raw, dtype=np.uint8)[held].tobytes()
+        if b"".join(self._bytes_of_id[self._id_of_rank[rank]] for rank in ranks) != kept:
+            raise TokenizerError(
+                f"the tokens of this text are not the text: its pattern leaves out some of the {len(raw):,} bytes. "
+                "That is a fault of the tokenizer's files; choose another model."
+            )
 
     def _held(self, raw: bytes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which bytes of a text have a token."""
@@ -213,7 +252,7 @@ class Tokenizer:
         ranks: list[int] = []
         for part in self._split_special(text) if special_tokens else [text]:
             if special_tokens and part in self.special:
-                ranks += self._encoding.encode(part, allowed_special="all")
+                ranks += self._special_rank(part)
                 continue
             for piece in regex.findall(self.pattern, part):
                 held = bytes(byte for byte in piece.encode() if byte not in self._missing)

@@ -14,8 +14,8 @@ from tokenizers import ByteLevelBPETokenizer
 
 from model.tokenizer import Tokenizer
 from model.training.recipe import Recipe, TrainingError
-from model.weights.folder import load_tokenizer
 from model.weights.save import write_json, write_whole
+from model.weights.tokenizer_files import load_tokenizer
 
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
 HELD_OUT = 0.02  # the share of texts that no training sees

@@ -13,8 +13,8 @@ from model.training.corpus import END, Corpus, make_vocabulary, open_corpus, tex
 from model.training.recipe import Recipe, TrainingError, differences
 from model.training.record import read_record
 from model.training.run import RESUME
-from model.weights.folder import load_tokenizer
 from model.weights.save import write_json, write_whole
+from model.weights.tokenizer_files import load_tokenizer
 
 ABOUT = "corpus/about.json"  # written last: where it is, the corpus is whole
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")

@@ -34,9 +34,9 @@ from rich.console import Console
 from model.tokenizer import Tokenizer, TokenizerError
 from model.training.corpus import END, Ids, joined, parted
 from model.training.recipe import TrainingError
-from model.weights.folder import load_tokenizer
 from model.weights.names import WeightsError
 from model.weights.save import write_json
+from model.weights.tokenizer_files import load_tokenizer
 
 ORDER = 5  # tokens: four to look back at, and the one that comes
 PROGRAMS = Path("data/kenlm/build/bin")

@@ -18,8 +18,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
 from model.config import Config
+from model.weights.config_json import read_config, read_config_file
 from model.weights.convert import convert
-from model.weights.folder import read_config, read_config_file
 from model.weights.names import WeightsError
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many bytes of how many; 0 of 0 while unknown

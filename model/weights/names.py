@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -78,6 +78,11 @@ LLAMA = {
 }
 
 TABLES = {"gpt2": GPT2, "llama": LLAMA}
+PREFIXES = {"gpt2": "transformer.", "llama": "model."}  # of every tensor but lm_head.weight, where the file has it
+
+UNEMBEDDING = "lm_head.weight"
+_EMBEDDING = {"gpt2": "wte.weight", "llama": "embed_tokens.weight"}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # llama.cpp's names for a Llama, and Hugging Face's
 GGUF_LLAMA = {
@@ -94,6 +99,11 @@ GGUF_LLAMA = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+
+
+def embedding_name(config: Config) -> str:
+    """The tensor with a row for every token, as files name it."""
+    return PREFIXES[config.family] + _EMBEDDING[config.family]
 
 
 def template(name: str) -> tuple[str, str]:
@@ -117,6 +127,99 @@ def refuse_strangers(names: Iterable[str], known: Iterable[str]) -> None:
         raise WeightsError(f"This model has no place for these tensors of the file: {', '.join(sorted(strangers))}.")
 
 
+def resolve_tying(tensors: Mapping[str, Tensor], config: Config) -> Config:
+    """The Config with `tied` as the file has it.
+
+    A file may bring an unembedding of its own although config.json says, or takes for granted, that there is none.
+    `transformers` 5 then compares the two, and ties them only if they are equal; so do we.
+    """
+    by_name = _without_prefix(tensors, config)
+    embedding, unembedding = by_name.get(_EMBEDDING[config.family]), by_name.get(UNEMBEDDING)
+    if not config.tied or embedding is None or unembedding is None:
+        return config
+    return config if torch.equal(embedding, unembedding) else replace(config, tied=False)
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], config: Config, dtype: torch.dtype
+) -> None:
+    """Stop at a tensor that is missing, unknown, of another shape, quantized, or not finite in `dtype`.
+
+    `shapes` are those of our parameters, by our names; messages name tensors and shapes as the file has them.
+
+    Raises:
+        WeightsError: naming the tensors.
+    """
+    known, prefix = TABLES[config.family], PREFIXES[config.family]
+    refuse_strangers(tensors, {*known, *(prefix + name for name in known if name != UNEMBEDDING)})
+    found = _without_prefix(tensors, config)
+    wanted = _shapes_in_file(shapes, config)
+    shown = prefix if any(name.startswith(prefix) for name in tensors) or not tensors else ""
+    missing = wanted.keys() - found.keys()
+    if config.tied:  # one of the two is enough
+        pair = {UNEMBEDDING, _EMBEDDING[config.family]}
+        missing -= pair if pair & found.keys() else {UNEMBEDDING}
+    if missing:
+        names = sorted(name if name == UNEMBEDDING else shown + name for name in missing)
+        raise WeightsError(f"The file lacks {len(names)} tensors that config.json promises: {_some(names)}.")
+    named = {name.removeprefix(prefix): name for name in tensors}
+    used = {name: tensor for name, tensor in found.items() if known[template(name)[0]].ours}
+    if surplus := sorted(named[name] for name in used.keys() - wanted.keys()):
+        raise WeightsError(f"The file holds {len(surplus)} tensors that config.json has no use for: {_some(surplus)}.")
+    for name, tensor in used.items():
+        if tuple(tensor.shape) != wanted[name]:
+            raise WeightsError(f"{named[name]} has the shape {tuple(tensor.shape)}; config.json says {wanted[name]}.")
+        if tensor.dtype not in DTYPES:
+            raise WeightsError(
+                f"{named[name]} holds numbers of the type {_dtype(tensor.dtype)}, so the model is quantized. Lookback "
+                f"reads {', '.join(map(_dtype, DTYPES))}: dequantize the model and save it again."
+            )
+        _refuse_non_finite(named[name], tensor, dtype)
+
+
+def _refuse_non_finite(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    low, high = (float(extreme) for extreme in torch.aminmax(tensor))  # NaN if there is one
+    limit = torch.finfo(dtype).max
+    if -limit <= low and high <= limit:
+        return
+    n_nan, n_inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    kinds = [f"{n} {kind}" for n, kind in ((n_nan, "NaN"), (n_inf, "infinite")) if n]
+    kinds = kinds or [f"numbers too large for {_dtype(dtype)} ({max(-low, high):.3g})"]
+    raise WeightsError(
+        f"{name} holds {' and '.join(kinds)} among its {tensor.numel():,} numbers, with which every prediction would "
+        "be wrong. Take an earlier checkpoint, or save this one again."
+    )
+
+
+def _shapes_in_file(shapes: Mapping[str, tuple[int, ...]], config: Config) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that a file should have, by its name there without the prefix."""
+    found = {}
+    for general, place in TABLES[config.family].items():
+        for number in map(str, range(config.n_layers)) if "*" in general else [""]:
+            parts = [shapes[ours] for name in place.ours if (ours := name.replace("*", number)) in shapes]
+            if parts:
+                shape = (sum(n_outputs for n_outputs, *_ in parts), *parts[0][1:])
+                found[general.replace("*", number)] = shape[::-1] if place.transposed else shape
+    return found
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    prefix = PREFIXES[config.family]
+    bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if len(bare) < len(tensors):
+        twice = next(name for name in tensors if name.startswith(prefix) and name.removeprefix(prefix) in tensors)
+        raise WeightsError(f"The file holds both {twice} and {twice.removeprefix(prefix)}, which are one tensor.")
+    return bare
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
 def theirs(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """Our tensors under the names of a checkpoint, in its shapes: what `ours` undoes.
 
@@ -136,29 +239,19 @@ def theirs(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
 
 
 def ours(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """A checkpoint's tensors under our names, each in the shape that gpt.py wants.
-
-    Raises:
-        WeightsError: when the file holds a tensor that no table knows.
-    """
-    table = TABLES[config.family]
-    tensors = {re.sub(r"^(transformer|model)\.", "", name): tensor for name, tensor in tensors.items()}
-    refuse_strangers(tensors, table)
+    """A checkpoint's tensors under our names, each in the shape that gpt.py wants; `check_tensors` has seen them."""
     d_keys = config.n_kv_heads * config.d_head
     state = {}
-    for name, tensor in tensors.items():
+    for name, tensor in _without_prefix(tensors, config).items():
         general, number = template(name)
-        place = table[general]
+        place = TABLES[config.family][general]
         if not place.ours:
             continue
         tensor = tensor.T if place.transposed else tensor
         sizes = [tensor.shape[0]] if len(place.ours) == 1 else [config.n_heads * config.d_head, d_keys, d_keys]
-        if sum(sizes) != tensor.shape[0]:
-            raise WeightsError(
-                f"{name} has {tensor.shape[0]} outputs; query, key and value together need {sum(sizes)}."
-            )
         for target, part in zip(place.ours, torch.split(tensor, sizes), strict=True):
             state[target.replace("*", number)] = part.contiguous()
     if config.tied:
-        state["unembed.weight"] = state["embed.weight"] if "embed.weight" in state else state["unembed.weight"]
+        shared = state["embed.weight"] if "embed.weight" in state else state["unembed.weight"]
+        state["embed.weight"] = state["unembed.weight"] = shared
     return state

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.config import Config
-from model.weights.names import theirs
+from model.weights.names import PREFIXES, UNEMBEDDING, theirs
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -54,7 +54,10 @@ def write_parameters(folder: Path, state: Mapping[str, Tensor], config: Config, 
     Raises:
         OSError: when it cannot be written; then nothing has changed.
     """
-    tensors = {f"transformer.{name}": tensor.to(dtype) for name, tensor in theirs(state, config).items()}
+    tensors = {
+        name if name == UNEMBEDDING else PREFIXES["gpt2"] + name: tensor.to(dtype)
+        for name, tensor in theirs(state, config).items()
+    }
     write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from model.weights import catalogue as catalogue_module
 from model.weights.catalogue import NAMED, FetchError, FolderSource, HubSource, WheelSource, catalogue
-from model.weights.folder import read_config_file
+from model.weights.config_json import read_config_file
 from model.weights.names import WeightsError
 
 SMOLLM2 = next(source for source in NAMED if isinstance(source, WheelSource))

@@ -7,7 +7,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from model.config import Config, RotaryScaling
 from model.positions import RotaryPositions, rotary_frequencies
-from model.weights.folder import read_config
+from model.weights.config_json import read_config
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from model.weights.folder import load_model, read_config_file
+from model.weights.config_json import read_config_file
+from model.weights.folder import load_model
 from model.weights.names import ours, theirs
 from model.weights.save import write_config, write_parameters, write_whole
 from tests.checkpoints import write_gpt2, write_llama

@@ -10,7 +10,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Tokenizer
 
 from model.tokenizer import DIGITS_PATTERN, GPT2_PATTERN, Dropped, Tokenizer, TokenizerError, TooManyTokens, show
-from model.weights.folder import load_tokenizer
+from model.weights.tokenizer_files import load_tokenizer
 from tests.texts import varied
 
 ASCII = {bytes([byte]): 1000 + byte for byte in range(128)}
