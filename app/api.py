@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from app import figures, frame, picture, problems, views
 from app.engine import Engine, Progressed, Watch
 from app.errors import AnswerTooLarge, NoSuchHead, VisitorLeft
-from app.models import Loaded, fetch_command
+from app.models import Loaded
 from app.picture import Shown
 from app.schemas import (
     AttentionReply,
@@ -296,7 +296,7 @@ def models(engine: Engine) -> list[ModelInfo]:
                 n_parameters=n_parameters,
                 source=entry.source.origin,
                 state=(state := engine.models.state(name)),
-                command=fetch_command(name) if state == "not here" else None,
+                command=entry.source.fetch_command if state == "not here" else None,
                 default=name == engine.models.default,
                 device=str(entry.loaded.network.device) if entry.loaded else None,
                 dtype=engine.settings.dtype,

@@ -1,17 +1,14 @@
-"""The command line: lookback serve, lookback models, lookback fetch NAME, lookback train TEXT…"""
+"""The command line: lookback serve, lookback models, lookback fetch NAME, lookback train TEXT…
 
+torch takes seconds to import. So what imports it is imported by the command that needs it, after the arguments have
+been checked: help, and the refusal of a wrong argument, come at once.
+"""
+
+import dataclasses
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Self
-
-# While torch's threads wait for one another they spin, by OpenMP's default for about a millisecond. When a browser or
-# the event loop wants the core, the one that works loses it to one that spins, and a reading takes four times as long.
-# So short a spin costs a reading nothing measurable on a quiet machine. It is read when torch is imported, so it stands
-# here. Training works without a pause and for itself: a step took 0.36 s with the short spin, 0.26 with the default.
-if sys.argv[1:2] != ["train"]:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import typer
 import uvicorn
@@ -29,16 +26,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from app.main import create_app
-from app.models import fetch_command
 from app.settings import Settings
 from model.config import ConfigError
-from model.tokenizer import TokenizerError
 from model.training.recipe import Recipe, TrainingError
-from model.training.run import train as take_steps
-from model.training.start import has_bfloat16, start
-from model.weights.catalogue import catalogue
-from model.weights.names import WeightsError
 
 main = typer.Typer(help="See, live, what every attention head of a GPT looks at.", no_args_is_help=True)
 console = Console(stderr=True)
@@ -57,6 +47,14 @@ def serve(
 ) -> None:
     """Serve the page and the JSON API. The model is fetched and loaded while the page is already there."""
     settings = _settings(host=host, port=port, model=model, device=device, dtype=dtype, cache=cache)
+    # While torch's threads wait for one another they spin, by OpenMP's default for about a millisecond. When a browser
+    # or the event loop wants the core, the thread that works loses it to one that spins, and a text takes four times
+    # as long. So short a spin costs nothing measurable on a quiet machine. torch reads it when it is imported. Training
+    # computes without a pause and alone: a step took 0.36 s with the short spin, 0.26 with the default.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    from app.main import create_app
+    from model.weights.names import WeightsError
+
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )
@@ -86,11 +84,14 @@ def serve(
 def models(cache: Cache = None, model: str | None = None) -> None:
     """List the models that can be asked for, and whether their weights are on this machine."""
     settings = _settings(cache=cache, model=model)
+    from model.weights.catalogue import catalogue
+    from model.weights.names import WeightsError
+
     table = Table("name", "family", "layers × heads", "context", "weights", "source", box=None)
     try:
         for source in catalogue(settings.model).values():
             config = source.config()
-            here = "here" if source.local(settings.cache) else fetch_command(source.name)
+            here = "here" if source.local(settings.cache) else source.fetch_command
             shape = f"{config.n_layers} × {config.n_heads}"
             context = f"{min(config.n_context, settings.max_tokens):,}"
             table.add_row(source.name, config.family, shape, context, here, source.origin)
@@ -105,6 +106,9 @@ def fetch(
 ) -> None:
     """Fetch a model's weights, so that serving it needs no network."""
     settings = _settings(cache=cache)
+    from model.weights.catalogue import catalogue
+    from model.weights.names import WeightsError
+
     with _bar() as bar:
         try:
             folder = catalogue(name)[name].fetch(settings.cache, _Report(bar))
@@ -148,7 +152,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a GPT-2 from scratch on your own texts. `lookback serve --model FOLDER` then shows it."""
-    place = _settings(device=device).torch_device
+    settings = _settings(device=device)
     try:
         recipe = Recipe(
             n_layers=layers,
@@ -164,16 +168,27 @@ def train(
             n_warmup=min(Recipe.n_warmup, steps // 10),
             drills=drills,
             repeats=repeats,
-            bfloat16=has_bfloat16(place) if bfloat16 is None else bfloat16,
+            bfloat16=bool(bfloat16),
             seed=seed,
         )
+    except (TrainingError, ConfigError) as error:
+        raise _stop(str(error)) from error
+    from model.tokenizer import TokenizerError
+    from model.training.run import train as take_steps
+    from model.training.start import has_bfloat16, start
+    from model.weights.names import WeightsError
+
+    place = settings.torch_device
+    if bfloat16 is None:
+        recipe = dataclasses.replace(recipe, bfloat16=has_bfloat16(place))
+    try:
         with console.status("reading the texts and making the vocabulary"):
             begun = start(out, texts, recipe, tokenizer)
         if begun.n_done < steps:
             console.print(f"{begun.corpus.n_tokens:,} tokens to learn from, {len(begun.corpus.held):,} held out")
             with _Steps(steps) as bar:
                 take_steps(out, begun.recipe, begun.corpus, place, bar, save_seconds=save)
-    except (TrainingError, ConfigError, WeightsError, TokenizerError) as error:
+    except (TrainingError, WeightsError, TokenizerError) as error:
         raise _stop(str(error)) from error
     except OSError as error:
         why = f"{error.strerror or error}: {error.filename or out}"

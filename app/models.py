@@ -172,7 +172,7 @@ class Models:
             return entry.loaded
         if not entry.loading:
             if not self._may_load(name):
-                raise ModelNotHere(name, fetch_command(name))
+                raise ModelNotHere(name, entry.source.fetch_command)
             self._check_budget(name)
             if time.monotonic() - entry.failed_at < ModelUnavailable.retry_after_s:
                 raise ModelUnavailable(entry.source.name, entry.failure)
@@ -326,11 +326,6 @@ class Models:
             self._forget(network)
         entry.loaded = None
         entry.steps.clear()
-
-
-def fetch_command(name: str) -> str:
-    """What to type in a shell to bring a model's weights to this machine."""
-    return f"lookback fetch {name}"
 
 
 def _n_bytes(networks: Sequence[GPT]) -> int:

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 from platformdirs import user_cache_path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+if TYPE_CHECKING:
+    import torch  # takes seconds to import, and settings are also read to refuse them or to print help
 
 REMOVED = {"LOOKBACK_MAX_LOADED": "LOOKBACK_MODELS_MB bounds the memory of all models together"}
 
@@ -62,11 +64,15 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def torch_device(self) -> torch.device:
+    def torch_device(self) -> "torch.device":
+        import torch
+
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
     @property
-    def torch_dtype(self) -> torch.dtype:
+    def torch_dtype(self) -> "torch.dtype":
+        import torch
+
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]

@@ -1,6 +1,7 @@
 """What the tests share: checkpoints as the hub has them, the real SmolLM2, and the app around either."""
 
 import os
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -100,7 +101,7 @@ def serve(settings: Settings) -> Iterator[TestClient]:
     """An app in this process, once its default model is ready."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         while client.get("/readyz").status_code != 200:
-            pass
+            time.sleep(0.005)  # else asking takes the core from the thread that loads
         yield client
 
 

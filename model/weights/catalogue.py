@@ -40,6 +40,11 @@ class Source(ABC):
     def origin(self) -> str:
         """Where the weights come from, for people."""
 
+    @property
+    def fetch_command(self) -> str:
+        """What to type in a shell to bring the weights to this machine."""
+        return f"lookback fetch {self.name}"
+
     @abstractmethod
     def config(self) -> Config:
         """The model's shape, known before any weight is fetched."""

@@ -1,5 +1,6 @@
 """The command line and its settings."""
 
+import json
 import os
 import re
 import subprocess
@@ -65,6 +66,35 @@ def test_a_wrong_word_is_explained_in_one_line(arguments: list[str], words: str)
     assert result.exit_code == 2
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+# Runs each command, in a process that has imported nothing else, and says how it ended and what of torch it brought.
+IMPORTED = """
+import json, sys
+from typer.testing import CliRunner
+from app.cli import main
+for arguments in json.load(sys.stdin):
+    code = CliRunner().invoke(main, arguments).exit_code
+    print(json.dumps([arguments, code, "torch" in sys.modules]))
+"""
+
+
+def test_help_and_the_refusal_of_an_argument_wait_for_no_torch() -> None:
+    helps = [["--help"], *([name, "--help"] for name in ("serve", "models", "fetch", "train"))]
+    refusals = [
+        ["serve", "--port", "70000"],
+        ["serve", "--device", "tpu"],
+        ["models", "--layers"],
+        ["fetch"],
+        ["train", "a.txt", "--out", "run", "--width", "32", "--heads", "3"],
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORTED], input=json.dumps(helps + refusals), capture_output=True, text=True, check=True
+    )
+    assert [json.loads(line) for line in ended.stdout.splitlines()] == [
+        *([arguments, 0, False] for arguments in helps),
+        *([arguments, 2, False] for arguments in refusals),
+    ]
 
 
 def test_serve_prints_its_address_and_serves_there(tiny_gpt2: Path) -> None:
