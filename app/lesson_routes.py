@@ -19,7 +19,7 @@ from app import api, pages, problems, views
 from app.api import EngineHere, Visitor, VisitorHere
 from app.engine import Engine
 from app.errors import AppError, ModelLacks, ModelLoading, TextTooLong
-from app.lessons.lesson import Check, Lesson, LessonRequest, Reading, lessons
+from app.lessons.lesson import Check, Lesson, LessonRequest, Reading, check_heads, lessons
 from app.lessons.posts import SERIES
 from app.models import Loaded
 from app.schemas import ModelInfo, Timings
@@ -283,6 +283,7 @@ async def _read(engine: Engine, lesson: AnyLesson, ask: LessonRequest) -> tuple[
         raise TextTooLong(len(tokens), N_MOST, "a lesson", "look at it on the first page")
     if not lesson.fits(model.network.config):
         raise ModelLacks(model.name, lesson.needs, engine.models.fallback)
+    check_heads(ask, model.network.config, model.name)
     return model, tokens
 
 
@@ -304,8 +305,8 @@ def ask_of(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[LessonReq
         return lesson.request.model_validate(raw), ""
     except ValidationError as error:
         wrong = {one["loc"][0] for one in error.errors()}
-        kept = {name: value for name, value in raw.items() if name not in wrong}
-        return lesson.request.model_construct(**{"text": raw["text"], **kept}), pages.sentence(error)
+        kept = {name: value for name, value in raw.items() if name not in wrong} | {"text": pages.FIRST_TEXT}
+        return lesson.request.model_validate(kept).model_copy(update={"text": raw["text"]}), pages.sentence(error)
 
 
 def controls(lesson: AnyLesson, ask: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:

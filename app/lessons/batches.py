@@ -115,7 +115,6 @@ def timed(network: GPT) -> list[float]:
 
 def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
     """All texts in one pass, and one of them beside itself alone."""
-    reading.check_head(ask.layer, ask.head)
     network, read_ones = reading.model.network, texts(reading, ask)
     traces = alone(reading, read_ones)
     batch = Batch(network, [tokens.ids for tokens in read_ones], ask.padding)

@@ -124,7 +124,6 @@ def moved_by(reading: Reading, place: int, id: int, look: Look, *, exact: bool =
 
 def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
     """The chosen way beside the model's, and an experiment with the whole network."""
-    reading.check_head(ask.layer, ask.head)
     changed, id = edited(reading, ask)
     put = show(reading.model.tokenizer.piece(id))
     scaled_1TT, names = head_scores(reading, ask)
@@ -180,7 +179,6 @@ def _look(ask: CausalMaskRequest) -> Look:
 
 def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
     """Both right ways are the model's; what comes later changes nothing before it."""
-    reading.check_head(ask.layer, ask.head)
     scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
     ours_1TT = reading.trace.stage("weights", ask.layer, [ask.head])
     first, second = (by_route(scaled_1TT, route) for route in ROUTES[:2])

@@ -72,7 +72,6 @@ def drawn(x: Tensor, ask: DropoutRequest, n_draws: int, generator: torch.Generat
 
 def at_place(reading: Reading, ask: DropoutRequest) -> Tensor:
     """The numbers of the chosen place, a row a token: (T, T), (T, D) or (T, M)."""
-    reading.check_head(ask.layer, ask.head)
     if ask.place == "attention weights":
         return reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     if ask.place == "context vectors":

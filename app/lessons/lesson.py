@@ -37,6 +37,26 @@ class LessonRequest(TokensRequest):
     broken: bool = Field(False, title="Break it", description="do it wrongly on purpose, so that a check fails")
 
 
+def check_heads(ask: LessonRequest, config: Config, model: str) -> None:
+    """Refuse a layer or head that the model lacks, in whichever field of a request it stands, used or not.
+
+    A field counts layers or heads if its name, or its `is`, says so.
+
+    Raises:
+        NoSuchHead: with the wrong number, and how many there are.
+    """
+    numbers = {"layer": ("layer", config.n_layers), "head": ("head", config.n_heads), "heads": ("head", config.n_heads)}
+    for name, field in type(ask).model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if (counted := numbers.get(str(extra.get("is", name)))) is None:
+            continue
+        kind, n = counted
+        value: int | list[int] | None = getattr(ask, name)
+        for index in value if isinstance(value, list) else [value or 0]:
+            if index >= n:
+                raise NoSuchHead(kind, index, n, model)
+
+
 class LessonAnswer(BaseModel):
     """What every lesson answers: its parts, by name."""
 
@@ -80,12 +100,7 @@ class Reading:
         return torch.tensor([self.tokens.ids], device=self.model.network.device)
 
     def block(self, layer: int) -> Block:
-        """A layer of the model.
-
-        Raises:
-            NoSuchHead: when there is none with this number.
-        """
-        self.check_head(layer, 0)
+        """A layer of the model."""
         block = self.model.network.blocks[layer]
         assert isinstance(block, Block)
         return block
@@ -121,15 +136,6 @@ class Reading:
         network = self.model.network
         logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, looks=looks)[0]).float().cpu()
         return logits_TV
-
-    def check_head(self, layer: int, head: int) -> None:
-        """
-        Raises:
-            NoSuchHead: when the model has no such layer, or no such head.
-        """
-        for kind, index, n in (("layer", layer, self.config.n_layers), ("head", head, self.config.n_heads)):
-            if index >= n:
-                raise NoSuchHead(kind, index, n, self.model.name)
 
     def position(self, asked: int | None) -> int:
         """The chosen token; the last where none is chosen, or where the text no longer reaches so far."""

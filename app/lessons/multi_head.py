@@ -223,8 +223,6 @@ def array(steps: Sequence[Step], place: int) -> Facts:
 
 def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
     """The layer's heads by the chosen way, the array at the chosen step, the network with heads off."""
-    for head in (ask.head, *ask.off):
-        reading.check_head(ask.layer, head)
     query, pieces, config = reading.position(ask.query), reading.pieces, reading.config
     heard = hear(reading, ask.layer, ask.off) if ask.off else untouched(reading, ask.layer)
     x_TM = heard.given_TM
@@ -316,8 +314,6 @@ def _apart(ours: Tensor, theirs: Tensor) -> float:
 @torch.inference_mode()
 def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
     """Cut heads are separate heads and the model's; each reads the whole input; with none off nothing changes."""
-    for head in (ask.head, *ask.off):
-        reading.check_head(ask.layer, head)
     config, part = reading.config, reading.block(ask.layer).attention
     heard = hear(reading, ask.layer, ask.off)
     x_TM = heard.given_TM

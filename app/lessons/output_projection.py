@@ -91,7 +91,6 @@ def measured(reading: Reading, layer: int, off: int | None = None, *, plain: boo
 
 def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionReply:
     """The heads' vectors at one token."""
-    reading.check_head(ask.layer, ask.off or 0)
     query = reading.position(ask.query)
     part_HTM, bias_M = head_parts(reading, ask.layer, plain=ask.plain)
     part_HM = part_HTM[:, query]
@@ -134,7 +133,6 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
 
 def checks(reading: Reading, ask: OutputProjectionRequest) -> Iterator[Check]:
     """The heads' parts and the bias are what the layer adds."""
-    reading.check_head(ask.layer, ask.off or 0)
     part_HTM, bias_M = head_parts(reading, ask.layer)
     whole_TM, _ = measured(reading, ask.layer)
     sum_TM = part_HTM[: -1 if ask.broken else None].sum(0) + bias_M

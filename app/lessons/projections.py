@@ -73,7 +73,6 @@ class Map:
 
 def where(reading: Reading, ask: ProjectionsRequest) -> tuple[Linear, slice]:
     """The layer of the network that is meant, and which of its outputs are the chosen head's."""
-    reading.check_head(ask.layer, ask.head)
     network, config = reading.model.network, reading.config
     if ask.which == "unembedding":
         return network.unembed, slice(None)

@@ -52,7 +52,6 @@ class ScalingReply(LessonAnswer):
 
 def scores_and_width(reading: Reading, ask: ScalingRequest) -> tuple[Tensor, int]:
     """The scores of the head, (T, T), and the width to whose power they are divided."""
-    reading.check_head(ask.layer, ask.head)
     width = reading.config.d_model if ask.broken else reading.config.d_head
     return reading.trace.stage("scores", ask.layer, [ask.head])[0].cpu(), width
 

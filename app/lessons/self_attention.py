@@ -79,7 +79,6 @@ class Head:
 
 def of_model(reading: Reading, layer: int, head: int) -> Head:
     """The head as the model ran it: queries and keys with their positions turned in, if the model turns them."""
-    reading.check_head(layer, head)
     key_head = head // (reading.config.n_heads // reading.config.n_kv_heads)
     stretches = reading.trace.stretches
     q_TD = torch.cat([one.queries_LHTD[layer, head] for one in stretches]).float().cpu()
@@ -265,7 +264,6 @@ def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> t
 
 def checks(reading: Reading, ask: SelfAttentionRequest) -> Iterator[Check]:
     """From what the layer was given, its matrices lead to the head's weights and context; the book's numbers too."""
-    reading.check_head(ask.layer, ask.head)
     weight_TT, context_TD = projected(reading, ask.layer, ask.head, transposed=ask.broken)
     ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     ours_TD = reading.trace.context(ask.layer, [ask.head])[0].cpu()

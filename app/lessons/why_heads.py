@@ -172,7 +172,6 @@ def best_pairs(reading: Reading, ask: WhyHeadsRequest) -> Bars:
 
 def answer(reading: Reading, ask: WhyHeadsRequest) -> WhyHeadsReply:
     """The made-up head on this text, a real one beside it, and every head by what it does."""
-    reading.check_head(ask.layer, ask.head)
     pieces, kind_of = reading.pieces, kinds(reading)
     around = {"rows": pieces, "columns": pieces}
     score_LHP = every_head(reading, ask)

@@ -1,0 +1,84 @@
+"""Every lesson under whatever its declared controls allow, and a little beyond: it answers or refuses, and never fails."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from app.lessons.lesson import lessons
+from app.settings import Settings
+from tests.conftest import serve
+
+N_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # of each lesson; three requests each
+TEXTS = ("the fat cat sat", "the the", "a", "猫 👍", "", " ", "x\n\ny")
+FEW = st.integers(0, 5)  # layers, heads and tokens of small models and texts; some are one too many
+
+
+@pytest.fixture(scope="module")
+def client(tiny_gpt2: Path, settings: Settings) -> Iterator[TestClient]:
+    """The app around a tiny GPT-2 with 3 layers and 4 heads, which fits every lesson."""
+    yield from serve(Settings(model=str(tiny_gpt2), cache=settings.cache))
+
+
+def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """What a field may be sent, by its JSON schema: its bounds, what lies between them, and what is just outside."""
+    match schema:
+        case {"anyOf": [*kinds]}:
+            return st.one_of(*map(values, kinds))
+        case {"enum": [*names]}:
+            return st.sampled_from([*names, "no such name"])
+        case {"type": "null"}:
+            return st.none()
+        case {"type": "boolean"}:
+            return st.booleans()
+        case {"type": "integer"}:
+            least, most = schema.get("minimum", 0), schema.get("maximum", 99)
+            return st.one_of(FEW, st.integers(least, most), st.sampled_from([least - 1, least, most, most + 1]))
+        case {"type": "number", "minimum": least, "maximum": most}:
+            return st.one_of(st.floats(least, most), st.sampled_from([least, 0.0, most, most + 1]))
+        case {"type": "string"}:
+            return st.one_of(st.sampled_from(TEXTS), st.text(max_size=8))
+        case {"type": "array", "items": items}:
+            return st.lists(values(items), min_size=schema.get("minItems", 0), max_size=min(5, schema["maxItems"]))
+    raise AssertionError(schema)
+
+
+def requests(slug: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Requests of a lesson, each with a few of its fields."""
+    fields = {
+        name: values(schema)
+        for name, schema in lessons()[slug].request.model_json_schema()["properties"].items()
+        if name not in ("text", "model")
+    }
+    return st.fixed_dictionaries({"text": st.sampled_from(TEXTS)}, optional=fields)
+
+
+def in_address(ask: dict[str, Any]) -> dict[str, str]:
+    """The same request as the query of a page's address."""
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in ask.items()
+        if value is not None
+    }
+
+
+@pytest.mark.parametrize("slug", lessons())
+def test_a_lesson_answers_or_refuses_whatever_its_controls_say(client: TestClient, slug: str) -> None:
+    @hypothesis_settings(max_examples=N_EXAMPLES, deadline=None, suppress_health_check=[*HealthCheck])
+    @given(requests(slug))
+    def run(ask: dict[str, Any]) -> None:
+        page = client.get(f"/lessons/{slug}", params=in_address(ask) | {"prove": "1"})
+        call = client.post(f"/api/v1/lessons/{slug}", json=ask)
+        checks = client.post(f"/api/v1/lessons/{slug}/checks", json=ask)
+        for reply in (page, call, checks):
+            assert reply.status_code in (200, 404, 413, 422), reply.text
+        if checks.status_code == 200 and not ask.get("broken"):
+            assert [check for check in checks.json()["checks"] if check["passed"] is False] == []
+
+    run()
