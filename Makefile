@@ -1,24 +1,34 @@
 # Two commands: `make run` serves the app, `make test` checks it. Everything lands in .venv; nothing else is touched.
+# `make test-fast` is `make test` without the browser.
 
 PYTHON ?= python3
 PORT ?= 8000
+# Processes that share the tests, file by file; each computes in one thread (tests/conftest.py).
+WORKERS ?= 2
 BIN := .venv/bin
 TYPESCRIPT := 7.0.2
 TSC := .venv/typescript-$(TYPESCRIPT)/node_modules/.bin/tsc
 
-.PHONY: run test bench clean
+.PHONY: run check test test-fast bench clean
 
 run: .venv/installed
 	$(BIN)/lookback serve --port $(PORT)
 
-test: .venv/installed-test $(TSC)
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+check: .venv/installed-test $(TSC)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/node $(TSC) --project tsconfig.json
 	$(BIN)/lookback fetch smollm2-135m
+
+test: check
 	$(BIN)/python -m tests.browser.chromium
-	$(BIN)/pytest
+	$(PYTEST)
+
+test-fast: check
+	$(PYTEST) --ignore tests/browser
 
 bench: bench/.venv/installed
 	bench/.venv/bin/python -m bench $(BENCH)

@@ -1,6 +1,7 @@
 """Writes tiny random checkpoints with `transformers`, in exactly the layout of the Hugging Face hub."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,32 @@ def write_llama(folder: Path, **change: Any) -> Path:
     return _write(folder, network)
 
 
-def _write(folder: Path, network: Any) -> Path:
+def write_small_llama(folder: Path, smollm2: Path) -> Path:
+    """Llama with SmolLM2's tokenizer and context: 12 layers of 9 query heads over 3 key heads, 8 features each."""
+    heads = {"num_hidden_layers": 12, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 72}
+    config = LlamaConfig(
+        **heads,
+        intermediate_size=96,
+        max_position_embeddings=2_048,
+        vocab_size=49_152,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    _write_network(folder, LlamaForCausalLM(config))
+    shutil.copy(smollm2 / "tokenizer.json", folder)
+    return folder
+
+
+def _write_network(folder: Path, network: Any) -> None:
     for parameter in network.parameters():  # large enough that heads differ, norms and biases included
         torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     network.save_pretrained(folder)
+
+
+def _write(folder: Path, network: Any) -> Path:
+    _write_network(folder, network)
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(CORPUS, vocab_size=N_VOCAB, special_tokens=["<|endoftext|>"], show_progress=False)
     tokenizer.save_model(str(folder))

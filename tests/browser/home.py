@@ -12,7 +12,7 @@ Matrix = NDArray[np.float64]
 
 # Is everything drawn, and is it what is wanted? `document.body.dataset.shown` says what was drawn last.
 _SHOWS = """(wanted) => {
-  const shown = document.body.dataset.shown;
+  const shown = document.body?.dataset.shown; // a page that has just been asked for has no body yet
   if (!shown || document.body.classList.contains("stale")) return false;
   const [model, text, layer, head, stage] = JSON.parse(shown);
   const is = { model, text, layer, head, stage };
@@ -38,7 +38,8 @@ _SHOW = """async (state) => {
   (await import("/static/address.js")).show(state);
 }"""
 
-FIRST = {"model": "smollm2-135m", "layer": 11, "head": 7, "query": None, "stage": "weights", "window": None}
+MODEL = "small-llama"  # of the server that the tests share
+FIRST = {"model": MODEL, "layer": 11, "head": 7, "query": None, "stage": "weights", "window": None}
 
 
 class Home:

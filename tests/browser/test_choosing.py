@@ -16,7 +16,7 @@ def test_a_head_is_chosen_by_a_click_by_arrow_keys_and_by_number(home: Tab) -> N
 
     def chosen(layer: int, head: int) -> None:
         home.wait_until_shown(layer=layer, head=head)
-        assert home.title() == f"smollm2-135m · layer {layer}, head {head} · attention weights"
+        assert home.title() == f"small-llama · layer {layer}, head {head} · attention weights"
         assert [home.page.locator(f"#{field}").input_value() for field in ("layer", "head")] == [f"{layer}", f"{head}"]
         assert home.page.locator("#head-title").text_content() == f"Layer {layer}, head {head}"
         assert home.page.locator("#grid-name").text_content() == f"chosen: layer {layer}, head {head}"
@@ -26,7 +26,7 @@ def test_a_head_is_chosen_by_a_click_by_arrow_keys_and_by_number(home: Tab) -> N
 
     box = home.grid.bounding_box()
     assert box
-    n_layers, n_heads = 30, 9
+    n_layers, n_heads = 12, 9
     label = 22  # px; the numbers of layers and heads on the edges
     place = {
         "x": label + (2.5 / n_heads) * (box["width"] - label),
@@ -44,27 +44,27 @@ def test_a_head_is_chosen_by_a_click_by_arrow_keys_and_by_number(home: Tab) -> N
     home.grid.press("ArrowUp")
     home.grid.press("ArrowLeft")
     home.wait_until_shown(layer=4, head=2)
-    home.page.locator("#layer").fill("29")
-    chosen(29, 2)
+    home.page.locator("#layer").fill("11")
+    chosen(11, 2)
     home.page.locator("#head").fill("8")
-    chosen(29, 8)
+    chosen(11, 8)
     home.grid.press("ArrowDown")  # the last row, the last column: there is nothing beyond
     home.grid.press("ArrowRight")
     home.grid.press("ArrowUp")
-    chosen(28, 8)
+    chosen(10, 8)
 
 
 def test_a_layer_that_does_not_exist_is_an_error_with_a_way_out(home: Tab) -> None:
     home.watch.allow("status of 422")
     home.turn_to(TEXT)
-    home.page.locator("#layer").fill("30")
+    home.page.locator("#layer").fill("12")
     home.notice.wait_for()
     assert (
         home.notice.text_content()
-        == "There is no layer 30; smollm2-135m has 30 of them, counted from 0. Choose 0 to 29."
+        == "There is no layer 12; small-llama has 12 of them, counted from 0. Choose 0 to 11."
     )
-    home.page.locator("#layer").fill("29")
-    home.wait_until_shown(layer=29)
+    home.page.locator("#layer").fill("11")
+    home.wait_until_shown(layer=11)
     assert home.notice.is_hidden()
 
 
@@ -113,7 +113,7 @@ def test_an_example_is_typed_by_a_click_and_back_undoes_it(home: Tab) -> None:
     ("state", "status", "words"),
     [
         ({"model": "nope"}, 404, "There is no model 'nope'"),
-        ({"layer": 30}, 422, "There is no layer 30; smollm2-135m has 30"),
+        ({"layer": 12}, 422, "There is no layer 12; small-llama has 12"),
         ({"head": "x"}, 422, "head: Input should be a valid integer"),
         ({"stage": "soup"}, 422, "stage: Input should be"),
     ],
@@ -130,8 +130,8 @@ def test_an_address_of_what_is_not_there_stays_explained(
 
 def test_an_address_opens_exactly_what_it_says(stranger: Tab) -> None:
     text = "a b\n  c + d & e=f #g %20 猫"
-    stranger.open(model="smollm2-135m", text=text, layer=3, head=7, stage="scores", query=1)
-    assert stranger.shown() == ["smollm2-135m", text, 3, 7, "scores"]
+    stranger.open(model="small-llama", text=text, layer=3, head=7, stage="scores", query=1)
+    assert stranger.shown() == ["small-llama", text, 3, 7, "scores"]
     assert stranger.text.input_value() == text
     assert [stranger.page.locator(f"#{field}").input_value() for field in ("layer", "head")] == ["3", "7"]
     assert stranger.page.locator("[data-stage][aria-current]").text_content() == "scores"
@@ -142,14 +142,14 @@ def test_an_address_opens_exactly_what_it_says(stranger: Tab) -> None:
 def test_what_was_typed_and_chosen_comes_back_with_the_address(home: Tab, stranger: Tab) -> None:
     home.turn_to(TEXT)
     home.type("two cats & <three> dogs\n+ 1")
-    home.page.locator("#layer").fill("20")
+    home.page.locator("#layer").fill("8")
     home.grid.press("ArrowLeft")
     home.choose_stage("scaled")
     home.choose_query(3)
     home.page.wait_for_function("() => new URLSearchParams(location.search).get('query') === '3'")
     stranger.page.goto(home.page.url, wait_until="commit")
     stranger.wait_until_shown(text="two cats & <three> dogs\n+ 1")
-    assert stranger.shown() == home.shown() == ["smollm2-135m", "two cats & <three> dogs\n+ 1", 20, 6, "scaled"]
+    assert stranger.shown() == home.shown() == ["small-llama", "two cats & <three> dogs\n+ 1", 8, 6, "scaled"]
     assert stranger.row() == home.row()
     assert stranger.z().tolist() == home.z().tolist()
     stranger.check()

@@ -1,18 +1,27 @@
-"""Every lesson in a real browser: each of its controls changes numbers, its checks turn red when it is broken."""
+"""Every lesson in a real browser: its checks turn red when it is broken, and axe finds nothing.
 
+That each control of each lesson changes its numbers is tested over HTTP, in tests/app/test_lessons.py; here, that each
+kind of control does, in lessons that have all of them, and all kinds of parts.
+"""
+
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page
 
+from app.lesson_routes import Control
 from app.lessons.lesson import lessons
+from app.lessons.parts import Part
 from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
 
 SLUGS = tuple(lessons())
+OF_EVERY_KIND = ("vectors", "tokens", "batches", "multi-head")  # lessons with all kinds of controls and of parts
 FIRST = "the fat cat sat on the mat"
 CALM = "() => !document.body.classList.contains('stale')"
 DRAWN = f"{CALM} && [...document.querySelectorAll('[data-part] .figure')].every((place) => 'drawn' in place.dataset)"
@@ -48,9 +57,9 @@ def go(page: Page, server: Server, slug: str, **query: Any) -> None:
     page.wait_for_function(DRAWN)
 
 
-@pytest.fixture(scope="module", params=SLUGS)
+@pytest.fixture(params=SLUGS)
 def lesson(request: pytest.FixtureRequest, shared_tab: Tab, server: Server) -> None:
-    """A lesson's page, opened once: who comes later finds it as the one before has left it."""
+    """A lesson's page."""
     shared_tab.page.set_viewport_size(WIDE)
     shared_tab.page.emulate_media(color_scheme="light")
     go(shared_tab.page, server, request.param)
@@ -89,6 +98,14 @@ def restore(control: Locator) -> None:
         field.uncheck()
 
 
+def test_the_lessons_whose_controls_are_moved_have_all_kinds_of_controls_and_parts(server: Server) -> None:
+    pages = "".join(httpx.get(f"{server.url}/lessons/{slug}").text for slug in OF_EVERY_KIND)
+    assert set(re.findall(r'data-kind="(\w+)"', pages)) == set(get_args(get_type_hints(Control)["kind"]))
+    parts = [part for slug in OF_EVERY_KIND for part in lessons()[slug].reply.model_fields.values()]
+    assert {part.annotation for part in parts} == set(get_args(get_args(Part)[0]))
+
+
+@pytest.mark.parametrize("lesson", OF_EVERY_KIND, indirect=True)
 @pytest.mark.usefixtures("lesson")
 def test_every_control_changes_numbers_and_the_address_brings_them_back(page: Page) -> None:
     controls = page.locator("[data-control]").all()
@@ -183,7 +200,7 @@ def test_play_runs_a_slider_to_its_most(page: Page, server: Server) -> None:
 
 
 def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, server: Server) -> None:
-    go(page, server, "self-attention", model="smollm2-135m", layer=11, head=7, shown="keys")
+    go(page, server, "self-attention", model="small-llama", layer=11, head=7, shown="keys")
     page.get_by_label("Model").select_option("lookback-gpt")
     page.wait_for_url("**model=lookback-gpt*")
     page.wait_for_function(DRAWN)

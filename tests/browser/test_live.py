@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, WebSocketRoute
 
 from app.frame import decode
-from tests.browser.conftest import Tab, tab
+from tests.browser.conftest import WIDE, Tab, tab
 from tests.browser.home import Matrix
 from tests.browser.server import Server, serving
 
@@ -77,7 +77,7 @@ def long(browser: Browser, server: Server) -> Iterator[tuple[Tab, list[bytes]]]:
             "websocket",
             lambda socket: socket.on("framereceived", lambda frame: frames.append(_bytes(frame))),
         )
-        opened.open(text="x")
+        opened.open(text="x", layer=11, head=7)
         yield opened, frames
 
 
@@ -121,7 +121,7 @@ def test_the_picture_after_many_edits_is_that_of_a_page_that_saw_none(home: Tab,
         home.page.wait_for_timeout(chosen.choice([0, 0, 30, 120]))
     text = " ".join(words)
     home.wait_until_shown(text=text)
-    stranger.open(text=text)
+    stranger.open(text=text, layer=11, head=7)
     for stage in ("scores", "scaled", "weights"):
         for one in (home, stranger):
             one.choose_stage(stage)
@@ -152,7 +152,7 @@ def test_a_late_answer_to_an_older_text_is_taken_in_and_not_shown(browser: Brows
     sockets: list[WebSocketRoute] = []
     with tab(browser, server.url) as home:
         home.page.route_web_socket("**/api/v1/live", hold)
-        home.open(text="first one")
+        home.open(text="first one", layer=11, head=7)
         home.page.evaluate(LOOK)
         is_late = True
         home.text.fill("first two")
@@ -209,7 +209,7 @@ def test_a_line_that_went_dead_is_noticed_and_replaced(browser: Browser, server:
         socket.on_message(lambda message: pings.append(message) if "ping" in message else to_server.send(message))
         sockets.append(socket)
 
-    with tab(browser, server.url) as home:
+    with tab(browser, server.url, viewport=WIDE) as home:  # the clock is that of a whole context
         home.page.route_web_socket("**/api/v1/live", without_pongs)
         home.page.clock.install()
         home.open(text="the fat cat")
@@ -249,7 +249,7 @@ def test_where_no_socket_can_be_had_the_page_asks_over_http(browser: Browser, se
             home.page.add_init_script("delete window.WebSocket")
         else:
             home.page.route_web_socket("**/api/v1/live", lambda socket: socket.close(code=1011))
-        home.open(text="the fat cat")
+        home.open(text="the fat cat", layer=11, head=7)
         facts(home).filter(has_text="over HTTP, because the live channel cannot be had").wait_for()
         home.page.evaluate(LOOK)
         home.text.press("Control+End")
@@ -356,7 +356,7 @@ def test_an_address_with_a_window_opens_on_it(long: tuple[Tab, list[bytes]]) -> 
     home, _ = long
     text = sentence(600, seed=2)
     home.open(text=text, layer=3, head=2, window="100-164-50-114")
-    assert home.title() == "smollm2-135m · layer 3, head 2 · attention weights"
+    assert home.title() == "small-llama · layer 3, head 2 · attention weights"
     assert home.z().shape[0] == 64
     found = Axe().run(home.page)
     assert found.violations_count == 0, found.generate_report()
@@ -396,10 +396,10 @@ def test_the_newest_of_many_asks_is_answered(long: tuple[Tab, list[bytes]]) -> N
     home.turn_to("the fat cat")
     frames.clear()
     home.grid.focus()
-    for key in ["ArrowDown", "ArrowRight"] * 6:
+    for key in ["ArrowUp", "ArrowRight"] * 6:
         home.page.keyboard.press(key)
-    home.wait_until_shown(layer=17, head=8)
-    assert home.page.locator("#grid-name").text_content() == "chosen: layer 17, head 8"
+    home.wait_until_shown(layer=5, head=8)
+    assert home.page.locator("#grid-name").text_content() == "chosen: layer 5, head 8"
     answers = [frame for frame in map(decode, frames) if "n" in frame[0]]
-    assert answers[-1][0]["layer"] == 17
+    assert answers[-1][0]["layer"] == 5
     assert all(header["same"] == header["n"] for header, _ in answers)  # the text does not travel again

@@ -43,12 +43,12 @@ def test_choosing_a_model_redraws_with_it(small: tuple[Server, Tab]) -> None:
     models = [model["name"] for model in server.get("/api/v1/models")["models"]]
     assert home.page.locator("#model option").all_text_contents() == models
     assert home.page.locator("#model").input_value() == models[0] == tiny
-    home.page.locator("#model").select_option("smollm2-135m")
-    home.wait_until_shown(model="smollm2-135m", layer=2, head=3)
+    home.page.locator("#model").select_option("lookback-gpt")
+    home.wait_until_shown(model="lookback-gpt", layer=2, head=3)
     assert home.notice.is_hidden()
-    assert home.pieces() == ["the", "·fat", "·cat"]
-    home.page.locator("#layer").fill("29")
-    home.wait_until_shown(layer=29)
+    assert home.pieces() == ["·the", "·fat", "·cat"]  # its own tokens
+    home.page.locator("#layer").fill("3")
+    home.wait_until_shown(layer=3)
     home.page.locator("#model").select_option(tiny)
     home.wait_until_shown(model=tiny, layer=2, head=3)  # its last layer
     home.check()

@@ -22,7 +22,7 @@ PATTERNS = ["previous", "induction", "first"]
 
 # Is the picture of this step, text and head drawn, and do the charts stand at this place?
 _SHOWS = """([step, text, layer, head, place]) => {
-  const shown = JSON.parse(document.body.dataset.shown ?? "null");
+  const shown = JSON.parse(document.body?.dataset.shown ?? "null");
   if (!shown || document.body.classList.contains("stale")) return false;
   const [figure, patterns, loss] = ["head", "patterns", "loss"].map((id) => document.getElementById(`${id}-figure`));
   const name = step === null ? shown[0] : `${shown[0]} at step ${step}`;

@@ -8,7 +8,6 @@ import pytest
 from tests.browser.conftest import Tab
 from tests.browser.server import Server
 
-FIRST = "the fat cat sat on the mat"
 MARKUP = '<b>x</b> & "q" <img src=x onerror=alert(1)>'
 
 # Notes, at every drawing, what stands in the box, and what the chips and `data-shown` say was drawn.
@@ -21,20 +20,6 @@ NOTE_DRAWINGS = """() => {
   );
   noting.observe(document.body, { attributes: true, attributeFilter: ["data-shown"] });
 }"""
-
-
-def test_the_page_opens_on_a_head_in_which_cat_looks_at_fat_and_not_at_mat(home: Tab) -> None:
-    home.open()
-    assert home.shown() == ["smollm2-135m", FIRST, 11, 7, "weights"]
-    assert home.text.input_value() == FIRST
-    assert home.title() == "smollm2-135m · layer 11, head 7 · attention weights"
-    assert home.page.locator(".token[aria-current]").text_content() == "·cat"
-    row = home.row()
-    assert float(row["1 ·fat"][3]) == pytest.approx(0.8669, abs=0.001)
-    assert row["6 ·mat"][2:] == ["−∞", "0.000000"]
-    z = home.z()
-    assert z[2, 1] == pytest.approx(0.8669, abs=0.001)
-    assert np.isnan(z[2, 6])
 
 
 def test_typing_redraws_everything(home: Tab) -> None:
@@ -128,4 +113,4 @@ def test_an_error_is_shown_and_what_was_typed_is_kept(home: Tab, text: str, numb
     assert home.text.input_value() == text
     home.type("after")
     assert home.notice.is_hidden()
-    assert home.shown() == ["smollm2-135m", "after", 3, 2, "weights"]
+    assert home.shown() == ["small-llama", "after", 3, 2, "weights"]

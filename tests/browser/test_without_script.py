@@ -17,12 +17,13 @@ def plain(browser: Browser, server: Server) -> Iterator[Tab]:
         yield opened
 
 
-def test_the_words_and_numbers_are_there(plain: Tab) -> None:
+def test_the_words_and_numbers_are_there(plain: Tab, server: Server) -> None:
     plain.go()
     assert plain.text.input_value() == TEXT
     assert plain.pieces() == ["the", "·fat", "·cat", "·sat", "·on", "·the", "·mat"]
     row = plain.row()
-    assert row["1 ·fat"][3].startswith("0.8669")
+    cat = server.post("attention", text=TEXT, layers=[0], heads=[0])["values"][0][0][2]
+    assert [float(line[3]) for line in row.values()] == pytest.approx(cat, abs=1.1e-6)  # six places
     assert row["6 ·mat"][2:] == ["−∞", "0.000000"]
     assert len(plain.next_tokens()) == 10
     assert plain.notice.is_hidden()
@@ -35,7 +36,7 @@ def test_chips_stages_and_examples_lead_on(plain: Tab) -> None:
     assert plain.page.locator("#row-title").text_content() == "What ·on (4) looks at"
     plain.page.locator("[data-stage=scores]").click()
     plain.page.locator("[data-stage=scores][aria-current]").wait_for()
-    expected = {"model": "smollm2-135m", "text": TEXT, "layer": "3", "head": "2", "query": "4", "stage": "scores"}
+    expected = {"model": "small-llama", "text": TEXT, "layer": "3", "head": "2", "query": "4", "stage": "scores"}
     assert plain.address() == expected
     example = plain.page.locator(".examples a").nth(1)
     text = example.get_attribute("data-text")
@@ -70,6 +71,6 @@ def test_an_error_keeps_what_was_typed(plain: Tab) -> None:
     plain.watch.allow("status of 422")
     text = " a" * 2_100
     plain.go(text=text, layer=4)
-    assert "2,100 tokens; smollm2-135m reads 2,048" in (plain.notice.text_content() or "")
+    assert "2,100 tokens; small-llama reads 2,048" in (plain.notice.text_content() or "")
     assert plain.text.input_value() == text
     assert plain.page.locator("#layer").input_value() == "4"
