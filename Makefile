@@ -25,6 +25,7 @@ check: .venv/installed-test $(TSC)
 
 test: check
 	$(BIN)/python -m tests.browser.chromium
+	$(BIN)/python -m tests.browser.firefox
 	$(PYTEST)
 
 test-fast: check

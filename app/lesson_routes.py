@@ -30,7 +30,7 @@ SECTIONS = {"The mathematics": 1, "From a text to vectors": 9, "Attention, step 
 COMMON = set(LessonRequest.model_fields)  # what is not a control of one lesson alone
 
 router = APIRouter()
-pages.templates.env.filters["mathml"] = lambda formula: Markup(latex2mathml.converter.convert(formula))
+pages.templates.env.filters["mathml"] = lambda formula: Markup(latex2mathml.converter.convert(formula, display="block"))
 AnyLesson = Lesson[Any, Any]
 
 

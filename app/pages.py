@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -33,6 +34,7 @@ FIRST_QUERY = 2  # cat
 FIRST_TEXT_OF_TRAINING = "the fat cat sat on the mat, and the fat cat"  # what comes next can be known by looking back
 FIRST_HEAD_OF_TRAINING = {"lookback-gpt": (1, 1)}  # a head that learns to do so
 PLOTLY = f"plotly-{get_plotlyjs_version()}.min.js"
+MATH_FONT = "stix-two-math-2.11.ttf"  # static/app.css names it too
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 
@@ -258,12 +260,15 @@ async def readyz(engine: EngineHere) -> Response:
 
 @router.get(f"/static/{PLOTLY}")
 def plotly_script(request: Request) -> Response:  # not async: the first one compresses, which takes a thread a while
-    """Plotly's script from the `plotly` wheel: compressed once, kept by browsers for ever under its version."""
-    headers = FOR_EVER | {"Vary": "Accept-Encoding"}
-    path = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    if "gzip" not in request.headers.get("accept-encoding", ""):
-        return FileResponse(path, media_type="text/javascript", headers=headers)
-    return Response(_gzipped(path), media_type="text/javascript", headers=headers | {"Content-Encoding": "gzip"})
+    """Plotly's script from the `plotly` wheel."""
+    return _for_ever(request, Path(plotly.__file__).parent / "package_data" / "plotly.min.js", "text/javascript")
+
+
+@router.get(f"/static/{MATH_FONT}")
+def math_font(request: Request) -> Response:
+    """The font of the formulas, STIX Two Math, from the `ziamath` wheel; its table MATH says how a radical is drawn."""
+    path = distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
+    return _for_ever(request, Path(str(path)), "font/ttf")
 
 
 @router.get("/static/swagger-ui-bundle.js")
@@ -277,6 +282,14 @@ def _waiting(engine: Engine) -> str:
     """What the default model is waiting for, or why it cannot be had; in words without a full stop."""
     entry = engine.models.entries[engine.models.default]
     return (entry.failure or entry.doing).rstrip(".")
+
+
+def _for_ever(request: Request, path: Path, media_type: str) -> Response:
+    """A large file whose address has its version: compressed once, and kept by browsers for ever."""
+    headers = FOR_EVER | {"Vary": "Accept-Encoding"}
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileResponse(path, media_type=media_type, headers=headers)
+    return Response(_gzipped(path), media_type=media_type, headers=headers | {"Content-Encoding": "gzip"})
 
 
 @cache

@@ -269,6 +269,19 @@ def test_no_page_and_no_script_of_ours_names_another_origin(client: TestClient) 
         assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
 
 
+def test_the_font_of_formulas_is_whole_free_and_kept_for_ever_under_its_version(client: TestClient) -> None:
+    sheet = client.get("/static/app.css").text
+    (address,) = re.findall(r'url\("([^"]+)"\)', sheet)
+    reply = client.get(f"/static/{address}")
+    assert reply.headers["content-type"] == "font/ttf"
+    assert "immutable" in reply.headers["cache-control"]
+    assert int(reply.headers["content-length"]) < 800_000 < len(reply.content)
+    (version,) = re.findall(r"-(\d+\.\d+)\.ttf", address)
+    for words in ("STIX Two Math", f"Version {version}", "SIL Open Font License, Version 1.1"):
+        assert words.encode("utf-16-be") in reply.content  # its table of names
+    assert b"MATH" in reply.content[:512]  # the directory of its tables
+
+
 def test_plotlys_script_is_small_on_the_wire_and_kept_for_ever(client: TestClient) -> None:
     html = client.get("/").text
     found = re.search(r'<script id="plotly" src="([^"]+)" async', html)

@@ -24,27 +24,29 @@ def get() -> str | None:
     """Find a Chromium, or get one."""
     if found := find():
         return found
-    _say("There is no chromium or google-chrome here; asking Playwright for its own …")
-    _run([sys.executable, "-m", "playwright", "install", "chromium"])
+    say("There is no chromium or google-chrome here; asking Playwright for its own …")
+    run([sys.executable, "-m", "playwright", "install", "chromium"])
     if not find() and os.geteuid() == 0 and shutil.which("apt-get"):
-        _say("… which could not be had; as root, installing the distribution's package `chromium` …")
-        _run(["apt-get", "update", "-qq"])
-        _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"])
+        say("… which could not be had; as root, installing the distribution's package `chromium` …")
+        run(["apt-get", "update", "-qq"])
+        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"])
     return find()
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Run a command that may fail, for five minutes at most."""
     try:
         subprocess.run(command, check=False, capture_output=True, timeout=300)
     except subprocess.TimeoutExpired:
-        _say(f"{command[0]} took more than five minutes and was stopped.")
+        say(f"{command[0]} took more than five minutes and was stopped.")
 
 
-def _say(words: str) -> None:
+def say(words: str) -> None:
+    """Write a line for whoever runs the tests."""
     sys.stderr.write(f"{words}\n")
 
 
 if __name__ == "__main__":
-    _say(
+    say(
         f"Browser tests run in {found}." if (found := get()) else "No Chromium could be had: browser tests are skipped."
     )
