@@ -57,7 +57,7 @@ export function applied(had, { header, arrays }) {
  *  @param {Picture} picture */
 export function firstShare({ header: { n }, layers, done }) {
   if (!done || n < 2 || !layers.length) return null;
-  const sums = layers.map(({ first }) => first.subarray(1).reduce((total, value) => total + value, 0));
+  const sums = layers.map(({ first }) => first.subarray(1, n).reduce((total, value) => total + value, 0));
   return sums.reduce((total, value) => total + value, 0) / (layers.length * (n - 1));
 }
 
@@ -82,13 +82,14 @@ function turned(had, header, arrays) {
   };
 }
 
-/** The chosen head's cells: the first `from` rows and columns are there already. Weights behind the mask stay 0.
+/** The chosen head's cells: the first `from` rows and columns are there already. What is behind the mask stays 0 or −∞.
  *  @param {Arrays} before @param {Cells & {from: number}} one @param {Arrays} arrays @returns {Arrays} */
 function headOf(before, { window: [top, bottom, left, right], step, from }, arrays) {
   const [height, width] = [Math.ceil((bottom - top) / step), Math.ceil((right - left) / step)];
   return Object.fromEntries(
-    STAGES.filter((name) => arrays[name] || before[name]).map((name) => {
+    STAGES.filter((name) => arrays[name] || (before[name] && (name !== "masked" || step > 1))).map((name) => {
       const values = new Float32Array(height * width);
+      if (name === "masked") values.fill(-Infinity);
       if (from) put(values, width, before[name], 0, 0);
       if (arrays[name]) put(values, width, arrays[name], from, 0);
       if (arrays[`${name}_columns`]) put(values, width, arrays[`${name}_columns`], 0, from);

@@ -1,81 +1,84 @@
-"""A client of the live channel, in Python: applies the parts that picture.py makes, as static/picture.js does."""
+"""What a page shows after the frames that it was sent: static/picture.js itself, which a Node applies to them."""
 
+import atexit
+import base64
+import itertools
+import json
+import struct
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app import frame
+
 Array = NDArray[Any]
+NODE = Path(sys.executable).with_name("node")
+PROGRAM = Path(__file__).parents[1] / "js" / "screen.js"
+numbers = itertools.count()
+
+
+@cache
+def _node() -> subprocess.Popen[bytes]:
+    """One process for all screens."""
+    process = subprocess.Popen([NODE, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(process.communicate)
+    return process
 
 
 class Screen:
-    """What a client has after the parts that it was sent."""
+    """What a client has after the frames that it was sent."""
 
     def __init__(self) -> None:
-        self.tokens: list[dict[str, Any]] = []
-        self.header: dict[str, Any] = {}
-        self.head: dict[str, Array] = {}
-        self.row: dict[str, Array] = {}
-        self.norms: dict[str, Array] = {}
-        self.grid: dict[int, Array] = {}  # layer -> heads × pixels × pixels
-        self.first: dict[int, Array] = {}
-        self.step = 0
+        self._number = next(numbers)
+
+    def take(self, sent: bytes) -> None:
+        """Change what is there by one frame."""
+        stdin = _node().stdin
+        assert stdin
+        stdin.write(struct.pack("<II", 4 + len(sent), self._number) + sent)
 
     def apply(self, header: dict[str, Any], arrays: dict[str, Array]) -> None:
-        """Change what is there by one part."""
-        if "same" in header:
-            self._turn_to(header, arrays)
-        if grid := header.get("grid"):
-            self._thumbnails(grid, arrays)
+        """The same for a frame that was not encoded yet."""
+        self.take(frame.encode({"timings": {}, **header}, arrays))
 
-    def _turn_to(self, header: dict[str, Any], arrays: dict[str, Array]) -> None:
-        self.header = header
-        self.tokens = self.tokens[: header["same"]] + header["tokens"]
-        assert len(self.tokens) == header["n"]
-        if one := header["one"]:
-            stages = [*(["masked"] if one["step"] > 1 else []), "scores", "scaled", "weights"]
-            self.head = {name: self._grown(name, one, arrays) for name in stages}
-        self.row = {name: arrays[f"row_{name}"] for name in ("scores", "scaled", "weights")}
-        if norms := header.get("norms"):
-            for name in ("mean", "variance", "rms"):
-                had = self.norms.get(name, np.empty((0, arrays[name].shape[1]), np.float32))
-                self.norms[name] = np.concatenate([had[: norms["from"]], arrays[name]])
+    @property
+    def picture(self) -> dict[str, Any]:
+        """All of it, as picture.js describes it; arrays are flat."""
+        self.take(b"")
+        node = _node()
+        assert node.stdin
+        assert node.stdout
+        node.stdin.flush()
+        picture: dict[str, Any] = json.loads(node.stdout.readline(), object_hook=_unpacked)
+        return picture
 
-    def _grown(self, name: str, one: dict[str, Any], arrays: dict[str, Array]) -> Array:
-        top, bottom, left, right = one["window"]
-        known, step = one["from"], one["step"]
-        grown = np.zeros((-(-(bottom - top) // step), -(-(right - left) // step)), np.float32)
-        if known:
-            grown[:known, :known] = self.head[name][:known, :known]
-        if name in arrays:
-            grown[known:] = arrays[name]
-        if f"{name}_columns" in arrays:
-            grown[:known, known:] = arrays[f"{name}_columns"]
-        return grown
 
-    def _thumbnails(self, grid: dict[str, Any], arrays: dict[str, Array]) -> None:
-        n = self.header["n"]
-        side = -(-n // grid["step"])
-        if grid["step"] != self.step:
-            self.grid, self.first, self.step = {}, {}, grid["step"]
-        for index, layer in enumerate(range(*grid["layers"])):
-            rows = arrays["grid"][index]
-            picture = np.zeros((len(rows), side, side), np.uint8)
-            if known := grid["from"]:
-                picture[:, :known, :known] = self.grid[layer][:, :known, :known]
-            picture[:, known:] = rows
-            if grid["known"] % self.step:  # of this row of pixels the upper part is there
-                upper = self.grid[layer][:, known, :side]
-                picture[:, known, : upper.shape[1]] = np.maximum(picture[:, known, : upper.shape[1]], upper)
-            self.grid[layer] = picture
-            had = self.first.get(layer, np.empty(0, np.float32))
-            self.first[layer] = np.concatenate([had[: grid["known"]], arrays["first"][index]])
+def tensors(named: dict[str, Any]) -> dict[str, Array]:
+    """Arrays in their shapes."""
+    return {name: tensor["values"].reshape(tensor["shape"]) for name, tensor in named.items()}
 
-    def thumbnails(self) -> Array:
-        """All layers' thumbnails, cut to the text as it is now; (layers, heads, pixels, pixels)."""
-        side = -(-self.header["n"] // self.step)
-        return np.stack([self.grid[layer][:, :side, :side] for layer in sorted(self.grid)])
 
-    def shares(self) -> Array:
-        """The mean share that each token gives the first; (layers, tokens)."""
-        return np.stack([self.first[layer][: self.header["n"]] for layer in sorted(self.first)])
+def thumbnails(picture: dict[str, Any]) -> Array:
+    """All layers' thumbnails, cut to the text as it is now; (layers, heads, pixels, pixels)."""
+    n = picture["header"]["n"]
+    side = -(-n // picture["step"])
+    layers = picture["layers"]
+    assert [layer["known"] for layer in layers] == [n] * len(layers)
+    squares = [layer["pixels"].reshape(-1, layer["side"], layer["side"]) for layer in layers]
+    return np.stack([square[:, :side, :side] for square in squares])
+
+
+def shares(picture: dict[str, Any]) -> Array:
+    """The mean share that each token gives the first; (layers, tokens)."""
+    return np.stack([layer["first"][: picture["header"]["n"]] for layer in picture["layers"]])
+
+
+def _unpacked(value: dict[str, Any]) -> Any:
+    if set(value) != {"dtype", "base64"}:
+        return value
+    return np.frombuffer(base64.b64decode(value["base64"]), value["dtype"])

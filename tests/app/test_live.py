@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from app import frame
 from app.live import FOREIGN, IDLE, TOO_FAST
 from app.settings import Settings
-from tests.app.screen import Screen
+from tests.app.screen import Screen, tensors, thumbnails
 from tests.conftest import serve
 
 ADDRESS = "/api/v1/live"
@@ -40,8 +40,10 @@ class Channel:
 
     def hear(self) -> dict[str, Any]:
         """The next frame's header; what it holds is on the screen."""
-        header, arrays = frame.decode(self.socket.receive_bytes())
-        self.screen.apply(header, arrays)
+        sent = self.socket.receive_bytes()
+        header, _ = frame.decode(sent)
+        if "done" in header:
+            self.screen.take(sent)
         return header
 
     def show(self, text: str, **more: Any) -> dict[str, Any]:
@@ -67,16 +69,18 @@ def whole(client: TestClient, text: str, **more: Any) -> Screen:
     reply = client.post("/api/v1/view", json={"text": text, **more})
     assert reply.status_code == 200, reply.text
     screen = Screen()
-    screen.apply(*frame.decode(reply.content))
+    screen.take(reply.content)
     return screen
 
 
-def assert_shows(found: Screen, expected: Screen) -> None:
-    assert found.tokens == expected.tokens
-    for name in ("scores", "scaled", "weights"):
-        np.testing.assert_allclose(found.head[name], expected.head[name], atol=1e-5)
-    np.testing.assert_allclose(found.norms["rms"], expected.norms["rms"], atol=1e-5)
-    np.testing.assert_array_equal(found.thumbnails(), expected.thumbnails())
+def assert_shows(screen: Screen, expected_screen: Screen) -> None:
+    shown, expected = screen.picture, expected_screen.picture
+    assert shown["tokens"] == expected["tokens"]
+    for name, values in tensors(shown["head"]).items():
+        np.testing.assert_allclose(values, tensors(expected["head"])[name], atol=1e-5, err_msg=name)
+    for name, values in tensors(shown["norms"]["arrays"]).items():
+        np.testing.assert_allclose(values, tensors(expected["norms"]["arrays"])[name], atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(thumbnails(shown), thumbnails(expected))
 
 
 @given(st.lists(st.text("abc é\n", max_size=6), min_size=1, max_size=8))
@@ -93,7 +97,7 @@ def test_after_any_typing_the_screen_is_what_http_gives(client: TestClient, text
 def test_an_appended_token_brings_itself_alone(client: TestClient) -> None:
     with channel(client) as live:
         live.show("the fat cat")
-        n = live.screen.header["n"]
+        n = live.screen.picture["header"]["n"]
         header = live.show("the fat cat sat")
         assert header["same"] == n == header["n"] - len(header["tokens"])
         assert header["grid"]["from"] == n
@@ -235,9 +239,9 @@ def test_the_newest_wins(client: TestClient) -> None:
             header = live.hear()
             if "same" in header:
                 answered.append(header["seq"])
-                assert "".join(token["text"] for token in live.screen.tokens) == texts[header["seq"] - 1].replace(
-                    " ", "·"
-                )
+                assert "".join(token["text"] for token in live.screen.picture["tokens"]) == texts[
+                    header["seq"] - 1
+                ].replace(" ", "·")
         assert answered == sorted(set(answered))
         assert_shows(live.screen, whole(client, "the fat cat"))
 

@@ -16,7 +16,7 @@ from app.schemas import LookRequest
 from model.prefix import Kept
 from model.tokenizer import Token, Tokens
 from model.trace import Trace, read, read_on
-from tests.app.screen import Screen
+from tests.app.screen import Screen, shares, tensors, thumbnails
 
 
 def text(ids: list[int]) -> Tokens:
@@ -46,18 +46,22 @@ class Typist:
         return sent
 
 
-def assert_same_screen(one: Screen, other: Screen) -> None:
-    assert one.tokens == other.tokens
-    for name in ("scores", "scaled", "weights"):
-        np.testing.assert_allclose(one.head[name], other.head[name], atol=1e-5)
-        np.testing.assert_allclose(one.row[name], other.row[name], atol=1e-5)
-    for name in ("mean", "variance", "rms"):
-        np.testing.assert_allclose(one.norms[name], other.norms[name], atol=1e-5, rtol=1e-5)
-    assert np.abs(one.thumbnails().astype(int) - other.thumbnails().astype(int)).max() <= 1  # a half may round up
-    np.testing.assert_allclose(one.shares(), other.shares(), atol=1e-6)
-    assert one.header["prediction"]["top"][0]["logit"] == pytest.approx(
-        other.header["prediction"]["top"][0]["logit"], abs=1e-4
-    )
+def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert shown["done"]
+    assert shown["tokens"] == expected["tokens"]
+    assert shown["one"]["window"] == expected["one"]["window"]
+    cells, expected_cells = tensors(shown["head"]), tensors(expected["head"])
+    assert set(cells) == set(expected_cells)
+    for name, values in cells.items():
+        np.testing.assert_allclose(values, expected_cells[name], atol=1e-5, err_msg=name)
+    for name, values in tensors(shown["norms"]["arrays"]).items():
+        np.testing.assert_allclose(values, tensors(expected["norms"]["arrays"])[name], atol=1e-5, rtol=1e-5)
+    difference = thumbnails(shown).astype(int) - thumbnails(expected).astype(int)
+    assert np.abs(difference).max() <= 1  # a half may round up
+    np.testing.assert_allclose(shares(shown), shares(expected), atol=1e-6)
+    assert shown["first_share"] == pytest.approx(expected["first_share"], abs=1e-6)
+    likeliest, expected_likeliest = (picture["header"]["prediction"]["top"][0] for picture in (shown, expected))
+    assert likeliest["logit"] == pytest.approx(expected_likeliest["logit"], abs=1e-4)
 
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=64)  # few ids, so that texts begin alike
@@ -86,7 +90,7 @@ def edited(ids: list[int], edit: str, new: list[int]) -> list[int]:
 
 @given(IDS, EDITS)
 @settings(max_examples=60, deadline=None)
-def test_after_any_edits_the_screen_is_what_it_would_be_at_once(
+def test_after_any_edits_the_page_has_what_it_would_be_sent_at_once(
     loaded: Loaded, ids: list[int], edits: list[Any]
 ) -> None:
     typist = Typist(loaded)
@@ -97,7 +101,7 @@ def test_after_any_edits_the_screen_is_what_it_would_be_at_once(
     typist.turn_to(ids, head=head)
     fresh = Typist(loaded)
     fresh.turn_to(ids, head=head)
-    assert_same_screen(typist.screen, fresh.screen)
+    assert_same_picture(typist.screen.picture, fresh.screen.picture)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,23 @@ def test_a_pixel_is_the_largest_weight_it_covers(trace: Trace) -> None:
             largest = weights[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].max((2, 3))
             np.testing.assert_array_equal(grid[:, :, row, column], np.round(largest * 255))
     np.testing.assert_allclose(first, weights[..., 0].mean(1), atol=1e-6)
+
+
+def test_the_page_has_the_models_numbers(loaded: Loaded) -> None:
+    """A text that was typed in three parts, beside the model's own stages."""
+    ids = [7 * i % 400 for i in range(14)]
+    typist = Typist(loaded)
+    for n in (1, 5, 14):
+        typist.turn_to(ids[:n], layer=1, head=2)
+    picture = typist.screen.picture
+    trace = read(loaded.network, ids)
+    assert [token["id"] for token in picture["tokens"]] == ids
+    for name, values in tensors(picture["head"]).items():
+        if not name.startswith("row_"):
+            expected = trace.stage(name, 1, [2])[0]  # type: ignore[arg-type]
+            np.testing.assert_allclose(values, expected, atol=1e-5, err_msg=name)
+    first = np.stack([trace.stage("weights", layer, range(4))[:, 1:, 0] for layer in range(3)])
+    assert picture["first_share"] == pytest.approx(first.mean(), abs=1e-6)
 
 
 def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Trace) -> None:
