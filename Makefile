@@ -21,6 +21,7 @@ check: .venv/installed-test $(TSC)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/node $(TSC) --project tsconfig.json
+	$(BIN)/node --test 'tests/js/*.test.js'
 	$(BIN)/lookback fetch smollm2-135m
 
 test: check

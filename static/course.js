@@ -24,7 +24,7 @@ export class Course {
   /** The place of a step; where there is no such step, that of the one before it. @param {number | null} step */
   placeOf(step) {
     if (step === null) return this.last;
-    return Math.max(0, this.checkpoints.findLastIndex((one) => one.step === null || one.step <= step));
+    return Math.max(0, this.checkpoints.findLastIndex((one) => one.step !== null && one.step <= step));
   }
 
   /** What the address says at a place: nothing at the end. @param {number} place */

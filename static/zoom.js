@@ -64,7 +64,7 @@ const isWhole = ([top, bottom, left, right], n) => !top && !left && bottom === n
 
 /** As many tokens as are exact, with the chosen one in their middle.
  *  @param {{query: number, n: number}} header @returns {Window} */
-function middle({ query, n }) {
+export function middle({ query, n }) {
   const first = Math.max(0, Math.min(query - N_EXACT / 2, n - N_EXACT));
   const behind = Math.min(n, first + N_EXACT);
   return [first, behind, first, behind];
@@ -72,7 +72,7 @@ function middle({ query, n }) {
 
 /** The tokens that Plotly's ranges cover, in part or whole; a cell stands half a unit to both sides of its number.
  *  @param {Cells} cells @param {[number, number]} across @param {[number, number]} down @returns {Window} */
-function covered({ window: [top, , left], step }, across, down) {
+export function covered({ window: [top, , left], step }, across, down) {
   /** @param {number} first @param {[number, number]} range @returns {[number, number]} */
   const along = (first, [from, to]) => [
     first + step * Math.floor(Math.min(from, to) + 0.5 + SLIVER),
@@ -88,7 +88,7 @@ function reachesOut([top, bottom, left, right], [first, behind, begin, end]) {
 
 /** A window of the text, at least a token wide; null when there is nothing that it leaves out of what is seen now.
  *  @param {Window} wanted @param {Window} seen @param {number} n @returns {Window | null} */
-function inText([top, bottom, left, right], seen, n) {
+export function inText([top, bottom, left, right], seen, n) {
   /** @param {number} token @param {number} least @param {number} most */
   const inside = (token, least, most) => Math.max(least, Math.min(token, most));
   const [first, begin] = [inside(top, 0, n - 1), inside(left, 0, n - 1)];
