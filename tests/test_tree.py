@@ -1,6 +1,9 @@
 """Laws of the source tree itself."""
 
 import ast
+import re
+import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from app.lessons.lesson import lessons
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTICE = (ROOT / "NOTICE").read_text()
 
 # The reading order of each folder: a file imports only what stands above it.
 ORDER = [
@@ -95,3 +99,25 @@ def test_the_readme_names_every_file_of_the_app() -> None:
     readme = (ROOT / "README.md").read_text()
     for name in (name for name in ORDER if name not in LESSONS):
         assert Path(*name.split(".")).with_suffix(".py").name in readme, name
+
+
+@pytest.mark.parametrize("package", ["plotly", "fastapi_offline", "ziamath", "latex2mathml"])
+def test_notice_says_of_what_is_served_the_license_that_its_package_has(package: str) -> None:
+    about = metadata(package)
+    (entry,) = re.findall(rf"^  {package}: (.*?)(?=^\S|^  \S|\Z)", NOTICE, re.M | re.S)
+    assert (about["License-Expression"] or about["License"]) in entry
+
+
+def test_notice_names_every_text_that_the_shipped_model_learned_from() -> None:
+    card = (ROOT / "model/weights/lookback-gpt/README.md").read_text()
+    packages = re.findall(r"\| Debian, (\S+) \|", card)
+    assert packages
+    assert [package for package in packages if package not in NOTICE] == []
+
+
+def test_every_license_that_notice_points_to_is_in_what_is_built() -> None:
+    files = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
+    pointed_to = set(re.findall(r"licenses/[\w.-]+\.txt", NOTICE))
+    assert pointed_to == {str(path.relative_to(ROOT)) for path in (ROOT / "licenses").iterdir()}
+    assert files == ["LICENSE", "NOTICE", "licenses/*"]
+    assert {"!LICENSE", "!NOTICE", "!licenses"} <= set((ROOT / ".dockerignore").read_text().split())
