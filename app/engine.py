@@ -19,13 +19,13 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 
-from app.errors import Busy, OutOfMemory
+from app.errors import Busy, NonFiniteNumbers, OutOfMemory
 from app.models import Loaded, Models
 from app.schemas import Timings
 from app.settings import Settings
 from model.prefix import Kept
 from model.tokenizer import Tokens
-from model.trace import Trace, foresee, read_on
+from model.trace import NonFiniteNumber, Trace, foresee, read_on
 from model.weights.catalogue import Progress, Source
 
 log = logging.getLogger("lookback")
@@ -101,6 +101,11 @@ class Watch(Generic[T]):
 
     async def __aiter__(self) -> AsyncIterator[Progressed | tuple[T, Timings]]:
         while (said := await self._job.said.get()) is not END:
+            if isinstance(said, NonFiniteNumber):
+                model = self._job.model
+                raise NonFiniteNumbers(
+                    model.title, said.place, str(model.network.dtype).removeprefix("torch.")
+                ) from said
             if isinstance(said, BaseException):
                 raise said
             yield said
@@ -298,6 +303,7 @@ class Engine:
             self._kept.keep(job.ids, job.read)
             began = time.perf_counter()
             try:
+                job.read.check()  # a text whose pass overflowed fails by itself, not with its batch
                 job.parts = job.parts or job.view(job.read)
                 part = next(job.parts, END)
             except BaseException as error:

@@ -9,6 +9,7 @@
     ├── NoSuchHead        422
     ├── NoSuchPosition    422
     ├── NoSuchStep        422
+    ├── NonFiniteNumbers  422
     ├── ModelLacks        422
     ├── UnknownModel      404
     ├── ModelNotHere      404
@@ -128,6 +129,24 @@ class NoSuchStep(AppError):
     def __init__(self, wrong: int, known: Sequence[int], model: str) -> None:
         steps = f"There are: {', '.join(map(str, known))}." if known else "It came without any; leave the step out."
         super().__init__(f"{model} has no parameters of step {wrong}. {steps}")
+
+
+class NonFiniteNumbers(AppError):
+    """The model overflowed: numbers of its pass over this text are infinite or NaN, and so would the answer be."""
+
+    status = 422
+    title = "The model's numbers are not finite"
+
+    def __init__(self, model: str, place: str, dtype: str) -> None:
+        cure = (
+            "Try another text; if every text fails, the checkpoint is damaged or its training diverged."
+            if dtype == "float32"
+            else f"Lookback computes in {dtype} here; start it with --dtype float32."
+        )
+        super().__init__(
+            f"{model} overflows on this text: at {place} some of its numbers are infinite or NaN, and so is all that "
+            f"is computed from them. {cure}"
+        )
 
 
 class UnknownModel(AppError):

@@ -19,6 +19,7 @@ from app.errors import (
     ModelNotHere,
     ModelTooLarge,
     ModelUnavailable,
+    NonFiniteNumbers,
     NoSuchStep,
     NothingHeld,
     TextTooLong,
@@ -30,7 +31,7 @@ from model.config import Config
 from model.gpt import GPT
 from model.linear import choose_roads
 from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
-from model.trace import read
+from model.trace import NonFiniteNumber, read
 from model.training.probes import pattern_scores
 from model.training.record import read_record
 from model.weights.catalogue import SHIPPED, Progress, Source
@@ -211,7 +212,10 @@ class Models:
         known = self.entries[model.name].patterns
         if model.step not in known:
             loop = asyncio.get_running_loop()
-            known[model.step] = await loop.run_in_executor(self._worker, pattern_scores, model.network)
+            try:
+                known[model.step] = await loop.run_in_executor(self._worker, pattern_scores, model.network)
+            except NonFiniteNumber as error:
+                raise NonFiniteNumbers(model.title, error.place, self.settings.dtype) from error
         return known[model.step]
 
     def _load_step(self, folder: Path, step: int) -> GPT:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from app.figures import Window
 from model import attention
 from model.tokenizer import Tokenizer, Tokens, show
-from model.trace import STATISTICS, Stage, Trace, norm_sites
+from model.trace import STATISTICS, NonFiniteNumber, Stage, Trace, is_finite, norm_sites
 
 N_THUMBNAIL = 64  # pixels of a thumbnail's side, at most
 N_BLOCK = 2_000_000  # weights made at a time: 8 MB, which a processor's caches hold
@@ -123,6 +123,7 @@ def thumbnails(trace: Trace, layers: range, n_known: int = 0) -> tuple[NDArray[n
     single cells that tell heads apart. The first `n_known` tokens, which somebody has already, are left out of both:
     where they end within a row of pixels, the first row here is of the rest of it.
     """
+    trace.check()
     n, step = trace.n_tokens, step_for(trace.n_tokens, N_THUMBNAIL)
     config = trace.model.config
     n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
@@ -136,7 +137,11 @@ def thumbnails(trace: Trace, layers: range, n_known: int = 0) -> tuple[NDArray[n
         made = [_thumbnail_rows(trace, some, rows, keys_LGTD[:, :, : rows.stop], step) for rows in blocks]
         pictures.append(torch.cat([pixels_LHRP for pixels_LHRP, _ in made], dim=2))
         first.append(torch.cat([share_LR for _, share_LR in made], dim=1))
-    return torch.cat(pictures).cpu().numpy(), torch.cat(first).cpu().numpy()
+    first_LT = torch.cat(first, dim=0)
+    if not is_finite(first_LT):  # a score overflowed, and with it its row of weights
+        layer = layers[int((~first_LT.isfinite()).any(dim=1).nonzero()[0])]
+        raise NonFiniteNumber(f"layers.{layer}.attention.scores")
+    return torch.cat(pictures).cpu().numpy(), first_LT.cpu().numpy()
 
 
 def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Literal, get_args
 
@@ -40,6 +40,14 @@ STATISTICS = (
     "output_mean",
     "output_variance",
 )
+
+
+class NonFiniteNumber(ArithmeticError):
+    """A pass overflowed: some of the numbers that it left are infinite or NaN, and so is what is computed from them."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"the numbers of this pass are no longer finite at {place}")
+        self.place = place  # where they were first found: layers.3.norm_1, layers.3.attention.scores, logits
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,23 @@ class Stretch:
     def n_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    @cached_property
+    def non_finite(self) -> str | None:
+        """The first place of the network at which these tokens have a number that is not finite; None if none has."""
+        if all(is_finite(tensor) for tensor in self.tensors):
+            return None
+        for layer, (norm_1_TK, norm_2_TK) in enumerate(zip(self.norms_STK[:-1:2], self.norms_STK[1::2], strict=True)):
+            for name, tensor in (
+                (f"layers.{layer}.norm_1", norm_1_TK),
+                (f"layers.{layer}.attention.query", self.queries_LHTD[layer]),
+                (f"layers.{layer}.attention.key", self.keys_LGTD[layer]),
+                (f"layers.{layer}.attention.value", self.values_LGTD[layer]),
+                (f"layers.{layer}.norm_2", norm_2_TK),
+            ):
+                if not is_finite(tensor):
+                    return name
+        return "norm_final"
+
     def part(self, first: int, last: int) -> "Stretch":
         """The tokens from `first` to before `last`, in memory of their own."""
         return Stretch(*(t.narrow(_AXES[i], first, last - first).clone() for i, t in enumerate(self.tensors)))
@@ -125,9 +150,24 @@ class Trace:
         """What no other trace can share with it."""
         return sum(logits_V.nbytes for logits_V in self._logits.values())
 
+    def check(self) -> None:
+        """Stop where a pass over this text overflowed. What reads numbers of a trace does so first.
+
+        Raises:
+            NonFiniteNumber: with the first place.
+        """
+        places = [stretch.non_finite for stretch in self.stretches]
+        if place := next(filter(None, places), None):
+            raise NonFiniteNumber(place)
+
     @property
     def norms_STK(self) -> Tensor:
-        """The statistics of every norm site; float32, K as in STATISTICS."""
+        """The statistics of every norm site; float32, K as in STATISTICS.
+
+        Raises:
+            NonFiniteNumber: as all that reads numbers of a trace, when the pass overflowed.
+        """
+        self.check()
         return torch.cat([stretch.norms_STK for stretch in self.stretches], dim=1)
 
     @property
@@ -139,6 +179,7 @@ class Trace:
     @property
     def hidden_TM(self) -> Tensor:
         """The residual stream after the final norm."""
+        self.check()
         return torch.cat([stretch.hidden_TM for stretch in self.stretches])
 
     def placed(self) -> Iterator[tuple[int, Stretch]]:
@@ -153,9 +194,16 @@ class Trace:
 
         Consecutive `rows` alone are computed if some are chosen, and consecutive `keys`: weights are of any use only if
         these begin with the first token and reach to the last row.
+
+        Raises:
+            NonFiniteNumber: when the pass overflowed, or these scores do.
         """
+        self.check()
         q_HRD, k_HSD = self._queries(layer, heads, rows), self._keys(layer, heads, keys)
-        yield "scores", (score_HRS := attention.scores(q_HRD, k_HSD))
+        score_HRS = attention.scores(q_HRD, k_HSD)
+        if not is_finite(score_HRS):
+            raise NonFiniteNumber(f"layers.{layer}.attention.scores")
+        yield "scores", score_HRS
         yield "scaled", (scaled_HRS := attention.scaled(score_HRS, self.model.config.d_head))
         ahead = (rows.start if rows else 0) - (keys.start if keys else 0)
         yield "masked", (masked_HRS := attention.masked(scaled_HRS, ahead))
@@ -174,10 +222,19 @@ class Trace:
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[int]) -> Tensor:
-        """The score of every token as the one that follows token r, for each r of `rows`; (R, V), float32."""
+        """The score of every token as the one that follows token r, for each r of `rows`; (R, V), float32.
+
+        Raises:
+            NonFiniteNumber: when the pass overflowed, or these logits do.
+        """
+        self.check()
         if all(row in self._logits for row in rows):
-            return torch.stack([self._logits[row] for row in rows])
-        return self.model.unembed(self.hidden_TM[list(rows)]).float()  # type: ignore[no-any-return]
+            logits_RV = torch.stack([self._logits[row] for row in rows])
+        else:
+            logits_RV = self.model.unembed(self.hidden_TM[list(rows)]).float()
+        if not is_finite(logits_RV):
+            raise NonFiniteNumber("logits")
+        return logits_RV
 
     def start(self, n_tokens: int) -> "Trace":
         """The trace of the first `n_tokens` of this text: a later token never changes an earlier row."""
@@ -258,6 +315,11 @@ def foresee(traces: Sequence[Trace]) -> None:
         last_RM = torch.stack([trace.stretches[-1].hidden_TM[-1] for trace in lacking])
         for trace, logits_V in zip(lacking, lacking[0].model.unembed(last_RM).float(), strict=True):
             trace._logits[trace.n_tokens - 1] = logits_V.clone()  # a row of its own, not of all texts' matrix
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether all numbers are finite. Their sum says so at once, unless it overflows itself."""
+    return math.isfinite(x.sum()) or bool(x.isfinite().all())
 
 
 class Ragged:
