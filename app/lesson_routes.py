@@ -19,7 +19,8 @@ from app import api, pages, problems, views
 from app.api import EngineHere, Visitor, VisitorHere
 from app.engine import Engine
 from app.errors import AppError, ModelLacks, ModelLoading, TextTooLong
-from app.lessons.lesson import Check, Lesson, LessonRequest, Reading, check_heads, lessons
+from app.lessons.checks import Check
+from app.lessons.lesson import Lesson, LessonRequest, Reading, check_heads, lessons
 from app.lessons.posts import SERIES
 from app.models import Loaded
 from app.schemas import ModelInfo, Timings

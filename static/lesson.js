@@ -115,10 +115,15 @@ async function prove(signal) {
   if (!reply) return;
   if (reply.isGood === false) return notice(reply.said.detail);
   find("checks").replaceChildren(
-    ...reply.said.checks.map(({ name, measured, most, passed, least }) => {
+    ...reply.said.checks.map(({ name, measured, most, passed, least, reason }) => {
       const line = document.createElement("li");
       const [verdict, value] = [document.createElement("b"), document.createElement("code")];
       line.dataset.passed = String(passed);
+      if (passed === null) {
+        verdict.textContent = "does not apply";
+        line.append(verdict, ` ${name}: ${reason}`);
+        return line;
+      }
       verdict.textContent = passed ? "holds" : "fails";
       value.textContent = measured === null ? "no number" : words(measured);
       line.append(verdict, ` ${name}: `, value, most === null ? ` (at least ${words(least)})` : ` (at most ${words(most)})`);

@@ -59,6 +59,7 @@ ORDER = [
     "app.pages",
     "app.lessons.parts",
     "app.lessons.posts",
+    "app.lessons.checks",
     "app.lessons.lesson",
     "app.lessons.book",
     "app.lessons.clock",

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most, parameters
+from app.lessons.checks import Arithmetic, Check, at_most, different, equal, largest, printed, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
@@ -20,6 +21,7 @@ Kind = Literal["none", "ReLU", "GELU", "GELU, tanh form"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 REACH = 6.0
 N_OUTPUTS, N_TOKENS = 8, 16
+TANH_FORM_OFF = 4.8e-4  # the largest distance of the tanh form of GELU from the exact one, rounded up
 FOLLOWED = {"gelu": ("mlp.up", "GELU, tanh form"), "swiglu": ("mlp.gate", "SiLU")}  # a layer's activation, and where
 
 
@@ -107,8 +109,9 @@ def merged(maps: Maps, x_TM: Tensor) -> Tensor:
     return x_TM @ (w2_OX @ w1_XM).T + (w2_OX @ b1_X + b2_O)
 
 
-def own(reading: Reading, layer: int, x_TM: Tensor) -> Tensor:
-    """The feed-forward network as this model has it, (T, M), from its parameters and formulas alone."""
+def own(reading: Reading, layer: int, x_TM: Tensor) -> tuple[Tensor, Tensor]:
+    """The feed-forward network as this model has it, from its parameters and formulas alone, and the scale
+    of its rounding errors; (T, M) each."""
     mlp = reading.block(layer).mlp
     up, down = precise(mlp.up), precise(mlp.down)
     hidden_TX = x_TM @ up[0].T + up[1]
@@ -118,7 +121,7 @@ def own(reading: Reading, layer: int, x_TM: Tensor) -> Tensor:
         gate_w_XM, gate_b_X = precise(mlp.gate)
         gate_TX = x_TM @ gate_w_XM.T + gate_b_X
         hidden_TX = gate_TX / (1 + torch.exp(-gate_TX)) * hidden_TX
-    return hidden_TX @ down[0].T + down[1]
+    return hidden_TX @ down[0].T + down[1], product_scales(hidden_TX, *down, dtype=reading.dtype)
 
 
 def linear_maps(reading: Reading, layer: int) -> Facts:
@@ -186,25 +189,21 @@ def answer(reading: Reading, ask: ActivationRequest) -> ActivationReply:
 def checks(reading: Reading, ask: ActivationRequest) -> Iterator[Check]:
     """Nothing in between, and two maps are one; GELU, and they are not; the curves, and the model's own network."""
     x_TM, theirs_TM = heard(reading, ask.layer)
-    maps = two_maps(reading, ask.layer)
+    maps = w1_XM, b1_X, w2_OX, b2_O = two_maps(reading, ask.layer)
     one_TO = merged(maps, x_TM)
-    most = one_TO.abs().max().item()
-    bare_TO = stacked(maps, "none", x_TM, broken=ask.broken)
-    off = (bare_TO - one_TO).abs().max().item() / most
-    yield at_most(1e-5, off, "nothing in between, two maps differ from their product, relative to the largest, by")
-    bent_TO = stacked(maps, "GELU", x_TM, broken=ask.broken)
-    yield at_least(
-        1e-3,
-        (bent_TO - one_TO).abs().max().item() / most,
-        "with GELU in between they differ, relative to the largest, by",
-    )
-    lowest = activation("GELU", torch.tensor(-0.7525, dtype=torch.float64)).item()
-    yield at_most(1e-4, abs(lowest + 0.1700), "GELU(−0.7525) = −0.1700, but for")
+    bare_TO, bent_TO = (stacked(maps, kind, x_TM, broken=ask.broken) for kind in ("none", "GELU"))
+    arithmetic = Arithmetic(n_terms=sum(w1_XM.shape), dtype=torch.double)
+    scale_TO = product_scales(product_scales(x_TM, w1_XM, b1_X), w2_OX, b2_O)
+    yield equal("nothing in between, two maps differ from their product by", bare_TO, one_TO, arithmetic, scale_TO)
+    yield different("with GELU in between they differ by", bent_TO, one_TO, arithmetic, scale_TO)
+    lowest = activation("GELU", torch.tensor(-0.7525, dtype=torch.float64))
+    yield printed("GELU(−0.7525) differs from −0.1700 by", lowest, -0.1700)
     x_P = torch.linspace(-REACH, REACH, 12_001, dtype=torch.float64)
-    off = (activation("GELU, tanh form", x_P) - activation("GELU", x_P)).abs().max().item()
-    yield at_most(4.8e-4, off, "from −6 to 6 the tanh form of GELU differs from the exact one by")
-    off = (own(reading, ask.layer, x_TM) - theirs_TM).abs().max().item() / theirs_TM.abs().max().item()
-    yield at_most(1e-4, off, "by these formulas, the model's own network differs, relative to the largest, by")
+    off = largest(activation("GELU, tanh form", x_P) - activation("GELU", x_P))
+    yield at_most(TANH_FORM_OFF, off, "from −6 to 6 the tanh form of GELU differs from the exact one by")
+    ours_TM, scale_TM = own(reading, ask.layer, x_TM)
+    arithmetic = Arithmetic(n_terms=sum(w1_XM.shape), dtype=reading.dtype, n_roundings=4)
+    yield equal("the model's own network differs from these formulas by", ours_TM, theirs_TM, arithmetic, scale_TM)
 
 
 LESSON = Lesson(

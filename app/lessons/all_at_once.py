@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.book import BOOK, Source, vectors
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, different, equal, printed, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Heatmap, matrix, numbers
 from app.lessons.posts import PART_7, chapter
 from app.schemas import Index
@@ -92,21 +93,26 @@ def checks(reading: Reading, ask: AllAtOnceRequest) -> Iterator[Check]:
     """Scores are symmetric, weights are not; rows sum to 1; the book's numbers come out."""
     rows = ask.model_copy(update={"axis": "rows"})
     x_TM, _ = vectors(reading, ask.source)
-    score_TT = x_TM @ x_TM.T
-    scale = max(1.0, score_TT.abs().max().item())
-    yield at_most(1e-5, (score_TT - score_TT.T).abs().max().item() / scale, "scores differ from their mirror image by")
+    score_TT, scale_TT = x_TM @ x_TM.T, product_scales(x_TM, x_TM)
+    products = Arithmetic(n_terms=x_TM.shape[1])
+    yield equal("scores differ from their mirror image by", score_TT, score_TT.T, products, scale_TT)
     looped_TT = torch.stack([torch.stack([(a * b).sum() for b in x_TM[:16]]) for a in x_TM[:16]])
-    off = (looped_TT - score_TT[:16, :16]).abs().max().item() / scale
-    yield at_most(1e-5, off, "pair by pair, the scores of the first 16 tokens differ by")
-    yield at_most(1e-5, (weights(x_TM, rows).sum(1) - 1).abs().max().item(), "every row of weights sums to 1, but for")
+    yield equal(
+        "pair by pair, the scores of the first 16 tokens differ by",
+        looped_TT,
+        score_TT[:16, :16],
+        products,
+        scale_TT[:16, :16],
+    )
+    weight_TT = weights(x_TM, rows)
+    shares = Arithmetic(n_terms=len(weight_TT))
+    yield equal("rows of weights sum to 1, to within", weight_TT.sum(1), torch.ones(len(weight_TT)), shares)
     book_TT = weights(BOOK, rows)
     printed_T = torch.tensor([0.2098, 0.2006, 0.1981, 0.1242, 0.1220, 0.1452])
-    yield at_most(1e-4, (book_TT[0] - printed_T).abs().max().item(), "the book's first row of weights differs by")
+    yield printed("the book's first row of weights differs by", book_TT[0], printed_T)
     printed_M = torch.tensor([0.4421, 0.5931, 0.5790])
-    yield at_most(1e-4, (book_TT @ BOOK)[0].sub(printed_M).abs().max().item(), "and its first context vector by")
-    yield at_least(
-        0.01, (book_TT - book_TT.T).abs().max().item(), "the book's weights differ from their mirror image by"
-    )
+    yield printed("and its first context vector by", (book_TT @ BOOK)[0], printed_M)
+    yield different("the book's weights differ from their mirror image by", book_TT, book_TT.T, Arithmetic(n_terms=6))
 
 
 LESSON = Lesson(

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most, parameters
+from app.lessons.checks import Arithmetic, Check, at_most, equal, largest, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES
 from app.schemas import Index
@@ -132,20 +133,27 @@ def checks(reading: Reading, ask: BakedBiasRequest) -> Iterator[Check]:
     w_OJ = extended(w_OI, b_O)
     z_OT = w_OJ @ with_ones(x_IT, 1.0, broken=ask.broken)
     plain_OT = torch.stack([w_OI @ x_I + b_O for x_I in x_IT.T], dim=1)
-    most = max(1.0, plain_OT.abs().max().item())
-    off = (z_OT - plain_OT).abs().max().item()
-    yield at_most(1e-6, off / most, "W′ X′ differs from W X + B, token by token, relative to the largest number, by")
+    arithmetic, scale_OT = Arithmetic(n_terms=w_OJ.shape[1]), product_scales(x_IT.T, w_OI, b_O).T
+    yield equal("W′ X′ differs from W X + B, token by token, by", z_OT, plain_OT, arithmetic, scale_OT)
     numpy_OT = np.hstack((w_OI, b_O[:, None])) @ np.vstack((x_IT, np.ones((1, x_IT.shape[1]), np.float32)))
-    off = float(np.abs(numpy_OT - z_OT.numpy()).max())
-    yield at_most(1e-6, off / most, "numpy's W′ X′ differs, relative to the largest number, by")
+    yield equal("numpy's W′ X′ differs by", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
     half_OT = w_OJ @ with_ones(x_IT, 0.5, broken=ask.broken)
-    off = (half_OT - (plain_OT - b_O[:, None] / 2)).abs().max().item()
-    yield at_most(
-        1e-6, off / most, "with halves for ones, half of the bias is missing, relative to the largest, but for"
+    yield equal(
+        "with halves for ones, half of the bias is missing, to within",
+        half_OT,
+        plain_OT - b_O[:, None] / 2,
+        arithmetic,
+        scale_OT,
     )
     moved_OJ = (extended(w_OI, b_O + 1) - w_OJ).abs()
-    yield at_most(0, moved_OJ[:, :-1].max().item(), "another bias changes the other columns of W′ by")
-    yield at_least(1 - 1e-6, moved_OJ[:, -1].min().item(), "a bias that is 1 larger changes the last column by")
+    yield at_most(0, largest(moved_OJ[:, :-1]), "another bias changes the other columns of W′ by")
+    yield equal(
+        "a bias that is 1 larger makes the last column 1 larger, to within",
+        moved_OJ[:, -1],
+        torch.ones(len(b_O)),
+        Arithmetic(),
+        largest(b_O) + 1,
+    )
 
 
 LESSON = Lesson(

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from app.lessons.checks import Check, at_most, equal
 from app.lessons.clock import reading_milliseconds
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
 from app.lessons.posts import PART_11, chapter
 from app.schemas import Index, Text
@@ -117,7 +118,7 @@ def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
     """All texts in one pass, and one of them beside itself alone."""
     network, read_ones = reading.model.network, texts(reading, ask)
     traces = alone(reading, read_ones)
-    batch = Batch(network, [tokens.ids for tokens in read_ones], ask.padding)
+    batch = Batch(network, [tokens.ids for tokens in read_ones], "left" if ask.broken else ask.padding)
     sheet = min(ask.sheet, len(read_ones) - 1)
     whole_BTM = batch.hidden_BTM if ask.stage == "after the last layer" else network.embed(batch.ids_BT).detach()
     names = [["padding"] * batch.n_tokens for _ in read_ones]
@@ -204,13 +205,14 @@ def difference(batch: Batch, traces: Sequence[Trace]) -> float:
 def checks(reading: Reading, ask: BatchesRequest) -> Iterator[Check]:
     """Texts of a batch do not know of each other: each is what it is alone, in whatever order."""
     network, read_ones, config = reading.model.network, texts(reading, ask), reading.config
-    traces, ids = alone(reading, read_ones), [tokens.ids for tokens in read_ones]
+    ids = [tokens.ids for tokens in read_ones]
+    alone_NM = torch.cat([trace.hidden_TM.float().cpu() for trace in alone(reading, read_ones)])
     batch = Batch(network, ids, "left" if ask.broken else "right")
-    off = difference(batch, traces)
-    yield at_most(1e-4, off, "read together, texts differ from themselves alone, relative to the largest number, by")
-    turned = Batch(network, ids[::-1], "right")
-    off = difference(turned, traces[::-1])
-    yield at_most(1e-4, off, "in the opposite order, they differ from themselves alone by")
+    together_NM = torch.cat([batch.hidden(text) for text in range(len(ids))])
+    yield equal("read together, texts differ from themselves alone by", together_NM, alone_NM, reading.whole_pass)
+    opposite = Batch(network, ids[::-1], "right")
+    opposite_NM = torch.cat([opposite.hidden(text) for text in range(len(ids))][::-1])
+    yield equal("in the opposite order, they differ by", opposite_NM, alone_NM, reading.whole_pass)
     wanted = (len(ids), config.n_heads, batch.n_tokens, config.d_head)
     wrong = sum(queries.shape != wanted for queries, _, _ in batch.heads)
     yield at_most(0, float(wrong), "layers whose queries are not (texts × heads × tokens × features)")

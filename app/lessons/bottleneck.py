@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import PART_5, chapter
 from app.schemas import Index
@@ -254,7 +255,8 @@ def checks(reading: Reading, ask: BottleneckRequest) -> Iterator[Check]:
         off = max(abs(count[name] - n * each) for n, count in counted.items())
         yield at_most(0, off, f"{name}: {each:,} numbers for each token of every start, but for")
     weight_T = attention_over(len(reading.tokens), asked_for, ask)
-    yield at_most(1e-6, abs(weight_T.sum().item() - 1), "the weights over the states sum to 1, but for")
+    sum_1 = weight_T.sum()[None]
+    yield equal("the weights over the states sum to 1, to within", sum_1, torch.ones(1), Arithmetic(len(weight_T)))
     plain = ask.model_copy(update={"sharpness": 8.0})
     near, far = recall_from_last(ask.width, 1), recall_from_last(ask.width, LONGEST)
     attended = recall_from_all(LONGEST, 0, plain)
@@ -267,16 +269,18 @@ def checks(reading: Reading, ask: BottleneckRequest) -> Iterator[Check]:
     theirs = nn.RNN(config.d_model, ask.width, bias=False, batch_first=True)
     theirs.load_state_dict({"weight_hh_l0": network.onward_HH, "weight_ih_l0": network.reads_HI})
     theirs.requires_grad_(False)
-    off = (theirs(x_TI[None])[1][0, 0] - states_TH[-1]).abs().max().item()
-    yield at_most(1e-5, off, "the last state differs from that of torch.nn.RNN by")
+    last_H = theirs(x_TI[None])[1][0, 0]
+    norm = product_scales(x_TI, network.reads_HI).max().item()
+    steps = Arithmetic(n_terms=ask.width + config.d_model)
+    yield equal("the last state differs from that of torch.nn.RNN by", last_H, states_TH[-1], steps, norm)
     some_TI = x_TI[:N_SHOWN].clone().requires_grad_()
     last_H = theirs(some_TI[None])[1][0, 0]
     slopes = [torch.autograd.grad(number, some_TI, retain_graph=True)[0] for number in last_H]
     theirs_T = torch.stack(slopes, dim=1).flatten(1).norm(dim=1)
     last_T = F.one_hot(torch.tensor(len(some_TI) - 1), len(some_TI))
     ours_T = sensitivity(network, states_TH[:N_SHOWN], last_T)
-    off = ((ours_T - theirs_T).abs().max() / theirs_T.max()).item()
-    yield at_most(1e-4, off, "what it feels of each token differs from autograd's, relative to the largest, by")
+    chain = Arithmetic(n_terms=ask.width * len(some_TI) + config.d_model)
+    yield equal("what it feels of each token differs from autograd's by", ours_T, theirs_T, chain)
 
 
 LESSON = Lesson(

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from app.lessons.book import BOOK, BOOK_NAMES, Source
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal, largest, printed
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
 from app.lessons.posts import PART_9, chapter
 from app.schemas import Index, Text
@@ -77,8 +78,10 @@ def head_scores(reading: Reading, ask: CausalMaskRequest) -> tuple[Tensor, list[
     return reading.trace.stage("scaled", ask.layer, [ask.head]).cpu(), reading.pieces
 
 
-def by_route(scaled_HTS: Tensor, route: Route) -> Tensor:
-    """Weights from scaled scores, (H, T, T)."""
+def by_route(scaled_HTS: Tensor, route: Route, *, broken: bool = False) -> Tensor:
+    """Weights from scaled scores, (H, T, T); broken, nothing is masked, whatever the way."""
+    if broken:
+        return attention.weights(scaled_HTS)
     n = scaled_HTS.shape[-1]
     seen_TS = attention.visible(n, n, device=scaled_HTS.device)
     if route == "mask, then softmax":
@@ -127,14 +130,18 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
     changed, id = edited(reading, ask)
     put = show(reading.model.tokenizer.piece(id))
     scaled_1TT, names = head_scores(reading, ask)
-    weight_TT = by_route(scaled_1TT, ask.route)[0]
+    weight_TT = by_route(scaled_1TT, ask.route, broken=ask.broken)[0]
     ours_TT = attention.weights(attention.masked(scaled_1TT))[0]
     pieces = reading.pieces
     where = "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
     masked, unmasked = (moved_by(reading, changed, id, look) for look in (_look(ask), look_everywhere))
     return CausalMaskReply(
         weights=Heatmap(
-            title=f"{where}: {ask.route}", rows=names, columns=names, values=matrix(weight_TT), scale="share"
+            title=f"{where}: {'no mask' if ask.broken else ask.route}",
+            rows=names,
+            columns=names,
+            values=matrix(weight_TT),
+            scale="share",
         ),
         difference=Heatmap(
             title="less the weights by the first way",
@@ -181,21 +188,29 @@ def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
     """Both right ways are the model's; what comes later changes nothing before it."""
     scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
     ours_1TT = reading.trace.stage("weights", ask.layer, [ask.head])
-    first, second = (by_route(scaled_1TT, route) for route in ROUTES[:2])
-    yield at_most(1e-6, (first - second).abs().max().item(), "the two right ways differ by")
-    yield at_most(1e-6, (first - ours_1TT).abs().max().item(), "the first way differs from the model by")
-    yield at_most(0.0, ours_1TT.triu(1).abs().max().item(), "the largest weight on a later token is")
-    ours_TT = by_route(of_book(), ROUTES[1])[0]
-    off = max(
-        (ours_TT[row, : row + 1] - torch.tensor(printed)).abs().max().item() for row, printed in enumerate(PRINTED)
-    )
-    yield at_most(1e-4, off, "the book's rows differ by")
+    first, second = (by_route(scaled_1TT, route, broken=ask.broken) for route in ROUTES[:2])
+    shares = Arithmetic(n_terms=len(reading.tokens))
+    yield equal("the two right ways differ by", first, second, shares, 1.0)
+    yield equal("the first way differs from the model by", first, ours_1TT, shares, 1.0)
+    yield at_most(0, largest(first.triu(1)), "the largest weight on a later token is")
+    book_TT = by_route(of_book(), ROUTES[1], broken=ask.broken)[0]
+    printed_TT = torch.zeros_like(book_TT)
+    for row, values in enumerate(PRINTED):
+        printed_TT[row, : len(values)] = torch.tensor(values)
+    yield printed("the book's rows differ by", book_TT, printed_TT)
     changed, id = edited(reading, ask)
-    if changed:
-        before = moved_by(reading, changed, id, _look(ask), exact=True)[:changed].max().item()
-        yield at_most(1e-5, before, "logits before the changed token move by")
-        unmasked = moved_by(reading, changed, id, look_everywhere)[:changed].max().item()
-        yield at_least(1e-3, unmasked, "without a mask they move by")
+    names = "logits before the changed token move by", "without a mask they move by"
+    if not changed:
+        yield from (does_not_apply(name, "the first token is changed, and there is none before it") for name in names)
+        return
+    if id == reading.tokens.ids[changed]:
+        yield from (does_not_apply(name, "the same token is put in its own place") for name in names)
+        return
+    scale = largest(reading.trace.logits(range(changed)))
+    before = moved_by(reading, changed, id, _look(ask), exact=True)[:changed].max().item()
+    yield at_most(reading.whole_pass.error(scale), before, names[0])
+    unmasked = moved_by(reading, changed, id, look_everywhere)[:changed].max().item()
+    yield at_least(Arithmetic(dtype=reading.dtype).error(), unmasked, names[1])
 
 
 LESSON = Lesson(

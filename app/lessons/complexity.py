@@ -13,8 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from app.lessons.checks import Arithmetic, Check, at_most, different, does_not_apply, largest, printed
 from app.lessons.clock import reading_milliseconds
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.posts import PART_14
 from app.schemas import Index
@@ -155,8 +156,9 @@ def answer(reading: Reading, ask: ComplexityRequest) -> ComplexityReply:
     line = partial(Line, x=lengths)
     linear, square = linear_work(config, n), square_work(config, n)
     place, n_tokens = reading.position(ask.changed), len(reading.tokens)
-    first = max(0, n_tokens - ask.window)
-    before_V, after_V = (through(reading, ids, ask.window) for ids in (reading.tokens.ids, _changed(reading, place)))
+    window = n_tokens if ask.broken else ask.window
+    first = max(0, n_tokens - window)
+    before_V, after_V = (through(reading, ids, window) for ids in (reading.tokens.ids, _changed(reading, place)))
     top = before_V.topk(min(8, len(before_V))).indices
     return ComplexityReply(
         work=Curves(
@@ -201,7 +203,7 @@ def answer(reading: Reading, ask: ComplexityRequest) -> ComplexityReply:
             },
         ),
         seen=Chips(
-            title=f"a window of {ask.window} tokens",
+            title=f"a window of {window} tokens",
             rows=[
                 ChipRow(
                     name="",
@@ -263,7 +265,7 @@ def checks(reading: Reading, ask: ComplexityRequest) -> Iterator[Check]:
         0, abs(crossing(GPT_2) - 4608), "in GPT-2 the work for n and for n² is equal at 4,608 tokens, but for"
     )
     tera = weight_bytes(GPT_2, 1_047_576) / 1e12
-    yield at_most(0.5, abs(tera - 632), "its weights would be 632 TB at 1,047,576 tokens, but for")
+    yield printed("its weights at 1,047,576 tokens differ from 632 TB by", tera, 632, digits=0)
     kept = sum(
         part.nbytes for one in reading.trace.stretches for part in (one.keys_LGTD.float(), one.values_LGTD.float())
     )
@@ -271,10 +273,13 @@ def checks(reading: Reading, ask: ComplexityRequest) -> Iterator[Check]:
     window = max(1, n // 2)
     ids, other = reading.tokens.ids, _changed(reading, 0)
     before_V, after_V = (through(reading, one, n if ask.broken else window) for one in (ids, other))
+    outside = "a token outside the window moves a probability by"
     if n > 1:
-        yield at_most(0, (before_V - after_V).abs().max().item(), "a token outside the window moves a probability by")
+        yield at_most(0, largest(before_V - after_V), outside)
+    else:
+        yield does_not_apply(outside, "a text of one token is all inside")
     inside_V = through(reading, _changed(reading, n - 1), window)
-    yield at_least(1e-12, (before_V - inside_V).abs().max().item(), "a token inside moves one by")
+    yield different("a token inside moves one by", inside_V, before_V, Arithmetic())
 
 
 LESSON = Lesson(

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, shares, signed
 from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
@@ -24,6 +25,8 @@ N_CHECKED = 32  # tokens; the statistics of more rows would need more draws than
 N_RUNS = 8  # readings with dropout
 N_TOP = 6  # tokens that are expected
 N_FEATURES = 64  # that are drawn
+N_DRAWS = 2000  # of which a check takes the mean
+N_DEVIATIONS = 5.5  # a check of chance allows; among a thousand means one in ten thousand texts goes beyond
 
 Place = Literal["attention weights", "context vectors", "embedded tokens", "what attention adds"]
 
@@ -161,21 +164,37 @@ def checks(reading: Reading, ask: DropoutRequest) -> Iterator[Check]:
     learning = ask.model_copy(update={"reads": False})
     once_TX = drawn(x_TX, learning, 1)[0]
     grown_TX = torch.where(once_TX != 0, x_TX / (1 - ask.rate), 0)
-    off = (once_TX - grown_TX).abs().max().item() / max(1.0, x_TX.abs().max().item())
-    yield at_most(1e-6, off, "what is kept differs from number / (1 - rate) by")
-    same = (once_TX - drawn(x_TX, learning, 1)[0]).abs().max().item()
-    yield at_most(0, same, "the same draw differs from itself by")
+    yield equal("what is kept differs from number / (1 − rate) by", once_TX, grown_TX, Arithmetic(), grown_TX.abs())
+    yield at_most(0, largest(once_TX - drawn(x_TX, learning, 1)[0]), "the same draw differs from itself by")
     reads = ask.model_copy(update={"reads": True})
-    usual_V = reading.next_V.softmax(-1)
-    yield at_most(1e-4, (expected(reading, reads) - usual_V).abs().max().item(), "reading changes a probability by")
-    n_draws = 2000
-    found_NTX = drawn(x_TX, learning, n_draws)
-    deviation_TX = x_TX.abs() * math.sqrt(ask.rate / (1 - ask.rate) / n_draws)
-    beyond = ((found_NTX.mean(0) - x_TX).abs() / deviation_TX.clamp_min(1e-9))[x_TX.abs() > 1e-6].max().item()
-    yield at_most(5.5, beyond, f"the mean of {n_draws:,} draws is off by, in standard deviations")
+    usual_V = reading.next_V
+    scale = max(1.0, largest(usual_V) / 2)  # softmax passes on at most half of an error in its logits
+    probability_NV = expected(reading, reads)
+    yield equal(
+        "reading changes a probability by",
+        probability_NV,
+        usual_V.softmax(-1).expand_as(probability_NV),
+        reading.whole_pass,
+        scale,
+    )
+    names = (
+        f"the mean of {N_DRAWS:,} draws is off by, in standard deviations",
+        "how often the first row is emptied differs from the rate by, in standard deviations",
+    )
+    if ask.rate == 0:
+        yield from (does_not_apply(name, "at rate 0 nothing is drawn") for name in names)
+        return
+    found_NTX, is_there_TX = drawn(x_TX, learning, N_DRAWS), x_TX.abs() > torch.finfo(x_TX.dtype).tiny
+    deviation_TX = x_TX.abs() * math.sqrt(ask.rate / (1 - ask.rate) / N_DRAWS)
+    beyond_X = ((found_NTX.mean(0) - x_TX).abs() / deviation_TX)[is_there_TX]
+    if len(beyond_X):
+        yield at_most(N_DEVIATIONS, beyond_X.max().item(), names[0])
+    else:
+        yield does_not_apply(names[0], "all of these numbers are 0")
     if ask.place == "attention weights":
-        empty = (found_NTX[:, 0] == 0).all(-1).float().mean().item()
-        yield at_most(0.06, abs(empty - ask.rate), "the first row is emptied as often as the rate says, but for")
+        emptied = (found_NTX[:, 0] == 0).all(-1).double().mean().item()
+        deviation = math.sqrt(ask.rate * (1 - ask.rate) / N_DRAWS)
+        yield at_most(N_DEVIATIONS, abs(emptied - ask.rate) / deviation, names[1])
 
 
 LESSON = Lesson(

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Facts, Heatmap, matrix
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
@@ -124,25 +125,25 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
 
 @torch.inference_mode()
 def checks(reading: Reading, ask: InputEmbeddingRequest) -> Iterator[Check]:
-    """The sum is what the first block gets; equal tokens are equal but for their positions."""
+    """The sum is what the first block gets; equal tokens are equal except for their positions."""
     network = reading.model.network
     whole = ask.model_copy(update={"scale": 1.0})
     token_TM, _, sum_TM = vectors(reading, whole)
-    given_TM = reading.hear(0, network.blocks[0])[0].float().cpu()
-    yield at_most(
-        1e-6, (sum_TM - given_TM).abs().max().item(), "token + position differs from what the first block gets by"
-    )
+    given_TM = reading.hear(0, network.blocks[0])[0]
+    stored = Arithmetic(dtype=reading.dtype)
+    yield equal("token + position differs from what the first block gets by", sum_TM, given_TM, stored)
     rows_TM = F.one_hot(reading.ids_BT[0].cpu(), network.config.n_vocab).float() @ network.embed.weight.float().cpu()
-    yield at_most(
-        1e-6, (rows_TM - token_TM).abs().max().item(), "a row of the table differs from one-hot times table by"
-    )
+    yield at_most(0, largest(rows_TM - token_TM), "a row of the table differs from one-hot times table by")
     ids = reading.tokens.ids
     twins = [(i, j) for j in range(len(ids)) for i in range(j) if ids[i] == ids[j]][:100]
-    if twins:
-        alone = max((token_TM[i] - token_TM[j]).abs().max().item() for i, j in twins)
-        yield at_most(0, alone, "equal tokens differ, without positions, by")
-        cosine_TT = cosines(sum_TM)
-        yield at_most(1 - 1e-6, max(cosine_TT[i, j].item() for i, j in twins), "with positions their cosine is")
+    names = "equal tokens differ, without positions, by", "with positions their cosine is"
+    if not twins:
+        yield from (does_not_apply(name, "no two tokens of this text are the same") for name in names)
+        return
+    yield at_most(0, max(largest(token_TM[i] - token_TM[j]) for i, j in twins), names[0])
+    cosine_TT = cosines(sum_TM)
+    limit = 1 - Arithmetic(n_terms=sum_TM.shape[1]).error()
+    yield at_most(limit, max(cosine_TT[i, j].item() for i, j in twins), names[1])
 
 
 LESSON = Lesson(

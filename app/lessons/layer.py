@@ -5,10 +5,12 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most, parameters
+from app.lessons.checks import Arithmetic, Check, equal, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATHS, MATRICES
 from app.schemas import Index
@@ -119,18 +121,26 @@ def checks(reading: Reading, ask: LayerRequest) -> Iterator[Check]:
     """Every cell is the sum it stands for; whole, the layer gives what the running model's gives."""
     w_OI, x_IT, b_O = cut(reading, ask)
     z_OT = through(w_OI, x_IT, b_O, broken=ask.broken)
-    w, x, b, z = w_OI.tolist(), x_IT.tolist(), b_O.tolist(), z_OT.tolist()
-    cells = [(i, j) for i in range(len(z)) for j in range(len(z[0]))]
-    off = max(abs(sum(w[i][k] * x[k][j] for k in range(len(x))) + b[i] - z[i][j]) for i, j in cells)
-    most = z_OT.abs().max().item()
-    yield at_most(1e-6, off / most, "cells differ from their spelled-out sums, relative to the largest number, by")
+    w, columns, b = w_OI.tolist(), x_IT.T.tolist(), b_O.tolist()
+    spelled_OT = torch.tensor(
+        [
+            [sum(weight * number for weight, number in zip(row, column, strict=True)) + bias for column in columns]
+            for row, bias in zip(w, b, strict=True)
+        ],
+        dtype=torch.double,
+    )
+    arithmetic, scale_OT = Arithmetic(n_terms=len(x_IT) + 1), product_scales(x_IT.T, w_OI, b_O).T
+    yield equal("cells differ from their spelled-out sums by", z_OT, spelled_OT, arithmetic, scale_OT)
     numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
-    off = float(np.abs(numpy_OT - z_OT.numpy()).max())
-    yield at_most(1e-6, off / most, "numpy's cells differ, relative to the largest number, by")
+    yield equal("numpy's cells differ by", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
     (w_OI, b_O), (x_IT, theirs_OT) = parameters(reading.up(ask.layer)), heard(reading, ask.layer)
-    off = (through(w_OI, x_IT, b_O, broken=ask.broken) - theirs_OT).abs().max().item()
-    most = theirs_OT.abs().max().item()
-    yield at_most(1e-4, off / most, "with all inputs it differs from the running layer, relative to the largest, by")
+    yield equal(
+        "with all inputs it differs from the running layer by",
+        through(w_OI, x_IT, b_O, broken=ask.broken),
+        theirs_OT,
+        Arithmetic(n_terms=len(x_IT) + 1, dtype=reading.dtype),
+        product_scales(x_IT.T, w_OI, b_O, reading.dtype).T,
+    )
 
 
 LESSON = Lesson(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from app.errors import NoSuchHead
+from app.lessons.checks import Arithmetic, Check, product_scales
 from app.lessons.posts import Reference
 from app.models import Loaded
 from app.schemas import TokensRequest
@@ -137,6 +138,31 @@ class Reading:
         logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, looks=looks)[0]).float().cpu()
         return logits_TV
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The numbers that the network computes with."""
+        return self.model.network.embed.weight.dtype
+
+    @property
+    def whole_pass(self) -> Arithmetic:
+        """How a number comes out of the whole network: each layer adds twice to the residual stream."""
+        n_layers = self.config.n_layers
+        return Arithmetic(n_terms=n_layers * self.config.d_model, dtype=self.dtype, n_roundings=2 * n_layers)
+
+    @torch.inference_mode()
+    def weight_scale(self, layer: int) -> float:
+        """The scale of the rounding errors in a layer's attention weights.
+
+        Softmax passes on at most half of an error in its scores, each a sum of products q·k / √d_head.
+        """
+        config = self.config
+        q_HTD = torch.cat([stretch.queries_LHTD[layer] for stretch in self.trace.stretches], dim=1).float()
+        k_GTD = torch.cat([stretch.keys_LGTD[layer] for stretch in self.trace.stretches], dim=1).float()
+        k_HTD = k_GTD.repeat_interleave(config.n_heads // config.n_kv_heads, 0)
+        pairs = zip(q_HTD, k_HTD, strict=True)
+        scales = [product_scales(q_TD, k_TD, dtype=self.dtype).max().item() for q_TD, k_TD in pairs]
+        return max(1.0, max(scales) / math.sqrt(config.d_head) / 2)
+
     def position(self, asked: int | None) -> int:
         """The chosen token; the last where none is chosen, or where the text no longer reaches so far."""
         last = len(self.tokens) - 1
@@ -148,38 +174,6 @@ def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
     weight_OI = linear.weight.detach().float().cpu()
     bias_O = torch.zeros(len(weight_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
     return weight_OI, bias_O
-
-
-class Check(BaseModel):
-    """Something that must hold, measured."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="what holds, in words")
-    measured: float | None = Field(description="`null` where it is no number")
-    least: float | None = Field(None, description="it may not be below this")
-    most: float | None = Field(None, description="it may not be above this")
-    passed: bool
-
-
-def at_most(most: float, measured: float, name: str) -> Check:
-    """
-    >>> at_most(0.5, 0.25, "small").passed, at_most(0.5, float("nan"), "small").passed
-    (True, False)
-    """
-    return Check(name=name, measured=_finite(measured), most=most, passed=measured <= most)
-
-
-def at_least(least: float, measured: float, name: str) -> Check:
-    """
-    >>> at_least(0.5, 0.25, "large").passed
-    False
-    """
-    return Check(name=name, measured=_finite(measured), least=least, passed=measured >= least)
-
-
-def _finite(measured: float) -> float | None:
-    return measured if math.isfinite(measured) else None
 
 
 Ask = TypeVar("Ask", bound=LessonRequest)

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Cube, Facts, Heatmap, facts, matrix, numbers, shares, signed
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
@@ -305,12 +306,6 @@ def with_heads_off(reading: Reading, ask: MultiHeadRequest, logits_V: Tensor) ->
     return bars, facts(f"layer {ask.layer}, heads off: {off}", {**best, **moved})
 
 
-def _apart(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, relative to the largest number."""
-    ours, theirs = ours.float().cpu(), theirs.float().cpu()
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
-
-
 @torch.inference_mode()
 def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
     """Cut heads are separate heads and the model's; each reads the whole input; with none off nothing changes."""
@@ -320,31 +315,41 @@ def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
     steps = walk(reading, ask.layer, x_TM, ask.off, broken=ask.broken)
     q_TX, context_HTD = steps[1].values, steps[6].values
     each = alone(reading, ask.layer, x_TM)
-    for name, ours, theirs in (
-        ("queries", steps[3].values, each[0]),
-        ("weights", steps[5].values, each[1]),
-        ("context vectors", context_HTD, each[2]),
+    arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
+    weight_scale = reading.weight_scale(ask.layer)
+    context_scale = weight_scale * largest(each[2])
+    query_scale = product_scales(x_TM.float().cpu(), *parameters(part.query), reading.dtype).max().item()
+    for name, ours, theirs, scale in (
+        ("queries", steps[3].values, each[0], query_scale),
+        ("weights", steps[5].values, each[1], weight_scale),
+        ("context vectors", context_HTD, each[2], context_scale),
     ):
-        yield at_most(
-            1e-5, _apart(ours, theirs), f"{name}, cut, differ from separate heads', relative to the largest, by"
-        )
+        yield equal(f"{name}, cut, differ from separate heads' by", ours, theirs, arithmetic, scale)
     theirs_HTD = reading.trace.context(ask.layer, range(config.n_heads))
-    yield at_most(1e-5, _apart(context_HTD, theirs_HTD), "context vectors differ from the model's, relatively, by")
-    off = _apart(steps[-1].values, heard.added_TM)
-    yield at_most(1e-5, off, "the output differs from what the running layer adds, relatively, by")
+    yield equal("context vectors differ from the model's by", context_HTD, theirs_HTD, arithmetic, context_scale)
+    output_scale = product_scales(steps[8].values.float().cpu(), *parameters(part.output), reading.dtype).max().item()
+    yield equal(
+        "the output differs from what the running layer adds by",
+        steps[-1].values,
+        heard.added_TM,
+        arithmetic,
+        weight_scale * output_scale,
+    )
     joined = theirs_HTD.shape[0] * theirs_HTD.shape[2]
     yield at_most(
-        0, abs(joined - q_TX.shape[1]), f"heads × their width = {q_TX.shape[1]}, as wide as the queries, but for"
+        0, abs(joined - q_TX.shape[1]), f"heads × their width = {q_TX.shape[1]}, as wide as the queries, to within"
     )
-    logits_V = reading.next_V
     untouched_V = hear(reading, ask.layer).logits_V
-    yield at_most(1e-5, _apart(untouched_V, logits_V), "with no head off the logits move, relatively, by")
+    yield equal("with no head off the logits move by", untouched_V, reading.next_V, reading.whole_pass)
+    x_TM, (weight_XM, _) = x_TM.float().cpu(), parameters(part.query)
     moved = list[float]()
-    for stretch in torch.arange(config.d_model, device=x_TM.device).tensor_split(config.n_heads):
-        change_TX = part.query(x_TM.index_fill(1, stretch, 0.0)) - q_TX
-        change_THD = change_TX.view(-1, config.n_heads, config.d_head)
-        moved.append((change_THD.norm(dim=(0, 2)) / q_TX.norm()).min().item())
-    yield at_least(1e-5, min(moved), "without a stretch of the input each head's queries move, relatively, at least by")
+    for stretch in torch.arange(config.d_model).tensor_split(config.n_heads):
+        part_THD = (x_TM[:, stretch] @ weight_XM[:, stretch].T).view(-1, config.n_heads, config.d_head)
+        moved.append((part_THD.norm(dim=(0, 2)) / q_TX.float().norm().cpu()).min().item())
+    limit = Arithmetic(n_terms=config.d_model).error()
+    yield at_least(
+        limit, min(moved), "without a stretch of the input each head's queries move, relatively, at least by"
+    )
 
 
 LESSON = Lesson(

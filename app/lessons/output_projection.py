@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Arithmetic, Check, equal, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
@@ -47,8 +48,8 @@ class OutputProjectionReply(LessonAnswer):
     facts: Facts
 
 
-def head_parts(reading: Reading, layer: int, *, plain: bool = False) -> tuple[Tensor, Tensor]:
-    """What each head adds, (H, T, M), and the bias that no head adds, (M,); float32."""
+def head_parts(reading: Reading, layer: int, *, plain: bool = False, broken: bool = False) -> tuple[Tensor, Tensor]:
+    """What each head adds, (H, T, M), and the bias that no head adds, (M,); float32. Broken, the last head's is 0."""
     config, output = reading.config, reading.block(layer).attention.output
     context_HTD = reading.trace.context(layer, range(config.n_heads)).cpu()
     weight_MX = torch.eye(config.d_model) if plain else output.weight.detach().float().cpu()
@@ -56,7 +57,10 @@ def head_parts(reading: Reading, layer: int, *, plain: bool = False) -> tuple[Te
     bias_M = torch.zeros(config.d_model)
     if output.bias is not None and not plain:
         bias_M = output.bias.detach().float().cpu()
-    return torch.einsum("htd,mhd->htm", context_HTD, weight_MHD), bias_M
+    part_HTM = torch.einsum("htd,mhd->htm", context_HTD, weight_MHD)
+    if broken:
+        part_HTM[-1] = 0
+    return part_HTM, bias_M
 
 
 def measured(reading: Reading, layer: int, off: int | None = None, *, plain: bool = False) -> tuple[Tensor, Tensor]:
@@ -92,7 +96,7 @@ def measured(reading: Reading, layer: int, off: int | None = None, *, plain: boo
 def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionReply:
     """The heads' vectors at one token."""
     query = reading.position(ask.query)
-    part_HTM, bias_M = head_parts(reading, ask.layer, plain=ask.plain)
+    part_HTM, bias_M = head_parts(reading, ask.layer, plain=ask.plain, broken=ask.broken)
     part_HM = part_HTM[:, query]
     if ask.off is not None:
         part_HM = part_HM.index_fill(0, torch.tensor([ask.off]), 0.0)
@@ -133,15 +137,25 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
 
 def checks(reading: Reading, ask: OutputProjectionRequest) -> Iterator[Check]:
     """The heads' parts and the bias are what the layer adds."""
-    part_HTM, bias_M = head_parts(reading, ask.layer)
+    part_HTM, bias_M = head_parts(reading, ask.layer, broken=ask.broken)
     whole_TM, _ = measured(reading, ask.layer)
-    sum_TM = part_HTM[: -1 if ask.broken else None].sum(0) + bias_M
-    scale = max(1.0, whole_TM.abs().max().item())
-    off = (sum_TM - whole_TM).abs().max().item() / scale
-    yield at_most(1e-4, off, "heads and bias differ from what the layer adds, relative to the largest number, by")
+    config = reading.config
+    context_TX = reading.trace.context(ask.layer, range(config.n_heads)).transpose(0, 1).flatten(1).cpu()
+    scale_TM = product_scales(context_TX, *parameters(reading.block(ask.layer).attention.output), reading.dtype)
+    # scores are made of the same stored queries and keys on both sides, so they differ by float32's eps, if at all
+    of_scores = reading.weight_scale(ask.layer) * torch.finfo(torch.float32).eps / torch.finfo(reading.dtype).eps
+    scale = max(1.0, of_scores) * scale_TM.max().item()
+    arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=3)
+    sum_TM = part_HTM.sum(0) + bias_M
+    yield equal("heads and bias differ from what the layer adds by", sum_TM, whole_TM, arithmetic, scale)
     silent_TM, _ = measured(reading, ask.layer, 0)
-    off = (whole_TM - part_HTM[0] - silent_TM).abs().max().item() / scale
-    yield at_most(1e-4, off, "without head 0 the layer adds less than before, but for its part, by")
+    yield equal(
+        "with head 0 off the layer adds what it did, minus that head's part, to within",
+        whole_TM - part_HTM[0],
+        silent_TM,
+        arithmetic,
+        scale,
+    )
 
 
 LESSON = Lesson(

@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Arithmetic, Check, at_most, equal, largest
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Chip, ChipRow, Chips, Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
@@ -163,22 +164,18 @@ def checks(reading: Reading, ask: PositionEmbeddingRequest) -> Iterator[Check]:
     table_CM, ids_T = positions(reading, ask), reading.ids_BT[0]
     row_TM = table_CM[: len(ids_T)]
     token_TM, sum_TM = heard(reading, ids_T)
-    largest = sum_TM.abs().max().item()
-    off = (sum_TM - token_TM - row_TM).abs().max().item()
-    yield at_most(
-        1e-6, off / largest, "what block 0 gets more than the tokens differs from P, relative to the largest number, by"
-    )
-    other_TM, with_TM = heard(reading, (7 * ids_T + 1 + torch.arange(len(ids_T)).to(ids_T)) % reading.config.n_vocab)
-    off = ((with_TM - other_TM) - (sum_TM - token_TM)).abs().max().item() / max(largest, with_TM.abs().max().item())
-    yield at_most(1e-6, off, "in another text of this length it differs, relative to the largest number, by")
     order = swapped(reading, ask)
-    turned_TM, swapped_TM = heard(reading, ids_T[order])
-    off = (turned_TM - token_TM[order]).abs().max().item()
-    yield at_most(0, off, "when two tokens are swapped, their own vectors go along, but for")
-    off = (swapped_TM - turned_TM - row_TM).abs().max().item() / largest
-    yield at_most(1e-6, off, "and the positions' vectors stay, relative to the largest number, but for")
+    other_TM, with_TM = heard(reading, (7 * ids_T + 1 + torch.arange(len(ids_T)).to(ids_T)) % reading.config.n_vocab)
+    exchanged_TM, swapped_TM = heard(reading, ids_T[order])
+    stored, scale = Arithmetic(dtype=reading.dtype), largest(sum_TM, with_TM, swapped_TM)
+    yield equal("what block 0 gets minus the tokens differs from P by", sum_TM - token_TM, row_TM, stored, scale)
+    yield equal("in another text of this length it differs by", with_TM - other_TM, sum_TM - token_TM, stored, scale)
+    yield at_most(
+        0, largest(exchanged_TM - token_TM[order]), "when two tokens are swapped, their own vectors stay behind by"
+    )
+    yield equal("and the positions' vectors move by", swapped_TM - exchanged_TM, row_TM, stored, scale)
     unlike = abs(len(table_CM) - reading.config.n_context)
-    yield at_most(0, float(unlike), "P has as many rows as the context has positions, but for")
+    yield at_most(0, float(unlike), "P has as many rows as the context has positions, to within")
 
 
 LESSON = Lesson(

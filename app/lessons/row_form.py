@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most, parameters
+from app.lessons.checks import Arithmetic, Check, equal, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES_IN_PRACTICE, chapter
 from app.schemas import Index
@@ -175,21 +176,24 @@ def checks(reading: Reading, ask: RowFormRequest) -> Iterator[Check]:
     """The forms agree; a projection row by row is what the running model has."""
     w_OI, b_O = parameters(projection(reading, ask))
     x_TI, theirs_TO = heard(reading, ask)
-    small = corner(w_OI, x_TI, b_O)
+    w_small_OI, x_small_TI, b_small_O = small = corner(w_OI, x_TI, b_O)
     rows_TO, columns_OT = rows_form(*small, broken=ask.broken), columns_form(*small)
-    most = columns_OT.abs().max().item()
-    off = (rows_TO - columns_OT.T).abs().max().item()
-    yield at_most(1e-6, off / most, "X Wᵀ + b differs from W X + B turned over, relative to the largest number, by")
-    off = (baked_form(*small) - columns_OT).abs().max().item()
-    yield at_most(1e-6, off / most, "W′ X′ differs from W X + B, relative to the largest number, by")
+    arithmetic, scale_TO = Arithmetic(n_terms=N_INPUTS + 1), product_scales(x_small_TI, w_small_OI, b_small_O)
+    yield equal("X Wᵀ + b differs from W X + B, transposed, by", rows_TO, columns_OT.T, arithmetic, scale_TO)
+    yield equal("W′ X′ differs from W X + B by", baked_form(*small), columns_OT, arithmetic, scale_TO.T)
     token = reading.position(ask.token)
+    stored = Arithmetic(n_terms=w_OI.shape[1] + 1, dtype=reading.dtype)
     ours_O, theirs_O = row_by_row(w_OI, x_TI[token], b_O), theirs_TO[token]
-    off, most = (ours_O - theirs_O).abs().max().item(), theirs_O.abs().max().item()
-    yield at_most(1e-5, off / most, "row by row, a token's outputs differ from the hooked, relative to the largest, by")
+    scale_O = product_scales(x_TI[token : token + 1], w_OI, b_O, reading.dtype)[0]
+    yield equal("row by row, a token's outputs differ from the running model's by", ours_O, theirs_O, stored, scale_O)
     kept_IO = w_OI.T.contiguous()  # as the book's first class and GPT-2's files have it
-    off = (x_TI @ kept_IO + b_O - rows_form(w_OI, x_TI, b_O, broken=ask.broken)).abs().max().item()
-    most = theirs_TO.abs().max().item()
-    yield at_most(1e-5, off / most, "X W with W kept (inputs × outputs) differs from X Wᵀ, relative to the largest, by")
+    yield equal(
+        "X W with W kept (inputs × outputs) differs from X Wᵀ by",
+        x_TI @ kept_IO + b_O,
+        rows_form(w_OI, x_TI, b_O, broken=ask.broken),
+        Arithmetic(n_terms=w_OI.shape[1] + 1),
+        product_scales(x_TI, w_OI, b_O),
+    )
 
 
 LESSON = Lesson(

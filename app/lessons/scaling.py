@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, equal, largest
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Curves, Facts, Heatmap, Line, matrix, numbers
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
@@ -146,16 +147,18 @@ def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
     score_TT, width = scores_and_width(reading, ask)
     theirs_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     ours_TT = weights_at(score_TT, width, 0.5)
-    yield at_most(
-        1e-6, (ours_TT - theirs_TT).abs().max().item(), "at exponent 0.5 the weights differ from the model's by"
+    n = len(score_TT)
+    shares, scale = Arithmetic(n_terms=n), reading.weight_scale(ask.layer)
+    yield equal("at exponent 0.5 the weights differ from the model's by", ours_TT, theirs_TT, shares, scale)
+    yield equal("rows sum to 1, to within", ours_TT.sum(-1), torch.ones(n), shares)
+    scaled_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu() * math.sqrt(reading.config.d_head)
+    yield equal(
+        "scores differ from the scaled ones times √d_head by", score_TT, scaled_TT, Arithmetic(), score_TT.abs()
     )
-    yield at_most(1e-5, (ours_TT.sum(-1) - 1).abs().max().item(), "every row sums to 1, but for")
-    scaled_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()
-    off = (score_TT - scaled_TT * math.sqrt(reading.config.d_head)).abs().max() / score_TT.abs().max()
-    yield at_most(1e-6, off.item(), "scores differ from the scaled ones times √d_head, relative to the largest, by")
     entropies = torch.stack([entropy_bits(weights_at(score_TT, width, exponent)) for exponent in EXPONENTS])
+    seen = score_TT[attention.visible(n, n)]
     yield at_least(
-        -1e-4,
+        -shares.error((1 + largest(seen)) * math.log2(n + 1)),
         entropies.diff(dim=0).min().item(),
         "dividing by more raises the entropy of every row, in bits by at least",
     )

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.book import BOOK, BOOK_NAMES, Source
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Arithmetic, Check, equal, largest, printed
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, shares, signed
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
@@ -77,13 +78,15 @@ class Head:
     effects_TT: Tensor
 
 
-def of_model(reading: Reading, layer: int, head: int) -> Head:
-    """The head as the model ran it: queries and keys with their positions turned in, if the model turns them."""
+def of_model(reading: Reading, layer: int, head: int, *, broken: bool = False) -> Head:
+    """The head as the model ran it, queries and keys with rotary positions if the model has them; broken, keys ask."""
     key_head = head // (reading.config.n_heads // reading.config.n_kv_heads)
     stretches = reading.trace.stretches
     q_TD = torch.cat([one.queries_LHTD[layer, head] for one in stretches]).float().cpu()
     k_TD = torch.cat([one.keys_LGTD[layer, key_head] for one in stretches]).float().cpu()
     v_TD = torch.cat([one.values_LGTD[layer, key_head] for one in stretches]).float().cpu()
+    if broken:
+        q_TD, k_TD = k_TD, q_TD
     score_TT = attention.scores(q_TD, k_TD)
     weight_TT = attention.weights(attention.masked(attention.scaled(score_TT, reading.config.d_head)))
     d = reading.config.d_head
@@ -98,10 +101,12 @@ def of_model(reading: Reading, layer: int, head: int) -> Head:
     return Head(reading.pieces, vectors, score_TT, weight_TT, weight_TT * brought_T)
 
 
-def of_book() -> Head:
+def of_book(*, broken: bool = False) -> Head:
     """The book's example (chapter 3.4): three projections from 3 features to 2, drawn at random; no mask yet."""
     generator = torch.Generator().manual_seed(123)
     q_TD, k_TD, v_TD = (BOOK @ torch.rand(3, 2, generator=generator) for _ in range(3))
+    if broken:
+        q_TD, k_TD = k_TD, q_TD
     score_TT = attention.scores(q_TD, k_TD)
     weight_TT = attention.weights(attention.scaled(score_TT, 2))
     names = BOOK_NAMES
@@ -163,7 +168,10 @@ def _turned(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: in
 
 def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
     """One head's steps, three tokens in all heads, and the text read again without one look."""
-    head = of_book() if ask.source == "book" else of_model(reading, ask.layer, ask.head)
+    if ask.source == "book":
+        head = of_book(broken=ask.broken)
+    else:
+        head = of_model(reading, ask.layer, ask.head, broken=ask.broken)
     noun, modifier, other = (reading.position(place) for place in (ask.noun, ask.modifier, ask.other))
     one_LH, two_LH = edges(reading, (noun, modifier), (other, modifier))
     weight_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
@@ -267,24 +275,27 @@ def checks(reading: Reading, ask: SelfAttentionRequest) -> Iterator[Check]:
     weight_TT, context_TD = projected(reading, ask.layer, ask.head, transposed=ask.broken)
     ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     ours_TD = reading.trace.context(ask.layer, [ask.head])[0].cpu()
-    yield at_most(
-        1e-5, (weight_TT - ours_TT).abs().max().item(), "softmax(QKᵀ / √d), masked, differs from the model's weights by"
-    )
-    off = (context_TD - ours_TD).abs().max().item() / max(1.0, ours_TD.abs().max().item())
-    yield at_most(1e-5, off, "A V differs from the head's context vectors, relative to the largest number, by")
+    config, scale = reading.config, reading.weight_scale(ask.layer)
+    sums = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
+    yield equal("softmax(QKᵀ / √d), masked, differs from the model's weights by", weight_TT, ours_TT, sums, scale)
+    value_scale = largest(of_model(reading, ask.layer, ask.head).vectors["values"])
+    yield equal("A V differs from the head's context vectors by", context_TD, ours_TD, sums, scale * value_scale)
     noun, modifier = reading.position(ask.noun), reading.position(ask.modifier)
     one_LH, _ = edges(reading, (noun, modifier), (noun, modifier))
-    off = abs(one_LH[ask.layer, ask.head].item() - ours_TT[noun, modifier].item() * (noun + 1))
-    yield at_most(1e-6, off, "weight × cells of the row differs from the cell of the matrix by")
-    book = of_book()
-    for name, ours, printed in (
+    yield equal(
+        "weight × cells of the row differs from the cell of the matrix by",
+        one_LH[ask.layer, ask.head][None],
+        ours_TT[noun, modifier][None] * (noun + 1),
+        Arithmetic(n_terms=config.d_head),
+        scale * (noun + 1),
+    )
+    book = of_book(broken=ask.broken)
+    for name, ours, values in (
         ("scores", book.scores_TT[1], [1.2705, 1.8524, 1.8111, 1.0795, 0.5577, 1.5440]),
         ("weights", book.weights_TT[1], [0.1500, 0.2264, 0.2199, 0.1311, 0.0906, 0.1820]),
         ("context vector", book.vectors["context vectors"][1], [0.3061, 0.8210]),
     ):
-        yield at_most(
-            1e-4, (ours - torch.tensor(printed)).abs().max().item(), f"the book's {name} for its second word differ by"
-        )
+        yield printed(f"the book's {name} for its second word differ by", ours, torch.tensor(values))
 
 
 LESSON = Lesson(

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Facts, numbers
 from app.lessons.posts import MATHS, PART_15, chapter
 
@@ -101,12 +102,21 @@ def answer(reading: Reading, ask: SoftmaxRequest) -> SoftmaxReply:
 def checks(reading: Reading, ask: SoftmaxRequest) -> Iterator[Check]:
     """Shares of one whole, whatever is added to all; the order stays."""
     logits_K, _ = asked_for(reading, ask)
-    _, _, share_K = steps(logits_K, ask)
-    yield at_most(1e-6, abs(share_K.sum().item() - 1), "the probabilities sum to 1, but for")
-    lifted_K = steps(logits_K, ask.model_copy(update={"shift": ask.shift + 1000}))[2]
-    yield at_most(1e-6, (lifted_K - share_K).abs().max().item(), "1,000 more for every logit changes a probability by")
-    others = [steps(logits_K, ask.model_copy(update={"temperature": t}))[2].argmax() for t in (0.1, 1.0, 5.0)]
-    yield at_most(0, float(len({int(one) for one in others}) - 1), "temperatures that change which is the likeliest")
+    given_K, _, share_K = steps(logits_K, ask)
+    names = "the probabilities sum to 1, to within", "1,000 more for every logit changes a probability by"
+    if ask.naive:
+        reason = "the naive way is chosen, whose exponentials overflow"
+        yield from (does_not_apply(name, reason) for name in names)
+    else:
+        shares = Arithmetic(n_terms=len(share_K), dtype=torch.double)
+        yield equal(names[0], share_K.sum()[None], torch.ones(1), shares, 1.0)
+        lifted_K = steps(logits_K, ask.model_copy(update={"shift": ask.shift + 1000}))[2]
+        yield equal(names[1], lifted_K, share_K, shares, largest(given_K) + 1000)
+    best, off = int(logits_K.argmax()), 0.0
+    for temperature in (0.1, 1.0, 5.0):
+        share_K = steps(logits_K, ask.model_copy(update={"temperature": temperature, "naive": False}))[2]
+        off = max(off, (share_K.max() - share_K[best]).item())
+    yield at_most(0, off, "at other temperatures another token is likelier than this one, by")
 
 
 LESSON = Lesson(

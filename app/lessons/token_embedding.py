@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, largest
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import PART_2, PART_3, chapter
 from app.schemas import Index
@@ -160,8 +161,9 @@ def checks(reading: Reading, ask: TokenEmbeddingRequest) -> Iterator[Check]:
     table_VM, ids = table(reading), reading.tokens.ids
     x_TM = table_VM[row_ids(reading, ask)]
     heard: list[Tensor] = []
-    with reading.model.network.embed.register_forward_hook(lambda _, __, found: heard.append(found[0].float())):
-        reading.again()
+    network = reading.model.network
+    with network.embed.register_forward_hook(lambda _, __, found: heard.append(found[0].float())):
+        reading.hear(0, network.blocks[0])
     yield at_most(0, (x_TM - heard[0]).abs().max().item(), "rows of E differ from what the running network looks up by")
     places = [ids.index(id) for id in dict.fromkeys(ids)][:N_CHECKED]
     product_XM = one_hot_product(table_VM, reading.ids_BT[0, places])
@@ -171,14 +173,17 @@ def checks(reading: Reading, ask: TokenEmbeddingRequest) -> Iterator[Check]:
         f"rows of the first {N_CHECKED} different tokens differ from one-hot × E by",
     )
     twins = [(i, ids.index(id)) for i, id in enumerate(ids) if ids.index(id) < i]
+    name = "what it looks up for tokens with the same id differs by"
     if twins:
-        apart = max((heard[0][i] - heard[0][j]).abs().max().item() for i, j in twins)
-        yield at_most(0, apart, "what it looks up for tokens with the same id differs by")
+        yield at_most(0, max(largest(heard[0][i] - heard[0][j]) for i, j in twins), name)
+    else:
+        yield does_not_apply(name, "no two tokens of this text are the same")
     one = reading.position(ask.one)
     cosine_V = nearness(table_VM, x_TM[one], "cosine")
     own = cosine_V[ids[one]].item()
-    yield at_least(1 - 1e-5, own, "the cosine of the chosen token's vector with the row of its id is")
-    yield at_most(1e-5, cosine_V.max().item() - own, "some other row is nearer to it, in cosine, by")
+    error = Arithmetic(n_terms=x_TM.shape[1]).error()
+    yield at_least(1 - error, own, "the cosine of the chosen token's vector with the row of its id is")
+    yield at_most(error, cosine_V.max().item() - own, "some other row is nearer to it, in cosine, by")
 
 
 LESSON = Lesson(

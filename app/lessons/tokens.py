@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_most
+from app.lessons.checks import Check, at_most
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Chip, ChipRow, Chips, Facts, facts
 from app.lessons.posts import PART_2, chapter
 from app.schemas import Index
@@ -45,12 +46,12 @@ def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
     """The tokens, and the way to one of them."""
     found = read(reading, ask)
     tokenizer = reading.model.tokenizer
+    order = found.tokens[::-1] if ask.broken else found.tokens
     token = found.tokens[min(reading.position(ask.chosen), len(found) - 1)]
     rows = tokenizer.merges(token.id)
     n_shown = 1 + round(ask.merged * (len(rows) - 1))
     chips = [
-        Chip(text=show(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}")
-        for one in found.tokens
+        Chip(text=show(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}") for one in order
     ]
     steps = [
         ChipRow(name="bytes" if not n else f"merge {n}", chips=[Chip(text=show(piece)) for piece in row])
@@ -70,7 +71,7 @@ def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
                 "different tokens": float(len(set(found.ids))),
                 "merges of the chosen one": float(len(rows) - 1),
                 "tokens in the vocabulary": float(reading.config.n_vocab),
-                "text of the tokens": tokenizer.decode(found.ids),
+                "text of the tokens": tokenizer.decode(tuple(token.id for token in order)),
             },
         ),
     )

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
@@ -52,18 +53,18 @@ class VectorsReply(LessonAnswer):
     pairs: Heatmap
 
 
-def dot(a_D: Tensor, b_D: Tensor) -> Tensor:
-    """What each feature adds, (D,): their sum is the dot product.
+def dot(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> Tensor:
+    """What each feature adds, (D,): their sum is the dot product. Broken, each meets the one before it.
 
     >>> dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])).tolist()
     [2.0, 0.0, 8.0]
     """
-    return a_D * b_D
+    return a_D * (b_D.roll(1) if broken else b_D)
 
 
-def cosine(a_D: Tensor, b_D: Tensor) -> float:
+def cosine(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> float:
     """Of the angle between two vectors: their dot product, where both had length 1."""
-    return (F.normalize(a_D, dim=0) @ F.normalize(b_D, dim=0)).item()
+    return dot(F.normalize(a_D, dim=0), F.normalize(b_D, dim=0), broken=broken).sum().item()
 
 
 def embedded(reading: Reading) -> Tensor:
@@ -78,14 +79,14 @@ def pairs(x_TM: Tensor, ask: VectorsRequest) -> Tensor:
     return x_TM @ (x_TM.roll(1, 1) if ask.broken else x_TM).T
 
 
-def _compared(title: str, a_D: Tensor, b_D: Tensor) -> Facts:
+def _compared(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
     return facts(
         title,
         {
-            "dot product": dot(a_D, b_D).sum().item(),
+            "dot product": dot(a_D, b_D, broken=broken).sum().item(),
             "length of the first": a_D.norm().item(),
             "length of the second": b_D.norm().item(),
-            "cosine": cosine(a_D, b_D),
+            "cosine": cosine(a_D, b_D, broken=broken),
         },
     )
 
@@ -106,14 +107,23 @@ def answer(reading: Reading, ask: VectorsRequest) -> VectorsReply:
             reach=REACH,
             held=["a", "b"],
         ),
-        products=Bars(title="a·b: what each coordinate adds", labels=["across", "up"], values=numbers(dot(a_D, b_D))),
-        plane=_compared("a and b", a_D, b_D),
+        products=Bars(
+            title="a·b: what each coordinate adds",
+            labels=["across", "up"],
+            values=numbers(dot(a_D, b_D, broken=ask.broken)),
+        ),
+        plane=_compared("a and b", a_D, b_D, broken=ask.broken),
         features=Bars(
             title=f"{names[one]} · {names[other]}: what the first {N_BARS} of {x_TM.shape[1]} features add",
             labels=[str(feature) for feature in range(min(N_BARS, x_TM.shape[1]))],
-            values=numbers(dot(x_TM[one], x_TM[other])[:N_BARS]),
+            values=numbers(dot(x_TM[one], x_TM[other], broken=ask.broken)[:N_BARS]),
         ),
-        space=_compared(f"{names[one]} and {names[other]}, all {x_TM.shape[1]} features", x_TM[one], x_TM[other]),
+        space=_compared(
+            f"{names[one]} and {names[other]}, all {x_TM.shape[1]} features",
+            x_TM[one],
+            x_TM[other],
+            broken=ask.broken,
+        ),
         pairs=signed(f"{ask.measure} of all pairs", names, names, pairs(x_TM, ask), picks=("one", "other")),
     )
 
@@ -122,14 +132,21 @@ def checks(reading: Reading, ask: VectorsRequest) -> Iterator[Check]:
     """The table is what pairs give one by one; a cosine is one; the sum of an example in the post."""
     x_TM = embedded(reading)
     dots_TT = pairs(x_TM, ask.model_copy(update={"measure": "dot product"}))
-    some = range(min(16, len(x_TM)))
-    off = max(abs(dot(x_TM[i], x_TM[j]).sum().item() - dots_TT[i, j].item()) for i in some for j in some)
-    yield at_most(1e-4, off, "pair by pair, the dot products of the first 16 tokens differ by")
+    some_TM = x_TM[:16]
+    looped_TT = torch.stack([torch.stack([dot(a_M, b_M).sum() for b_M in some_TM]) for a_M in some_TM])
+    products, n = Arithmetic(n_terms=x_TM.shape[1]), len(some_TM)
+    yield equal(
+        "pair by pair, the dot products of the first 16 tokens differ by",
+        looped_TT,
+        dots_TT[:n, :n],
+        products,
+        product_scales(some_TM, some_TM),
+    )
     cosine_TT = pairs(x_TM, ask.model_copy(update={"measure": "cosine"}))
-    yield at_most(1 + 1e-5, cosine_TT.abs().max().item(), "the largest cosine, whatever its sign, is")
-    yield at_least(1 - 1e-5, cosine_TT.diagonal().min().item(), "a token's cosine with itself is")
-    ten = dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])).sum().item()
-    yield at_most(0, abs(ten - 10), "(2, 3, 4) · (1, 0, 2) = 10, but for")
+    yield at_most(1 + products.error(), largest(cosine_TT), "the largest cosine, whatever its sign, is")
+    yield at_least(1 - products.error(), cosine_TT.diagonal().min().item(), "a token's cosine with itself is")
+    ten = dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0]), broken=ask.broken).sum().item()
+    yield at_most(0, abs(ten - 10), "(2, 3, 4) · (1, 0, 2) = 10, to within")
 
 
 LESSON = Lesson(

@@ -11,7 +11,8 @@ from pydantic import Field
 from pydantic.config import JsonDict
 from torch import Tensor
 
-from app.lessons.lesson import Check, Lesson, LessonAnswer, LessonRequest, Reading, at_least, at_most
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal
+from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
 from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, shares
 from app.lessons.posts import PART_13, chapter
 from app.schemas import Index
@@ -310,21 +311,23 @@ def checks(reading: Reading, ask: WhyHeadsRequest) -> Iterator[Check]:
     shown = answer(reading, ask)
     weight_HTT = reading.trace.stage("weights", ask.layer, range(reading.config.n_heads)).cpu()
     score_LHP = every_head(reading, ask)
+    means = Arithmetic(n_terms=len(reading.tokens))
     for place, pattern in enumerate(PATTERNS):
         looped_H = torch.tensor([by_loop(pattern, weight, reading.tokens.ids) for weight in weight_HTT.tolist()])
-        off_H = (score_LHP[ask.layer, :, place].nan_to_num(-1) - looped_H.nan_to_num(-1)).abs()
-        yield at_most(1e-6, off_H.max().item(), f"{pattern}: this layer's scores differ from those of a loop by")
+        name, score_H = f"{pattern}: this layer's scores differ from those of a loop by", score_LHP[ask.layer, :, place]
+        if looped_H.isnan().all() and score_H.isnan().all():
+            yield does_not_apply(name, "this text has nothing to measure")
+        else:
+            yield equal(name, score_H, looped_H, means, 1.0)
     yield at_least(0, score_LHP.nan_to_num(0).min().item(), "the smallest score of any head is")
-    yield at_most(1 + 1e-6, score_LHP.nan_to_num(0).max().item(), "the largest score of any head is")
+    yield at_most(1 + means.error(), score_LHP.nan_to_num(0).max().item(), "the largest score of any head is")
     toy_TT = torch.tensor(shown.toy.values)
     drawn_TT = torch.tensor(list(drawn_weights(shown.plane, kinds(reading), ahead=ask.ahead)))
-    yield at_most(
-        1e-6,
-        (toy_TT - drawn_TT).abs().max().item(),
-        "the made-up weights differ from a softmax of the arrows' products by",
-    )
+    name = "the made-up weights differ from a softmax of the arrows' products by"
+    yield equal(name, toy_TT, drawn_TT, means, REACH**2)  # the largest score that arrows of this length have is 35
     for name, weight_TT in (("made-up", toy_TT), ("real", weight_HTT)):
-        yield at_most(1e-5, (weight_TT.sum(-1) - 1).abs().max().item(), f"rows of {name} weights sum to 1, but for")
+        sums = weight_TT.sum(-1)
+        yield equal(f"rows of {name} weights sum to 1, to within", sums, torch.ones_like(sums), means)
 
 
 LESSON = Lesson(
