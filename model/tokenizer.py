@@ -174,6 +174,11 @@ class Tokenizer:
         """A token as a reader can see it; `(no token 50301)` for an id that the vocabulary leaves empty."""
         return show(self._bytes_of_id[id]) if id in self._bytes_of_id else f"(no token {id})"
 
+    @property
+    def n_merges(self) -> int:
+        """How many merges the vocabulary has learned: its tokens that are neither single bytes nor special."""
+        return len(self._ranks) - 256
+
     def merges(self, id: int) -> list[list[bytes]]:
         """How a token comes about: its bytes, then a row for every merge, the strongest pair first.
 

@@ -126,7 +126,7 @@ export type Palette = { colours: string[]; diverging: [number, string][]; ink: s
 
 /** What a lesson answers: its parts by their names, beside the tokens. */
 export type LessonAnswer = { tokens: Token[] } & Record<string, Part>;
-export type Check = { name: string; measured: number | null; least: number | null; most: number | null; passed: boolean };
+export type Check = { name: string; measured: number | null; least: number | null; most: number | null; passed: boolean | null; reason: string };
 
 /** Elements of the templates by their ids. */
 export interface ElementsById {

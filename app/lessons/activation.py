@@ -37,7 +37,7 @@ class ActivationRequest(LessonRequest):
         -0.75,
         ge=-REACH,
         le=REACH,
-        title="x",
+        title="u",
         description="a number that comes out of the first map",
         json_schema_extra={"by": 0.05, "plays": True},
     )
@@ -142,7 +142,7 @@ def linear_maps(reading: Reading, layer: int) -> Facts:
 
 def _curves(title: str, of: Mapping[Kind, Tensor], x_P: Tensor, here: float) -> Curves:
     lines = [Line(name=name, x=x_P.tolist(), y=numbers(y_P)) for name, y_P in of.items()]
-    return Curves(title=title, x_axis="x", lines=lines, here=here)
+    return Curves(title=title, x_axis="u", lines=lines, here=here)
 
 
 def answer(reading: Reading, ask: ActivationRequest) -> ActivationReply:
@@ -178,7 +178,7 @@ def answer(reading: Reading, ask: ActivationRequest) -> ActivationReply:
         slopes=_curves("slopes", {kind: slope(kind, x_P) for kind in KINDS}, x_P, ask.x),
         gap=_curves("the tanh form of GELU less the exact one", {"GELU, tanh form": gap_P}, x_P, ask.x),
         here=facts(
-            f"at x = {ask.x:g}",
+            f"at u = {ask.x:g}",
             {kind: activation(kind, at).item() for kind in KINDS[1:]}
             | {f"slope of {kind}": slope(kind, at).item() for kind in KINDS[1:]},
         ),

@@ -249,11 +249,11 @@ def checks(reading: Reading, ask: BottleneckRequest) -> Iterator[Check]:
     last, *growing = counted[1]
     numbers_last = [count[last] for count in counted.values()]
     off = max(numbers_last) - min(numbers_last)
-    yield at_most(0, off, f"{last}: as many numbers for every start of the text, but for")
+    yield at_most(0, off, f"{last}: as many numbers for every start of the text, to within")
     of_a_token = (ask.width, config.d_model, 2 * config.n_layers * config.n_kv_heads * config.d_head)
     for name, each in zip(growing, of_a_token, strict=True):
         off = max(abs(count[name] - n * each) for n, count in counted.items())
-        yield at_most(0, off, f"{name}: {each:,} numbers for each token of every start, but for")
+        yield at_most(0, off, f"{name}: {each:,} numbers for each token of every start, to within")
     weight_T = attention_over(len(reading.tokens), asked_for, ask)
     sum_1 = weight_T.sum()[None]
     yield equal("the weights over the states sum to 1, to within", sum_1, torch.ones(1), Arithmetic(len(weight_T)))

@@ -262,7 +262,7 @@ def checks(reading: Reading, ask: ComplexityRequest) -> Iterator[Check]:
     off = abs(linear - linear_work(config, n))
     yield at_most(0, off, "the work that grows with n differs from 2 for each weight and token by")
     yield at_most(
-        0, abs(crossing(GPT_2) - 4608), "in GPT-2 the work for n and for n² is equal at 4,608 tokens, but for"
+        0, abs(crossing(GPT_2) - 4608), "in GPT-2 the work for n and for n² is equal at 4,608 tokens, to within"
     )
     tera = weight_bytes(GPT_2, 1_047_576) / 1e12
     yield printed("its weights at 1,047,576 tokens differ from 632 TB by", tera, 632, digits=0)

@@ -2,7 +2,7 @@
 
 # shapes: T tokens, M features of a token
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
 from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Facts, Heatmap, matrix
+from app.lessons.parts import Facts, Heatmap, facts, matrix
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
 from model.positions import LearnedPositions
@@ -35,8 +35,8 @@ class InputEmbeddingRequest(LessonRequest):
     other: Index | None = Field(
         None,
         title="Another one",
-        description="the next one that is the same token, if left out",
-        json_schema_extra={"is": "token", "nobody": "its twin"},
+        description="the next one that is the same token, if left out and if there is one",
+        json_schema_extra={"is": "token", "nobody": "the same token"},
     )
 
 
@@ -72,10 +72,10 @@ def cosines(x_TM: Tensor) -> Tensor:
     return unit_TM @ unit_TM.T
 
 
-def pair(reading: Reading, ask: InputEmbeddingRequest) -> tuple[int, int]:
-    """The two chosen tokens: where the second is left to us, the next one with the same id, or the last."""
+def pair(reading: Reading, ask: InputEmbeddingRequest) -> tuple[int, int | None]:
+    """The two chosen tokens; where no second is chosen, the next one with the same id, or None if there is none."""
     one = reading.position(ask.one)
-    return one, reading.twin(one) if ask.other is None else reading.position(ask.other)
+    return one, reading.next_same_token(one) if ask.other is None else reading.position(ask.other)
 
 
 def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
@@ -83,13 +83,16 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
     token_TM, position_TM, sum_TM = vectors(reading, ask)
     one, other = pair(reading, ask)
     names = reading.pieces
-    rows = [f"{names[place]}: {what}" for place in (one, other) for what in ("token", "position", "sum")]
-    strips = torch.stack([x_TM[place] for place in (one, other) for x_TM in (token_TM, position_TM, sum_TM)])
+    chosen = {names[one]: one}
+    if other is not None:
+        chosen[f"{names[other]}{' again' * (one == other)}"] = other
+    rows = [f"{name}: {what}" for name in chosen for what in ("token", "position", "sum")]
+    strips = torch.stack([x_TM[place] for place in chosen.values() for x_TM in (token_TM, position_TM, sum_TM)])
     before_TT, after_TT = cosines(token_TM), cosines(sum_TM)
     around: Any = {"rows": names, "columns": names, "picks": ("one", "other")}
     return InputEmbeddingReply(
         strips=Heatmap(
-            title=f"{token_TM.shape[1]} features of {names[one]} and {names[other]}",
+            title=f"{token_TM.shape[1]} features of {' and '.join(chosen)}",
             rows=rows,
             columns=list(map(str, range(token_TM.shape[1]))),
             values=matrix(strips),
@@ -105,22 +108,19 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
             values=matrix((sum_TM @ sum_TM.T).softmax(-1)),
             scale="share",
         ),
-        facts=Facts(
-            title=f"{names[one]} and {names[other]}",
-            names=[
-                "cosine, tokens alone",
-                "cosine, with positions",
-                "dot product, tokens alone",
-                "dot product, with positions",
-            ],
-            values=[
-                before_TT[one, other].item(),
-                after_TT[one, other].item(),
-                (token_TM[one] @ token_TM[other]).item(),
-                (sum_TM[one] @ sum_TM[other]).item(),
-            ],
-        ),
+        facts=_compared(names, one, other, {"tokens alone": token_TM, "with positions": sum_TM}),
     )
+
+
+def _compared(names: list[str], one: int, other: int | None, vectors: Mapping[str, Tensor]) -> Facts:
+    """Cosines and dot products of two tokens, for each kind of vectors, (T, M); or that there is no second one."""
+    if other is None:
+        return facts(names[one], {"the same token again": "nowhere in this text: choose another one"})
+    values = {}
+    for kind, x_TM in vectors.items():
+        values[f"cosine, {kind}"] = cosines(x_TM)[one, other].item()
+        values[f"dot product, {kind}"] = (x_TM[one] @ x_TM[other]).item()
+    return facts(f"{names[one]} and {names[other]}", values)
 
 
 @torch.inference_mode()

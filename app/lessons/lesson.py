@@ -90,10 +90,11 @@ class Reading:
         """Tokens of the vocabulary, the first ones first; their ranks tell those apart that look alike."""
         return [f"{rank} {show(self.model.tokenizer.piece(id))}" for rank, id in enumerate(ids.tolist())]
 
-    def twin(self, place: int) -> int:
-        """The next token with the same id; the last one where there is none."""
+    def next_same_token(self, place: int) -> int | None:
+        """Where the next token with the same id stands, from the first one again after the last; None if nowhere."""
         ids = self.tokens.ids
-        return next((later for later in range(place + 1, len(ids)) if ids[later] == ids[place]), len(ids) - 1)
+        others = [*range(place + 1, len(ids)), *range(place)]
+        return next((other for other in others if ids[other] == ids[place]), None)
 
     @property
     def ids_BT(self) -> Tensor:

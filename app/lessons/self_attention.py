@@ -282,12 +282,15 @@ def checks(reading: Reading, ask: SelfAttentionRequest) -> Iterator[Check]:
     yield equal("A V differs from the head's context vectors by", context_TD, ours_TD, sums, scale * value_scale)
     noun, modifier = reading.position(ask.noun), reading.position(ask.modifier)
     one_LH, _ = edges(reading, (noun, modifier), (noun, modifier))
+    theirs = ours_TT[noun, modifier][None] * (noun + 1)
+    part = min(1.0, 4 * ours_TT[noun, modifier].item())  # an error in a score changes a weight in proportion to it
+    name = "weight × cells of the row differs from the cell of the matrix by"
     yield equal(
-        "weight × cells of the row differs from the cell of the matrix by",
+        name,
         one_LH[ask.layer, ask.head][None],
-        ours_TT[noun, modifier][None] * (noun + 1),
+        theirs,
         Arithmetic(n_terms=config.d_head),
-        scale * (noun + 1),
+        scale * part * (noun + 1),
     )
     book = of_book(broken=ask.broken)
     for name, ours, values in (

@@ -32,8 +32,8 @@ class TokenEmbeddingRequest(LessonRequest):
     other: Index | None = Field(
         None,
         title="Laid beside it",
-        description="the next one with the same id if left out, or the last",
-        json_schema_extra={"is": "token", "nobody": "its twin"},
+        description="the next one with the same id, if left out and if there is one",
+        json_schema_extra={"is": "token", "nobody": "the same token"},
     )
     measure: Measure = Field("cosine", title="Near by", description="what is largest for the nearest token")
     n_near: int = Field(10, title="Neighbours", ge=3, le=24)
@@ -75,9 +75,9 @@ def nearness(table_VM: Tensor, x_M: Tensor, measure: Measure) -> Tensor:
     return dot_V / lengths_V.clamp_min(1e-12)
 
 
-def beside(reading: Reading, ask: TokenEmbeddingRequest, one: int) -> int:
-    """The second token: where it is left to us, the next with the same id, or the last."""
-    return reading.twin(one) if ask.other is None else reading.position(ask.other)
+def beside(reading: Reading, ask: TokenEmbeddingRequest, one: int) -> int | None:
+    """The second token; where none is chosen, the next one with the same id, or None if there is none."""
+    return reading.next_same_token(one) if ask.other is None else reading.position(ask.other)
 
 
 @torch.inference_mode()
@@ -97,7 +97,7 @@ def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
     around = range(first, min(first + N_AROUND, n_vocab))
     product_M = one_hot_product(table_VM, ids_T[one : one + 1])[0]
     near = nearness(table_VM, x_TM[one], ask.measure).topk(min(ask.n_near, n_vocab))
-    pair_3M = torch.stack((x_TM[one], x_TM[other], x_TM[one] - x_TM[other]))
+    pair, difference = _beside(names, ids_T, x_TM, one, other, shown)
     return TokenEmbeddingReply(
         ids=Chips(
             title="each token and its row of E",
@@ -135,23 +135,39 @@ def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
             values=numbers(near.values),
             chosen=next((rank for rank, id in enumerate(near.indices.tolist()) if id == row), None),
         ),
-        pair=signed(
-            f"{names[one]}, {names[other]}, and their difference; {some}",
-            [names[one], f"{names[other]} ", "difference"],
-            columns,
-            pair_3M[:, :shown],
-        ),
-        difference=facts(
-            f"{names[one]} and {names[other]}, all {n_features} features",
-            {
-                "row of the first": float(ids_T[one]),
-                "row of the second": float(ids_T[other]),
-                "largest difference": pair_3M[2].abs().max().item(),
-                "cosine": F.cosine_similarity(x_TM[one], x_TM[other], dim=0).item(),
-                "length of the first": x_TM[one].norm().item(),
-                "length of the second": x_TM[other].norm().item(),
-            },
-        ),
+        pair=pair,
+        difference=difference,
+    )
+
+
+def _beside(
+    names: list[str], ids_T: Tensor, x_TM: Tensor, one: int, other: int | None, n_shown: int
+) -> tuple[Heatmap, Facts]:
+    """Two tokens' rows with their difference, and their numbers; one row where there is no second token."""
+    n_features = x_TM.shape[1]
+    columns, some = [str(feature) for feature in range(n_shown)], f"first {n_shown} of {n_features} features"
+    if other is None:
+        alone = {"the same token again": "nowhere in this text: choose another one"}
+        return signed(f"{names[one]}; {some}", [names[one]], columns, x_TM[one : one + 1, :n_shown]), facts(
+            names[one], alone
+        )
+    pair_3M = torch.stack((x_TM[one], x_TM[other], x_TM[one] - x_TM[other]))
+    drawn = signed(
+        f"{names[one]}, {names[other]}, and their difference; {some}",
+        [names[one], f"{names[other]} ", "difference"],
+        columns,
+        pair_3M[:, :n_shown],
+    )
+    return drawn, facts(
+        f"{names[one]} and {names[other]}, all {n_features} features",
+        {
+            "row of the first": float(ids_T[one]),
+            "row of the second": float(ids_T[other]),
+            "largest difference": largest(pair_3M[2]),
+            "cosine": F.cosine_similarity(x_TM[one], x_TM[other], dim=0).item(),
+            "length of the first": x_TM[one].norm().item(),
+            "length of the second": x_TM[other].norm().item(),
+        },
     )
 
 

@@ -70,6 +70,7 @@ def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
                 "bytes a token": n_bytes / len(found),
                 "different tokens": float(len(set(found.ids))),
                 "merges of the chosen one": float(len(rows) - 1),
+                "merges that the tokenizer has learned": float(tokenizer.n_merges),
                 "tokens in the vocabulary": float(reading.config.n_vocab),
                 "text of the tokens": tokenizer.decode(tuple(token.id for token in order)),
             },

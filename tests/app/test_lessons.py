@@ -1,18 +1,30 @@
 """Every lesson, by laws that hold for all of them: its checks hold on any text, and break when it is broken."""
 
 import html
+import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from torch import Tensor
 
 from app.lesson_routes import words
-from app.lessons.lesson import lessons
+from app.lessons import checks
+from app.lessons.lesson import Reading, lessons
+from app.models import Loaded
 from app.settings import Settings
-from tests.conftest import serve
+from model.gpt import GPT
+from model.tokenizer import Tokenizer
+from model.trace import read
+from model.weights.catalogue import SHIPPED
+from model.weights.folder import load
+from tests.conftest import CPU, FLOAT, serve
 
 FIRST = "the fat cat sat on the mat"
 TEXTS = (
@@ -26,55 +38,180 @@ TEXTS = (
     "<b>x</b>",
 )
 SLUGS = tuple(lessons())
+MEASURED = {"parallel": {"times", "each", "facts"}}  # parts that differ from call to call: they are times
 
 
-@pytest.fixture(scope="module", params=["smollm2-135m", "lookback-gpt", "tiny-gpt2"])
-def client(request: pytest.FixtureRequest, tiny_gpt2: Path, settings: Settings) -> Iterator[TestClient]:
-    """The app around each of three models."""
-    model = str(tiny_gpt2) if request.param == "tiny-gpt2" else request.param
-    yield from serve(Settings(model=model, cache=settings.cache))
+def module_of(slug: str) -> ModuleType:
+    return sys.modules[f"app.lessons.{slug.replace('-', '_')}"]
 
 
-def model_for(client: TestClient, slug: str) -> str:
-    """The client's own model, or the one that came with the app where a lesson needs what the other lacks."""
-    known = client.get("/api/v1/models").json()["models"]
-    fits = lessons()[slug].fits(client.app.state.engine.models.shape(known[0]["name"])[0])  # type: ignore[attr-defined]
-    return str(known[0]["name"]) if fits else "lookback-gpt"
+@pytest.fixture(scope="module")
+def served(tiny_llama: Path, settings: Settings) -> Iterator[TestClient]:
+    """The app around a tiny Llama, which lacks what some lessons need, and the model that came with the app."""
+    yield from serve(Settings(model=str(tiny_llama), cache=settings.cache))
 
 
-def post(client: TestClient, path: str, text: str, **ask: Any) -> Any:
-    model = model_for(client, path.partition("/")[0])
+@pytest.fixture(params=["tiny-llama", "lookback-gpt"])
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tuple[str, torch.dtype], Loaded]:
+    """Small models of both families in both dtypes."""
+    folders = {
+        "tiny-gpt2": tiny_gpt2,
+        "tiny-llama": tiny_llama,
+        SHIPPED.name: SHIPPED.fetch(settings.cache, lambda *_: None),
+    }
+    return {
+        (name, dtype): Loaded(name, *load(folder, device=CPU, dtype=dtype), n_context=64)
+        for name, folder in folders.items()
+        for dtype in (FLOAT, torch.bfloat16)
+    }
+
+
+@lru_cache(maxsize=200)
+def reading(loaded: Loaded, text: str) -> Reading:
+    """A text as a model reads it, without an app around it."""
+    tokens = loaded.tokens(text)
+    return Reading(loaded, tokens, read(loaded.network, tokens.ids))
+
+
+def checked(reading: Reading, slug: str, text: str, **ask: Any) -> list[checks.Check]:
+    lesson = lessons()[slug]
+    return list(lesson.checks(reading, lesson.request(text=text, **ask)))
+
+
+def model_for(client: TestClient, slug: str, model: str) -> str:
+    """A model, or the one that came with the app where a lesson needs what the other lacks."""
+    fits = lessons()[slug].fits(client.app.state.engine.models.shape(model)[0])  # type: ignore[attr-defined]
+    return model if fits else SHIPPED.name
+
+
+def post(client: TestClient, path: str, text: str, *, model: str = SHIPPED.name, **ask: Any) -> Any:
     reply = client.post(f"/api/v1/lessons/{path}", json={"text": text, "model": model, **ask})
     assert reply.status_code == 200, reply.text
     return reply.json()
 
 
-def n_context(client: TestClient, slug: str) -> int:
+def n_context(client: TestClient, model: str) -> int:
     known = {one["name"]: one["n_context"] for one in client.get("/api/v1/models").json()["models"]}
-    return min(256, int(known[model_for(client, slug)]))
+    return min(256, int(known[model]))
 
 
+@pytest.mark.parametrize("dtype", [FLOAT, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("slug", SLUGS)
-def test_all_checks_hold_on_every_text(client: TestClient, slug: str) -> None:
-    for text in (*TEXTS, "the" + " the" * (n_context(client, slug) - 1)):
-        failed = [check for check in post(client, f"{slug}/checks", text)["checks"] if not check["passed"]]
+def test_all_checks_hold_on_every_text_in_either_dtype_and_one_fails_when_it_is_broken(
+    networks: dict[tuple[str, torch.dtype], Loaded], slug: str, dtype: torch.dtype
+) -> None:
+    for loaded in (loaded for (_, one), loaded in networks.items() if one == dtype):
+        if not lessons()[slug].fits(loaded.network.config):
+            continue
+        for text in (*TEXTS, "the" + " the" * (loaded.n_context - 1)):
+            failed = [check for check in checked(reading(loaded, text), slug, text) if check.passed is False]
+            assert failed == [], (loaded.name, text)
+        assert any(check.passed is False for check in checked(reading(loaded, FIRST), slug, FIRST, broken=True))
+
+
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if not lessons()[slug].needs])
+def test_the_same_of_smollm2(smollm2: tuple[GPT, Tokenizer], slug: str) -> None:
+    loaded = _loaded(*smollm2)
+    for text in (FIRST, "the"):
+        failed = [check for check in checked(reading(loaded, text), slug, text) if check.passed is False]
         assert failed == [], text
+    assert any(check.passed is False for check in checked(reading(loaded, FIRST), slug, FIRST, broken=True))
+
+
+@lru_cache(maxsize=1)
+def _loaded(network: GPT, tokenizer: Tokenizer) -> Loaded:
+    return Loaded("smollm2-135m", network, tokenizer, n_context=64)
+
+
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if hasattr(module_of(slug), "equal")])
+def test_a_side_that_is_off_by_a_thousandth_is_refused(
+    networks: dict[tuple[str, torch.dtype], Loaded], slug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: dict[str, bool] = {}
+
+    def equal(name: str, ours: Tensor, theirs: Tensor, *rest: Any) -> checks.Check:
+        assert checks.equal(name, ours, theirs, *rest).passed
+        off = checks.equal(name, ours * 1.001, theirs, *rest)
+        refused[name] = not off.passed
+        return off
+
+    monkeypatch.setattr(module_of(slug), "equal", equal)
+    checked(reading(networks[SHIPPED.name, FLOAT], FIRST), slug, FIRST)
+    assert set(refused.values()) == {True}, refused
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_broken_at_least_one_of_them_fails(client: TestClient, slug: str) -> None:
-    checks = post(client, f"{slug}/checks", FIRST, broken=True)["checks"]
-    assert not all(check["passed"] for check in checks)
+def test_breaking_it_changes_what_is_drawn(served: TestClient, model: str, slug: str) -> None:
+    model = model_for(served, slug, model)
+    right, wrong = (post(served, slug, FIRST, model=model, broken=broken) for broken in (False, True))
+    drawn = {
+        name
+        for name, part in right.items()
+        if isinstance(part, dict) and part.get("kind", "facts") != "facts" and name not in MEASURED.get(slug, ())
+    }
+    assert any(_without_title(right[name]) != _without_title(wrong[name]) for name in drawn)
+
+
+def _without_title(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != "title"}
+
+
+def other_values(schema: dict[str, Any], default: Any) -> list[Any]:
+    """What a visitor can put in a control instead of what stands in it."""
+    match schema:
+        case {"enum": [*names]}:
+            return [name for name in names if name != default]
+        case {"type": "boolean"}:
+            return [not default]
+        case {"is": "sliders"}:
+            return [[value + 0.5 for value in default]]
+        case {"is": "heads"}:
+            return [[0]]
+        case {"type": "string"}:
+            return ["a dog ran"]
+        case {"minimum": least, "maximum": most} if most < 1_000_000:
+            return [value for value in (most, least) if value != default]
+    return [number for number in (0, 1, 2, 3) if number != default]
+
+
+CONTROLS = [
+    (slug, name)
+    for slug, lesson in lessons().items()
+    for name in lesson.request.model_fields
+    if name not in ("text", "model", "step", "special_tokens", "broken")
+]
+ONLY_WITH = {("batches", "sheet"): {"third": "a"}}  # what has to be chosen first for a control to do anything
+
+
+@pytest.mark.parametrize(("slug", "name"), CONTROLS)
+def test_every_control_changes_a_number(served: TestClient, slug: str, name: str) -> None:
+    ask = ONLY_WITH.get((slug, name), {})
+    schema = lessons()[slug].request.model_json_schema()["properties"][name]
+    before = parts(post(served, slug, FIRST, **ask))
+    default = lessons()[slug].request.model_fields[name].default
+    assert any(
+        parts(post(served, slug, FIRST, **ask, **{name: value})) != before for value in other_values(schema, default)
+    )
+
+
+def parts(answer: dict[str, Any]) -> dict[str, Any]:
+    """The parts of an answer."""
+    return {name: part for name, part in answer.items() if isinstance(part, dict) and "kind" in part}
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_what_cannot_be_read_is_refused_in_words(client: TestClient, slug: str) -> None:
-    n, model = n_context(client, slug), model_for(client, slug)
+def test_what_cannot_be_read_is_refused_in_words(served: TestClient, slug: str) -> None:
+    n, model = n_context(served, SHIPPED.name), SHIPPED.name
     for text, said in (("", "0 characters"), ("the" + " the" * n, f"{n + 1} tokens")):
-        reply = client.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
+        reply = served.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
         assert said in reply.json()["detail"]
-        page = client.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
+        page = served.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
         assert page.status_code == 404
         assert "none" in page.text
 
@@ -94,54 +231,54 @@ def shown(part: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_the_page_has_the_calls_numbers_before_any_script(client: TestClient, slug: str) -> None:
-    answer = post(client, slug, FIRST)
-    page = client.get(f"/lessons/{slug}", params={"text": FIRST, "layer": 0, "head": 0, "prove": "1"})
+def test_the_page_has_the_calls_numbers_before_any_script(served: TestClient, slug: str) -> None:
+    answer = post(served, slug, FIRST)
+    page = served.get(
+        f"/lessons/{slug}", params={"text": FIRST, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
+    )
     assert page.status_code == 200
     for part in (value for value in answer.values() if isinstance(value, dict) and "kind" in value):
         assert shown(part) in html.unescape(page.text)
-    for check in post(client, f"{slug}/checks", FIRST)["checks"]:
+    for check in post(served, f"{slug}/checks", FIRST)["checks"]:
         assert check["name"].replace("'", "&#39;") in page.text
 
 
 @pytest.mark.parametrize("slug", [slug for slug, lesson in lessons().items() if lesson.needs])
-def test_a_lesson_on_what_the_model_lacks_shows_another_and_says_so(client: TestClient, slug: str) -> None:
-    own = client.get("/api/v1/models").json()["models"][0]["name"]
-    reply = client.post(f"/api/v1/lessons/{slug}", json={"text": FIRST, "model": own})
-    page = client.get(f"/lessons/{slug}", params={"text": FIRST, "model": own})
+def test_a_lesson_on_what_the_model_lacks_shows_another_and_says_so(served: TestClient, slug: str) -> None:
+    own = served.get("/api/v1/models").json()["models"][0]["name"]
+    reply = served.post(f"/api/v1/lessons/{slug}", json={"text": FIRST, "model": own})
+    page = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": own})
     assert page.status_code == 200
-    if model_for(client, slug) == own:
-        assert reply.status_code == 200
-        assert "does not have" not in page.text
-    else:
-        assert reply.status_code == 422
-        assert "Choose lookback-gpt" in reply.json()["detail"]
-        unnamed = client.post(f"/api/v1/lessons/{slug}", json={"text": FIRST})
-        assert unnamed.json()["model"] == "lookback-gpt"
-        assert f"<b>{own}</b> does not have; you see <b>lookback-gpt</b>" in page.text
+    assert reply.status_code == 422
+    assert "Choose lookback-gpt" in reply.json()["detail"]
+    unnamed = served.post(f"/api/v1/lessons/{slug}", json={"text": FIRST})
+    assert unnamed.json()["model"] == "lookback-gpt"
+    assert f"<b>{own}</b> does not have; you see <b>lookback-gpt</b>" in page.text
+    fits = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": "lookback-gpt"})
+    assert "does not have" not in fits.text
 
 
-def test_the_map_leads_through_all_lessons_in_order_and_keeps_text_and_model(client: TestClient) -> None:
-    page = client.get("/lessons", params={"text": "a b", "model": "m"}).text
+def test_the_map_leads_through_all_lessons_in_order_and_keeps_text_and_model(served: TestClient) -> None:
+    page = served.get("/lessons", params={"text": "a b", "model": "m"}).text
     places = [page.index(f'href="/lessons/{slug}?text=a+b&amp;model=m"') for slug in SLUGS]
     assert places == sorted(places)
     for before, after in pairwise(SLUGS):
-        assert f"/lessons/{after}?text=" in client.get(f"/lessons/{before}", params={"text": "a b"}).text
+        assert f"/lessons/{after}?text=" in served.get(f"/lessons/{before}", params={"text": "a b"}).text
 
 
-def test_every_call_is_described(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    for one in client.get("/api/v1/lessons").json():
+def test_every_call_is_described(served: TestClient) -> None:
+    paths = served.get("/openapi.json").json()["paths"]
+    for one in served.get("/api/v1/lessons").json():
         described = paths[one["call"]]["post"]
         assert described["description"]
         assert "broken" in described["description"]
         assert f"{one['call']}/checks" in paths
 
 
-def test_every_lesson_leads_to_the_symbols_and_to_what_it_builds_on(client: TestClient) -> None:
-    assert client.get("/lessons/symbols").status_code == 200
+def test_every_lesson_leads_to_the_symbols_and_to_what_it_builds_on(served: TestClient) -> None:
+    assert served.get("/lessons/symbols").status_code == 200
     for slug, lesson in lessons().items():
-        page = client.get(f"/lessons/{slug}", params={"text": "a b"}).text
+        page = served.get(f"/lessons/{slug}", params={"text": "a b"}).text
         assert 'href="/lessons/symbols"' in page
         for one in lesson.posts:
             assert (
@@ -150,13 +287,81 @@ def test_every_lesson_leads_to_the_symbols_and_to_what_it_builds_on(client: Test
             )
 
 
-def test_what_is_chosen_behind_the_end_of_a_shorter_text_is_its_last_token(client: TestClient) -> None:
-    assert post(client, "vectors", "the", one=5)["space"] == post(client, "vectors", "the", one=0)["space"]
+def test_what_is_chosen_behind_the_end_of_a_shorter_text_is_its_last_token(served: TestClient) -> None:
+    assert post(served, "vectors", "the", one=5)["space"] == post(served, "vectors", "the", one=0)["space"]
 
 
-def test_another_text_of_the_batch_that_cannot_be_read_is_refused_in_words(client: TestClient) -> None:
-    known = client.get("/api/v1/models").json()["models"][0]["name"]
+def test_another_text_of_the_batch_that_cannot_be_read_is_refused_in_words(served: TestClient) -> None:
+    known = served.get("/api/v1/models").json()["models"][0]["name"]
     ask = {"text": "a", "model": known, "second": "the" + " the" * 256}
-    reply = client.post("/api/v1/lessons/batches", json=ask)
+    reply = served.post("/api/v1/lessons/batches", json=ask)
     assert reply.status_code == 422
     assert "257 tokens" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request.model_fields])
+def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_everywhere(
+    served: TestClient, slug: str
+) -> None:
+    n_heads = {"heads", "head"}
+    wrong: dict[str, Any] = {"layer": 99}
+    for name, schema in lessons()[slug].request.model_json_schema()["properties"].items():
+        if name == "head" or schema.get("is") in n_heads:
+            wrong = {name: [99] if schema.get("is") == "heads" else 99}
+        if name == "source":
+            wrong |= {"source": "book"}
+    said = "There is no layer 99" if "layer" in wrong else "There is no head 99"
+    for path in (slug, f"{slug}/checks"):
+        reply = served.post(f"/api/v1/lessons/{path}", json={"text": FIRST, "model": SHIPPED.name, **wrong})
+        assert (reply.status_code, said in reply.json()["detail"]) == (422, True)
+    address = {name: "99" if value == [99] else value for name, value in wrong.items()}
+    page = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": SHIPPED.name, **address})
+    assert (page.status_code, said in page.text) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("slug", "ask", "reason"),
+    [
+        ("dropout", {"rate": 0.0}, "at rate 0 nothing is drawn"),
+        ("causal-mask", {"instead": "mat"}, "the same token is put in its own place"),
+        ("causal-mask", {"changed": 0}, "there is none before it"),
+        ("input-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
+        ("token-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
+        ("complexity", {"text": "the"}, "a text of one token is all inside"),
+        ("projections", {"which": "the book's query"}, "the book's matrix runs in no model"),
+        ("softmax", {"naive": True}, "the naive way is chosen"),
+    ],
+)
+def test_a_check_that_does_not_apply_says_why_on_the_page_too(
+    served: TestClient, slug: str, ask: dict[str, Any], reason: str
+) -> None:
+    ask = {"text": FIRST, "model": SHIPPED.name, **ask}
+    found = served.post(f"/api/v1/lessons/{slug}/checks", json=ask).json()["checks"]
+    assert [check for check in found if check["passed"] is False] == []
+    assert any(check["passed"] is None and reason in check["reason"] for check in found)
+    page = served.get(f"/lessons/{slug}", params={**ask, "prove": "1"}).text
+    assert '<li data-passed="null"><b>does not apply</b>' in page
+    assert html.escape(reason).replace("&#x27;", "&#39;") in page
+
+
+def test_an_address_with_one_wrong_field_keeps_the_others(served: TestClient) -> None:
+    page = served.get("/lessons/dropout", params={"text": FIRST, "rate": "2", "seed": "7", "reads": "false"})
+    assert page.status_code == 422
+    assert "rate: Input should be less than or equal to 0.9" in page.text
+    assert 'name="seed" min="0" max="100" step="1" value="7"' in page.text
+    assert 'name="reads" value="true" >' in page.text  # not ticked
+
+
+@pytest.mark.parametrize("slug", ["input-embedding", "token-embedding"])
+def test_where_a_token_stands_only_once_no_other_is_shown_in_its_stead(served: TestClient, slug: str) -> None:
+    once, twice = (post(served, slug, FIRST, one=place) for place in (1, 5))  # fat; the second "the"
+    facts = once["facts" if slug == "input-embedding" else "difference"]
+    assert facts["values"] == ["nowhere in this text: choose another one"]
+    assert twice["facts" if slug == "input-embedding" else "difference"]["title"].startswith("5 ·the and 0 ·the")
+
+
+def test_the_number_of_merges_is_the_tokenizers(smollm2: tuple[GPT, Tokenizer], served: TestClient) -> None:
+    assert smollm2[1].n_merges == 48_900
+    facts = post(served, "tokens", FIRST)["facts"]
+    said = dict(zip(facts["names"], facts["values"], strict=True))["merges that the tokenizer has learned"]
+    assert 256 < said < 3_900

@@ -1,4 +1,4 @@
-"""Every lesson under whatever its declared controls allow, and a little beyond: it answers or refuses, and never fails."""
+"""Every lesson under whatever its controls allow, and a little beyond: it answers or refuses, and never fails."""
 
 import os
 from collections.abc import Iterator
