@@ -128,7 +128,7 @@ def moved_by(reading: Reading, place: int, id: int, look: Look, *, exact: bool =
 def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
     """The chosen way beside the model's, and an experiment with the whole network."""
     changed, id = edited(reading, ask)
-    put = show(reading.model.tokenizer.piece(id))
+    put = reading.model.tokenizer.label(id)
     scaled_1TT, names = head_scores(reading, ask)
     weight_TT = by_route(scaled_1TT, ask.route, broken=ask.broken)[0]
     ours_TT = attention.weights(attention.masked(scaled_1TT))[0]

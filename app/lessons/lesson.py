@@ -88,7 +88,7 @@ class Reading:
 
     def ranked(self, ids: Tensor) -> list[str]:
         """Tokens of the vocabulary, the first ones first; their ranks tell those apart that look alike."""
-        return [f"{rank} {show(self.model.tokenizer.piece(id))}" for rank, id in enumerate(ids.tolist())]
+        return [f"{rank} {self.model.tokenizer.label(id)}" for rank, id in enumerate(ids.tolist())]
 
     def next_same_token(self, place: int) -> int | None:
         """Where the next token with the same id stands, from the first one again after the last; None if nowhere."""

@@ -18,7 +18,6 @@ from app.lessons.parts import Bars, Cube, Facts, Heatmap, facts, matrix, numbers
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
 from model import attention
-from model.tokenizer import show
 
 Way = Literal["one matrix, cut", "a module a head"]
 N_SHOWN = {"T": 8, "S": 8, "H": 4, "D": 4, "M": 16, "X": 16}  # of each axis of the array that is walked through
@@ -291,7 +290,7 @@ def with_heads_off(reading: Reading, ask: MultiHeadRequest, logits_V: Tensor) ->
     off = ", ".join(map(str, sorted(set(ask.off)))) or "none"
 
     def named(id: int) -> str:
-        return show(reading.model.tokenizer.piece(id))
+        return reading.model.tokenizer.label(id)
 
     bars = Bars(
         title=f"change of probability of {N_NEXT} next tokens, {'most changed' if ask.off else 'likeliest'} first",

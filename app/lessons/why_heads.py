@@ -17,7 +17,6 @@ from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point,
 from app.lessons.posts import PART_13, chapter
 from app.schemas import Index
 from model import attention
-from model.tokenizer import show
 
 Pattern = Literal["previous token", "itself", "first token", "same token before"]
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
@@ -164,8 +163,8 @@ def best_pairs(reading: Reading, ask: WhyHeadsRequest) -> Bars:
     found_F2, of_N, count_F = torch.unique(pair_N2, dim=0, return_inverse=True, return_counts=True)
     mean_F = torch.zeros(len(found_F2)).index_add(0, of_N, score_TT[query_N, key_N]) / count_F
     best = mean_F.topk(min(N_PAIRS, len(mean_F)))
-    piece = reading.model.tokenizer.piece
-    names = [" → ".join(show(piece(id)) for id in found_F2[place].tolist()) for place in best.indices.tolist()]
+    label = reading.model.tokenizer.label
+    names = [" → ".join(label(id) for id in found_F2[place].tolist()) for place in best.indices.tolist()]
     return Bars(
         title="highest scores, query → key, counted from the mean of the row", labels=names, values=numbers(best.values)
     )

@@ -24,6 +24,7 @@ from model.tokenizer import Tokenizer
 from model.trace import read
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load
+from tests.checkpoints import N_VOCAB, write_gpt2
 from tests.conftest import CPU, FLOAT, serve
 
 FIRST = "the fat cat sat on the mat"
@@ -322,7 +323,8 @@ def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_every
 @pytest.mark.parametrize(
     ("slug", "ask", "reason"),
     [
-        ("dropout", {"rate": 0.0}, "at rate 0 nothing is drawn"),
+        ("dropout", {"rate": 0.0}, "at rate 0 a number is dropped about 0 times"),
+        ("dropout", {"rate": 0.001}, "at rate 0.001 a number is dropped about 2 times"),
         ("causal-mask", {"instead": "mat"}, "the same token is put in its own place"),
         ("causal-mask", {"changed": 0}, "there is none before it"),
         ("input-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
@@ -365,3 +367,9 @@ def test_the_number_of_merges_is_the_tokenizers(smollm2: tuple[GPT, Tokenizer], 
     facts = post(served, "tokens", FIRST)["facts"]
     said = dict(zip(facts["names"], facts["values"], strict=True))["merges that the tokenizer has learned"]
     assert 256 < said < 3_900
+
+
+def test_an_id_that_has_no_token_has_a_name(tmp_path: Path) -> None:
+    folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
+    wide = Loaded("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
+    assert reading(wide, FIRST).ranked(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
