@@ -238,7 +238,11 @@ class NormsReply(TokensReply):
 
 class NextToken(_Reply):
     id: int
-    text: str
+    text: str = Field(
+        description="its bytes as a reader can see them; `(no token 50301)` for a row of the embedding that the "
+        "tokenizer has no token for"
+    )
+    bytes: str = Field(description="in hexadecimal: tells tokens apart that look alike; empty where there is no token")
     logit: float
     probability: float = Field(description="over the whole vocabulary")
 

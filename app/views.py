@@ -92,7 +92,13 @@ def predictions(
                 {
                     "position": position,
                     "top": [
-                        {"id": id, "text": show(tokenizer.piece(id)), "logit": logit, "probability": p}
+                        {
+                            "id": id,
+                            "text": tokenizer.label(id),
+                            "bytes": tokenizer.piece(id).hex(),
+                            "logit": logit,
+                            "probability": p,
+                        }
                         for id, logit, p in numbers
                     ],
                     "entropy_bits": _bits(entropy[row]),

@@ -327,7 +327,7 @@ def _names_beside(
     for name, id in (read_json(added_file) if added_file.is_file() else {}).items():
         if name not in known and name not in special:
             raise TokenizerError(f"added_tokens.json: {name!r} is no special token of this folder's other files")
-        _refuse_another_id(name, id, known.get(name, vocab.get(name)), f"added_tokens.json: {name!r}")
+        _refuse_another_id(name, id, known.get(name, vocab.get(name)), "added_tokens.json")
     return special
 
 

@@ -16,6 +16,7 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.NoSuchPosition: (9, 4),
     errors.NoSuchStep: (3, [0, 1, 2], "tiny"),
     errors.ModelLacks: ("tiny", "learned positions", "gpt2"),
+    errors.NonFiniteNumbers: ("tiny", "layers.3.norm_1", "float32"),
     errors.UnknownModel: ("gpt5", ["gpt2"]),
     errors.ModelNotHere: ("gpt2", "lookback fetch gpt2"),
     errors.ModelTooLarge: ("gpt2-xl", 12_461_000_000, 6_900_000_000, 8_000_000_000),
@@ -47,6 +48,11 @@ def test_an_error_has_a_status_a_title_and_a_meaning(kind: type[AppError]) -> No
 def test_a_text_that_is_too_long_is_told_both_numbers() -> None:
     told = str(errors.TextTooLong(2_100, 2_048, "smollm2-135m"))
     assert "2,100 tokens; smollm2-135m reads 2,048. Take away 52" in told
+
+
+def test_an_overflow_is_told_another_dtype_only_where_there_is_one() -> None:
+    assert "start it with --dtype float32" in str(errors.NonFiniteNumbers("tiny", "logits", "bfloat16"))
+    assert "--dtype" not in str(errors.NonFiniteNumbers("tiny", "logits", "float32"))
 
 
 def test_the_tree_at_the_top_of_the_file_names_every_error() -> None:

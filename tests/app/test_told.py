@@ -1,0 +1,52 @@
+"""What a model is told to be: what its numbers name and what its facts say, at every door."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from safetensors.torch import load_file, save_file
+
+from app.settings import Settings
+from tests.checkpoints import N_VOCAB, write_gpt2
+from tests.conftest import serve
+
+TEXT = "the fat cat sat"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A tiny GPT-2 of 440 rows with a tokenizer of 400 tokens, and an unembedding of its own that config.json ties."""
+    folder = write_gpt2(tmp_path_factory.mktemp("told") / "padded", vocab_size=N_VOCAB + 40)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = torch.randn(N_VOCAB + 40, 32, generator=torch.Generator().manual_seed(3))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    yield from serve(Settings(model=str(folder), cache=tmp_path_factory.mktemp("cache"), max_tokens=8))
+
+
+def post(client: TestClient, call: str, **body: Any) -> Any:
+    reply = client.post(f"/api/v1/{call}", json={"text": TEXT, **body})
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_a_row_without_a_token_has_a_name_and_no_bytes(client: TestClient) -> None:
+    predictions = post(client, "predictions", positions="all", top=100)["predictions"]
+    top = [token for prediction in predictions for token in prediction["top"]]
+    padding = [token for token in top if token["id"] >= N_VOCAB]
+    assert padding
+    assert all(token["text"] == f"(no token {token['id']})" and token["bytes"] == "" for token in padding)
+
+
+def test_predictions_carry_the_bytes_of_their_tokens(client: TestClient) -> None:
+    """·cat is a space and cat; U+00B7 and cat would look the same."""
+    known = {token["id"]: token["bytes"] for token in post(client, "tokens", text="the cat · cat")["tokens"]}
+    for token in post(client, "predictions", top=100)["predictions"][0]["top"]:
+        if token["id"] in known:
+            assert token["bytes"] == known[token["id"]]
+
+
+def test_an_unembedding_that_was_not_tied_is_said_not_to_be(client: TestClient) -> None:
+    model = client.get("/api/v1/models").json()["models"][0]
+    assert (model["name"], model["tied"]) == ("padded", False)
