@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -33,13 +33,14 @@ from model.linear import choose_roads
 from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
 from model.trace import NonFiniteNumber, read
 from model.training.probes import pattern_scores
-from model.training.record import read_record
+from model.training.record import RECORD, Record, read_record
 from model.weights.catalogue import SHIPPED, Progress, Source
 from model.weights.folder import load, load_step, steps_of
 from model.weights.names import WeightsError
 
 log = logging.getLogger("lookback")
 
+NEWER_EVERY_S = 1.0  # how often a folder is asked whether a training run has written newer parameters
 N_STEPS = 24  # of a model in memory; they double, so that is more than any run keeps
 RETRY_S = (30, 60, 120, 300, 600)  # until the default model is tried again, after one failure, two, …
 
@@ -55,11 +56,17 @@ class Loaded:
     tokenizer: Tokenizer
     n_context: int  # tokens; the model's own, or less where the operator says so
     step: int | None = None  # of its training, where it is not as it was at the end
+    version: int = 0  # how often newer parameters were loaded in its place
 
     @property
     def title(self) -> str:
         """Its name for people, with the step."""
         return self.name if self.step is None else f"{self.name} at step {self.step:,}"
+
+    @property
+    def key(self) -> str:
+        """A name that no other parameters have had."""
+        return f"{self.title} {self.version}"
 
     def tokens(self, text: str, *, special_tokens: bool = False, n_most: int | None = None) -> Tokens:
         """The tokens of a text that this model can read; no more than `n_most`, where that is less.
@@ -81,6 +88,28 @@ class Loaded:
         return tokens
 
 
+@dataclass(frozen=True)
+class Files:
+    """Which parameters and which record of its training a folder holds, without reading them."""
+
+    parameters: tuple[int, int, int]  # inode, time of the last change in ns, bytes
+    record: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Those that are there now."""
+        record, parameters = folder / RECORD, folder / "model.safetensors"
+        return cls(_identity(parameters) or (0, 0, 0), _identity(record))
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
 @dataclass
 class Entry:
     """What the engine knows of one model of the catalogue. Changed in the event loop only, but for `doing`."""
@@ -88,6 +117,11 @@ class Entry:
     source: Source
     folder: Path | None = None  # where its weights are, once they are there
     loaded: Loaded | None = None
+    files: Files | None = None  # from which it was loaded
+    record: Record | None = None  # of its training, as it was then
+    looked_at: float = -float("inf")  # when the folder was last asked for newer parameters, on the monotonic clock
+    reloading: asyncio.Task[None] | None = None
+    reloaded: str = ""  # when newer parameters came, or why they could not be loaded; for people
     patterns: dict[int | None, Tensor] = field(default_factory=dict)  # of its heads, by step
     steps: dict[int, Loaded] = field(default_factory=dict)  # the same at earlier steps, the latest used last
     loading: bool = False
@@ -101,6 +135,17 @@ class Entry:
     def networks(self) -> list[GPT]:
         """Every network of this model that is in memory."""
         return [loaded.network for loaded in (self.loaded, *self.steps.values()) if loaded]
+
+    @property
+    def run(self) -> str:
+        """What is known of a training run that goes on, or went on since this was loaded; empty where none did."""
+        if self.record is None:
+            return ""
+        goes_on = self.record.step < self.record.recipe["n_steps"]
+        step = f"Step {self.record.step:,} of {self.record.recipe['n_steps']:,} of a run that is not finished."
+        words = [step] if goes_on else []
+        words += [f"{self.reloaded[0].upper()}{self.reloaded[1:].rstrip('.')}."] if self.reloaded else []
+        return " ".join(words)
 
 
 class Models:
@@ -189,10 +234,13 @@ class Models:
         """
         model = self.get(name)
         entry = self.entries[model.name]
+        last_step = entry.record.step if entry.record else None
+        await self._load_newer(entry, at_once=step not in (None, last_step, *entry.steps))
+        model = self.get(name)
         if step is None or entry.folder is None:
             return model
         if step not in entry.steps:
-            if (record := await asyncio.to_thread(read_record, entry.folder)) and step == record.step:
+            if entry.record and step == entry.record.step:
                 return model
             if step not in (known := await asyncio.to_thread(steps_of, entry.folder)):
                 raise NoSuchStep(step, known, model.name)
@@ -206,6 +254,42 @@ class Models:
 
     def _n_held(self) -> int:
         return sum(_n_bytes(entry.networks) for entry in self.entries.values())
+
+    async def _load_newer(self, entry: Entry, *, at_once: bool) -> None:
+        """Load what a training run has written into the folder since it was loaded; who asks meanwhile waits too."""
+        if entry.reloading is None:
+            if entry.folder is None or not (at_once or time.monotonic() - entry.looked_at > NEWER_EVERY_S):
+                return
+            entry.looked_at = time.monotonic()
+            files = await asyncio.to_thread(Files.of, entry.folder)
+            if entry.reloading is None:
+                if files == entry.files:
+                    return
+                entry.reloading = asyncio.get_running_loop().create_task(self._reload(entry, entry.folder))
+                self._loads.add(entry.reloading)
+                entry.reloading.add_done_callback(self._loads.discard)
+        await asyncio.shield(entry.reloading)
+
+    async def _reload(self, entry: Entry, folder: Path) -> None:
+        old = entry.loaded
+        try:
+            loop = asyncio.get_running_loop()
+            loaded = await loop.run_in_executor(self._worker, self._load_folder, entry, folder)
+            if old is None or entry.loaded is not old:
+                return
+            entry.loaded = replace(loaded, version=old.version + 1)
+            for stale in (old, *entry.steps.values()):
+                self._forget(stale.network)
+            entry.steps.clear()
+            entry.patterns.clear()
+            entry.reloaded = f"newer parameters were loaded at {time.strftime('%H:%M:%S')}"
+            log.info("%s: %s", entry.source.name, entry.reloaded)
+        except (WeightsError, OSError) as error:
+            entry.reloaded = f"newer parameters could not be loaded: {error}"
+            entry.looked_at = time.monotonic() + ModelUnavailable.retry_after_s
+            log.error("%s: %s", entry.source.name, entry.reloaded)
+        finally:
+            entry.reloading = None
 
     async def patterns(self, model: Loaded) -> Tensor:
         """What the heads of a model do, (P, L, H) as `pattern_scores` has it; measured once."""
@@ -298,11 +382,13 @@ class Models:
 
     def _load_folder(self, entry: Entry, folder: Path) -> Loaded:
         self._say(entry, "loading the weights", 0, 0)
+        files, record = Files.of(folder), read_record(folder)  # before the weights: what changes now is noticed later
         network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
         roads = choose_roads(network)
         log.info("%s: linear layers take the roads %s", entry.source.name, roads or "plain")
         read(network, [0])  # the first reading is slow; no visitor should pay for it
         n_context = min(network.config.n_context, self.settings.max_tokens)
+        entry.files, entry.record = files, record
         return Loaded(entry.source.name, network, tokenizer, n_context)
 
     def _say(self, entry: Entry, what: str, done: int, total: int) -> None:

@@ -109,6 +109,7 @@ class TrainingPage(Page):
 
     steps: list[tuple[int | None, CurvePoint | None]]  # of the training, each with what is known of it
     shipped: str  # a model that has such steps
+    run: str  # what is known of a run that goes on; empty where none does
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,12 @@ async def training(request: Request, engine: EngineHere, asked: AskedHere) -> Re
     shared, status = await _page(engine, state)
     steps, curve, _ = await api.course(engine, name) if name in models.entries else ([], [], 0)
     known: dict[int | None, CurvePoint] = {point.step: point for point in curve}
-    page = TrainingPage(**shared, steps=[(step, known.get(step)) for step in steps], shipped=models.fallback)
+    page = TrainingPage(
+        **shared,
+        steps=[(step, known.get(step)) for step in steps],
+        shipped=models.fallback,
+        run=models.entries[name].run if name in models.entries else "",
+    )
     return render(request, "training.html", page, status)
 
 

@@ -34,7 +34,7 @@ PART_WEIGHTS = 8_000_000  # made for the thumbnails of one part: some tens of mi
 class Shown:
     """What a client has been sent."""
 
-    model: str = ""  # its title
+    model: str = ""  # its key
     ids: tuple[int, ...] = ()
     head: tuple[int, int, Window] | None = None  # layer, head and which cells of it
     step: int = 0  # tokens a pixel of the thumbnails
@@ -42,7 +42,7 @@ class Shown:
 
     def turn_to(self, model: Loaded, ids: tuple[int, ...]) -> int:
         """Another text. How many of its first tokens the client has."""
-        same = n_common(self.ids, ids) if self.model == model.title else 0
+        same = n_common(self.ids, ids) if self.model == model.key else 0
         step = views.step_for(len(ids), views.N_THUMBNAIL)
         if not same or step != self.step:
             self.known = [0] * model.network.config.n_layers
@@ -50,7 +50,7 @@ class Shown:
         self.known = [n if n <= same else same // step * step for n in self.known]
         if not same:
             self.head = None
-        self.model, self.ids, self.step = model.title, ids, step
+        self.model, self.ids, self.step = model.key, ids, step
         return same
 
 

@@ -89,9 +89,9 @@ TEXTS = [*varied(), "<s>", "a<s>b", "<s>x", "a <s>xy <s>", "<s><s>x<s", "<|begin
 ACCEPTED: dict[str, Json] = {
     "as it was trained": TRAINED,
     "a space in front": changed("pre_tokenizer.add_prefix_space", True),
-    "a Sequence of one": changed(PRE, sequence(BYTE_LEVEL)),
-    "digits": changed(PRE, sequence({"type": "Digits", "individual_digits": True}, BYTE_LEVEL)),
-    "Llama 3's pattern": changed(PRE, sequence(SPLIT, BYTES_ONLY)),
+    "a Sequence of one": changed("pre_tokenizer", sequence(BYTE_LEVEL)),
+    "digits": changed("pre_tokenizer", sequence({"type": "Digits", "individual_digits": True}, BYTE_LEVEL)),
+    "Llama 3's pattern": changed("pre_tokenizer", sequence(SPLIT, BYTES_ONLY)),
     "GPT-2's pattern as a Split": changed(
         "pre_tokenizer",
         sequence(
@@ -388,7 +388,9 @@ def test_any_merges_are_applied_as_their_library_applies_them_or_refused(
     except TokenizerError as refused:
         assert "merges" in str(refused)
         return
-    oracle = OracleTokenizer(models.BPE(vocab=vocab, merges=[tuple(line.split(" ")) for line in lines]))
+    oracle = OracleTokenizer(
+        models.BPE(vocab=vocab, merges=[(left, right) for left, right in (line.split(" ") for line in lines)])
+    )
     oracle.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert [text for text in texts if list(ours.encode(text).ids) != oracle.encode(text).ids] == []
 

@@ -1,0 +1,126 @@
+"""A server that was started during a training run shows the parameters of the latest step, not those of its start."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from app import frame, models
+from app.settings import Settings
+from model.trace import read
+from model.weights.folder import load
+from tests.conftest import CPU, FLOAT, serve
+
+TEXT = "the fat cat sat"
+
+
+def become(folder: Path, run: Path, step: int) -> None:
+    """Let a run in the folder be as it was after so many steps: parameters first, then the record, each file whole."""
+    source = run / "steps" / str(step) if step < 12 else run
+    shutil.copy(source / "model.safetensors", folder / ".new")
+    (folder / ".new").replace(folder / "model.safetensors")
+    record = (run / "training.json").read_text().replace('"step": 12,\n  "curve"', f'"step": {step},\n  "curve"')
+    assert f'"step": {step},\n  "curve"' in record
+    (folder / ".new").write_text(record)
+    (folder / ".new").replace(folder / "training.json")
+
+
+@pytest.fixture
+def folder(tiny_run: Path, tmp_path: Path) -> Path:
+    """The tiny run as it was after 2 of its 12 steps."""
+    folder = tmp_path / "going"
+    shutil.copytree(tiny_run, folder)
+    become(folder, tiny_run, 2)
+    return folder
+
+
+@pytest.fixture
+def client(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setattr(models, "NEWER_EVERY_S", 0.0)
+    yield from serve(Settings(model=str(folder), cache=tmp_path / "cache"))
+
+
+def weights(client: TestClient, **ask: Any) -> Any:
+    reply = client.post("/api/v1/attention", json={"text": TEXT, **ask})
+    assert reply.status_code == 200, reply.text
+    return np.array(reply.json()["values"])
+
+
+def weights_of_a_fresh_load(folder: Path) -> Any:
+    network, tokenizer = load(folder, device=CPU, dtype=FLOAT)
+    trace = read(network, tokenizer.encode(TEXT).ids)
+    return np.stack([trace.stage("weights", layer, [0, 1]) for layer in range(2)])
+
+
+def test_numbers_are_those_of_a_fresh_load_whenever_the_run_has_gone_on(
+    client: TestClient, folder: Path, tiny_run: Path
+) -> None:
+    first = weights(client)
+    np.testing.assert_allclose(first, weights_of_a_fresh_load(folder), atol=1e-6)
+    for step in (4, 12):
+        become(folder, tiny_run, step)
+        fresh = weights_of_a_fresh_load(folder)
+        assert np.abs(first - fresh).max() > 1e-3  # the case can tell the two apart
+        for ask in ({}, {"step": step}):  # what was read of this text before is of other parameters
+            np.testing.assert_allclose(weights(client, **ask), fresh, atol=1e-6)
+
+
+def test_a_step_that_the_run_has_just_reached_is_there_at_once(
+    client: TestClient, folder: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "NEWER_EVERY_S", 3600.0)
+    before = weights(client)
+    become(folder, tiny_run, 12)
+    np.testing.assert_array_equal(weights(client), before)
+    np.testing.assert_allclose(weights(client, step=12), weights_of_a_fresh_load(folder), atol=1e-6)
+
+
+def test_a_live_picture_is_drawn_anew_from_the_new_parameters(client: TestClient, folder: Path, tiny_run: Path) -> None:
+    """The tokens are the same, so a picture could be taken for one that the client has."""
+    with client.websocket_connect("/api/v1/live") as socket:
+        for seq, step in ((1, 2), (2, 12)):
+            become(folder, tiny_run, step)
+            socket.send_json({"seq": seq, "text": TEXT, "layer": 1, "head": 1})
+            header, arrays = frame.decode(socket.receive_bytes())
+            assert header["same"] == 0
+            np.testing.assert_allclose(arrays["weights"], weights_of_a_fresh_load(folder)[1, 1], atol=1e-6)
+
+
+def test_the_training_page_says_where_the_run_is_and_when_newer_parameters_came(
+    client: TestClient, folder: Path, tiny_run: Path
+) -> None:
+    page = client.get("/training", params={"text": TEXT}).text
+    assert "Step 2 of 12 of a run that is not finished." in page
+    assert "were loaded at" not in page
+    become(folder, tiny_run, 4)
+    page = client.get("/training", params={"text": TEXT}).text
+    assert "Step 4 of 12 of a run that is not finished. Newer parameters were loaded at " in page
+    become(folder, tiny_run, 12)
+    page = client.get("/training", params={"text": TEXT}).text
+    assert "not finished" not in page
+
+
+def test_newer_parameters_that_cannot_be_loaded_are_said_and_the_old_ones_stay(
+    client: TestClient, folder: Path
+) -> None:
+    before = weights(client)
+    (folder / "model.safetensors").write_bytes(b"")
+    np.testing.assert_array_equal(weights(client), before)
+    page = client.get("/training", params={"text": TEXT}).text
+    assert "Newer parameters could not be loaded: " in page
+    assert "model.safetensors is empty" in page
+
+
+def test_what_was_read_with_the_old_parameters_is_let_go(client: TestClient, folder: Path, tiny_run: Path) -> None:
+    engine = client.app.state.engine  # type: ignore[attr-defined]
+    weights(client)
+    weights(client, step=1)
+    become(folder, tiny_run, 12)
+    weights(client)
+    entry = engine.models.entries["going"]
+    assert (entry.steps, entry.loaded.version) == ({}, 1)
+    assert {key[0] for key in engine._kept._traces} == {entry.loaded.network}
