@@ -64,6 +64,23 @@ def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None
     assert likeliest["logit"] == pytest.approx(expected_likeliest["logit"], abs=1e-4)
 
 
+def assert_right_as_far_as_known(shown: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Rows of pixels that are drawn before all of them have come are those of this text."""
+    step = shown["step"]
+    for layer, rows in zip(shown["layers"], thumbnails(expected), strict=False):
+        n_rows, side = -(-layer["known"] // step), layer["side"]
+        n_columns = min(side, rows.shape[-1])
+        pixels = layer["pixels"].reshape(-1, side, side)[:, :n_rows, :n_columns].astype(int)
+        assert np.abs(pixels - rows[:, :n_rows, :n_columns]).max(initial=0) <= 1
+
+
+def fresh_picture(loaded: Loaded, ids: list[int], head: int) -> dict[str, Any]:
+    """What a client has that had nothing before."""
+    typist = Typist(loaded)
+    typist.turn_to(ids, head=head)
+    return typist.screen.picture
+
+
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=64)  # few ids, so that texts begin alike
 EDITS = st.lists(
     st.tuples(
@@ -98,10 +115,9 @@ def test_after_any_edits_the_page_has_what_it_would_be_sent_at_once(
     for edit, new, head, n_parts in edits:
         ids = edited(ids, edit, new)
         typist.turn_to(ids, n_parts, head=head)
+        assert_right_as_far_as_known(typist.screen.picture, fresh_picture(loaded, ids, head))
     typist.turn_to(ids, head=head)
-    fresh = Typist(loaded)
-    fresh.turn_to(ids, head=head)
-    assert_same_picture(typist.screen.picture, fresh.screen.picture)
+    assert_same_picture(typist.screen.picture, fresh_picture(loaded, ids, head))
 
 
 @pytest.fixture(scope="module")
