@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.conftest import Tab, tab
 from tests.browser.server import Server, serving
-from tests.browser.test_live import LOOK, check, sentence, values
+from tests.browser.test_live import LOOK, NOTE_PROGRESS, check, sentence, values
 
 FIRST = "the fat cat sat on the mat"
 
@@ -81,12 +81,13 @@ def test_the_last_of_its_thirty_layers_is_drawn(home: Tab) -> None:
 
 def test_a_long_text_is_read_piece_by_piece_and_one_more_token_costs_little(home: Tab, box: Server) -> None:
     home.open(text="x")
+    home.page.evaluate(NOTE_PROGRESS)
     text = sentence(600, seed=2)
     home.text.fill(text)
-    home.page.locator("#reading").wait_for()
     home.page.wait_for_function("() => document.querySelector('body:not(.stale)')", timeout=60_000)
     home.page.locator("#grid-state:empty").wait_for(state="attached", timeout=60_000)
     assert home.shown()[1] == text
+    assert ["read 128 of 600 tokens", 128, 600, True] in home.page.evaluate("progress")
     assert home.chips.count() == 600
     whole = values(box, text, "weights", *home.shown()[2:4])
     blocks = np.nanmax(whole.reshape(150, 4, 150, 4), axis=(1, 3))
