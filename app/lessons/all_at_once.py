@@ -105,8 +105,8 @@ def checks(reading: Reading, ask: AllAtOnceRequest) -> Iterator[Check]:
         scale_TT[:16, :16],
     )
     weight_TT = weights(x_TM, rows)
-    shares = Arithmetic(n_terms=len(weight_TT))
-    yield equal("rows of weights sum to 1, to within", weight_TT.sum(1), torch.ones(len(weight_TT)), shares)
+    sums = Arithmetic(n_terms=len(weight_TT))
+    yield equal("rows of weights sum to 1, to within", weight_TT.sum(1), torch.ones(len(weight_TT)), sums)
     book_TT = weights(BOOK, rows)
     printed_T = torch.tensor([0.2098, 0.2006, 0.1981, 0.1242, 0.1220, 0.1452])
     yield printed("the book's first row of weights differs by", book_TT[0], printed_T)

@@ -189,9 +189,9 @@ def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
     scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
     ours_1TT = reading.trace.stage("weights", ask.layer, [ask.head])
     first, second = (by_route(scaled_1TT, route, broken=ask.broken) for route in ROUTES[:2])
-    shares = Arithmetic(n_terms=len(reading.tokens))
-    yield equal("the two right ways differ by", first, second, shares, 1.0)
-    yield equal("the first way differs from the model by", first, ours_1TT, shares, 1.0)
+    sums = Arithmetic(n_terms=len(reading.tokens))
+    yield equal("the two right ways differ by", first, second, sums, 1.0)
+    yield equal("the first way differs from the model by", first, ours_1TT, sums, 1.0)
     yield at_most(0, largest(first.triu(1)), "the largest weight on a later token is")
     book_TT = by_route(of_book(), ROUTES[1], broken=ask.broken)[0]
     printed_TT = torch.zeros_like(book_TT)

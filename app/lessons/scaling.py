@@ -148,9 +148,9 @@ def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
     theirs_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
     ours_TT = weights_at(score_TT, width, 0.5)
     n = len(score_TT)
-    shares, scale = Arithmetic(n_terms=n), reading.weight_scale(ask.layer)
-    yield equal("at exponent 0.5 the weights differ from the model's by", ours_TT, theirs_TT, shares, scale)
-    yield equal("rows sum to 1, to within", ours_TT.sum(-1), torch.ones(n), shares)
+    sums, scale = Arithmetic(n_terms=n), reading.weight_scale(ask.layer)
+    yield equal("at exponent 0.5 the weights differ from the model's by", ours_TT, theirs_TT, sums, scale)
+    yield equal("rows sum to 1, to within", ours_TT.sum(-1), torch.ones(n), sums)
     scaled_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu() * math.sqrt(reading.config.d_head)
     yield equal(
         "scores differ from the scaled ones times √d_head by", score_TT, scaled_TT, Arithmetic(), score_TT.abs()
@@ -158,7 +158,7 @@ def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
     entropies = torch.stack([entropy_bits(weights_at(score_TT, width, exponent)) for exponent in EXPONENTS])
     seen = score_TT[attention.visible(n, n)]
     yield at_least(
-        -shares.error((1 + largest(seen)) * math.log2(n + 1)),
+        -sums.error((1 + largest(seen)) * math.log2(n + 1)),
         entropies.diff(dim=0).min().item(),
         "dividing by more raises the entropy of every row, in bits by at least",
     )

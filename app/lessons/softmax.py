@@ -108,10 +108,10 @@ def checks(reading: Reading, ask: SoftmaxRequest) -> Iterator[Check]:
         reason = "the naive way is chosen, whose exponentials overflow"
         yield from (does_not_apply(name, reason) for name in names)
     else:
-        shares = Arithmetic(n_terms=len(share_K), dtype=torch.double)
-        yield equal(names[0], share_K.sum()[None], torch.ones(1), shares, 1.0)
+        sums = Arithmetic(n_terms=len(share_K), dtype=torch.double)
+        yield equal(names[0], share_K.sum()[None], torch.ones(1), sums, 1.0)
         lifted_K = steps(logits_K, ask.model_copy(update={"shift": ask.shift + 1000}))[2]
-        yield equal(names[1], lifted_K, share_K, shares, largest(given_K) + 1000)
+        yield equal(names[1], lifted_K, share_K, sums, largest(given_K) + 1000)
     best, off = int(logits_K.argmax()), 0.0
     for temperature in (0.1, 1.0, 5.0):
         share_K = steps(logits_K, ask.model_copy(update={"temperature": temperature, "naive": False}))[2]
