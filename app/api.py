@@ -292,7 +292,12 @@ def models(engine: Engine) -> list[ModelInfo]:
             ModelInfo(
                 name=name,
                 **{field: getattr(config, field) for field in (*fields, "norm", "positions", "tied")},
-                n_context=min(config.n_context, engine.settings.max_tokens),
+                n_context=config.n_context,
+                max_tokens=min(config.n_context, engine.settings.max_tokens),
+                max_tokens_from="n_context"
+                if config.n_context <= engine.settings.max_tokens
+                else "LOOKBACK_MAX_TOKENS",
+                about=entry.source.about(engine.settings.dtype),
                 n_parameters=n_parameters,
                 source=entry.source.origin,
                 state=(state := engine.models.state(name)),

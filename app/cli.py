@@ -87,14 +87,16 @@ def models(cache: Cache = None, model: str | None = None) -> None:
     from model.weights.catalogue import catalogue
     from model.weights.names import WeightsError
 
-    table = Table("name", "family", "layers × heads", "context", "weights", "source", box=None)
+    table = Table("name", "what it is", "layers × heads", "context in tokens", "weights", "source", box=None)
     try:
         for source in catalogue(settings.model).values():
             config = source.config()
             here = "here" if source.local(settings.cache) else source.fetch_command
             shape = f"{config.n_layers} × {config.n_heads}"
-            context = f"{min(config.n_context, settings.max_tokens):,}"
-            table.add_row(source.name, config.family, shape, context, here, source.origin)
+            context = f"{config.n_context:,}"
+            if config.n_context > settings.max_tokens:
+                context += f" (LOOKBACK_MAX_TOKENS: {settings.max_tokens:,})"
+            table.add_row(source.name, source.about(settings.dtype), shape, context, here, source.origin)
     except WeightsError as error:
         raise _stop(str(error)) from error
     Console().print(table)

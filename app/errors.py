@@ -66,12 +66,18 @@ class TextTooLong(BadText):
     title = "The text is too long"
 
     def __init__(
-        self, n_tokens: int, n_most: int, reader: str, instead: str = "choose a model with a longer context"
+        self,
+        n_tokens: int,
+        n_most: int,
+        reader: str,
+        instead: str = "choose a model with a longer context",
+        n_context: int | None = None,
     ) -> None:
-        super().__init__(
-            f"This text is {n_tokens:,} tokens; {reader} reads {n_most:,}. "
-            f"Take away {n_tokens - n_most:,}, or {instead}."
-        )
+        limit = f"{reader} reads {n_most:,}"
+        if n_context:  # the model could read so many
+            limit = f"{reader} reads {n_context:,}, but LOOKBACK_MAX_TOKENS limits texts to {n_most:,} here"
+            instead = "start Lookback with a larger LOOKBACK_MAX_TOKENS"
+        super().__init__(f"This text is {n_tokens:,} tokens; {limit}. Take away {n_tokens - n_most:,}, or {instead}.")
 
 
 class UnreadableText(BadText):

@@ -1,6 +1,6 @@
 """Where everything meets: settings, engine, routes. Importing this module reads no file, no setting, no weight."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import api, lesson_routes, live, pages, problems
 from app.engine import Engine
 from app.settings import Settings
-from model.weights.catalogue import Progress, catalogue
+from model.weights.catalogue import Progress, Source, catalogue
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -63,6 +63,16 @@ Other frames say `{"seq", "progress": {"read", "of"}}` (tokens of a long text th
 """
 
 
+def description(sources: Mapping[str, Source], settings: Settings) -> str:
+    """The words at the top of /docs, with what each model is."""
+    limit = f"A text is read up to the model's context, and up to LOOKBACK_MAX_TOKENS ({settings.max_tokens:,}) tokens."
+    models = (
+        f"- `{name}`: {source.about(settings.dtype)}; context of {source.config().n_context:,} tokens"
+        for name, source in sources.items()
+    )
+    return "\n".join((DESCRIPTION, "## The models", "", limit, "", *models, ""))
+
+
 class SafeHeaders:
     """Every reply says that nothing may come from elsewhere, nothing be guessed, and nothing be old."""
 
@@ -97,7 +107,12 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
             yield
 
     created = FastAPI(
-        title="Lookback", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Lookback",
+        version="1",
+        description=description(sources, settings),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     problems.install(created, pages.error_page)
     created.add_middleware(problems.BodyLimit, max_bytes=settings.max_body_bytes)

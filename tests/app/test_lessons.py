@@ -97,7 +97,7 @@ def post(client: TestClient, path: str, text: str, *, model: str = SHIPPED.name,
 
 
 def n_context(client: TestClient, model: str) -> int:
-    known = {one["name"]: one["n_context"] for one in client.get("/api/v1/models").json()["models"]}
+    known = {one["name"]: one["max_tokens"] for one in client.get("/api/v1/models").json()["models"]}
     return min(256, int(known[model]))
 
 

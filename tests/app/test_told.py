@@ -1,14 +1,18 @@
 """What a model is told to be: what its numbers name and what its facts say, at every door."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from app.cli import main
 from app.settings import Settings
+from model.weights.catalogue import NAMED
 from tests.checkpoints import N_VOCAB, write_gpt2
 from tests.conftest import serve
 
@@ -50,3 +54,26 @@ def test_predictions_carry_the_bytes_of_their_tokens(client: TestClient) -> None
 def test_an_unembedding_that_was_not_tied_is_said_not_to_be(client: TestClient) -> None:
     model = client.get("/api/v1/models").json()["models"][0]
     assert (model["name"], model["tied"]) == ("padded", False)
+
+
+def test_a_text_that_only_the_setting_forbids_is_told_the_setting(client: TestClient) -> None:
+    reply = client.post("/api/v1/tokens", json={"text": "cat " * 20})
+    assert "padded reads 64, but LOOKBACK_MAX_TOKENS limits texts to 8 here" in reply.json()["detail"]
+    assert "or start Lookback with a larger LOOKBACK_MAX_TOKENS" in reply.json()["detail"]
+
+
+def test_what_a_model_is_stands_wherever_its_name_does(client: TestClient) -> None:
+    words = "SmolLM2-135M-Instruct, used without its chat format, 4-bit weights (Q4_1) computed in float32"
+    told = {model["name"]: model for model in client.get("/api/v1/models").json()["models"]}["smollm2-135m"]
+    assert (told["about"], told["n_context"], told["max_tokens"]) == (words, 8192, 8)
+    assert words in client.get("/openapi.json").json()["info"]["description"]
+    for path in ("/", "/training"):
+        page = client.get(path, params={"text": TEXT}).text
+        assert f"{words}. It reads 8,192 tokens; here texts have at most 8 (LOOKBACK_MAX_TOKENS)." in page
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for source in NAMED:
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{source.name}`"))
+        assert row.endswith(f"| {source.about('float32')} | {source.config().n_context:,} |")
+    listed = CliRunner().invoke(main, ["models"], env={"COLUMNS": "400"}).output
+    assert words in listed
+    assert "8,192 (LOOKBACK_MAX_TOKENS: 2,048)" in listed

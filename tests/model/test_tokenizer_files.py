@@ -5,7 +5,6 @@ The oracle is the `tokenizers` library for a tokenizer.json, and `transformers` 
 
 import json
 import shutil
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,13 @@ TRAINED = train()
 
 def changed(path: str, value: Any) -> Json:
     """The same tokenizer.json with one field changed: changed("model.dropout", 0.5)."""
-    whole: Json = json.loads(json.dumps(TRAINED))
+    whole: Any = json.loads(json.dumps(TRAINED))
     *parents, name = [int(part) if part.isdecimal() else part for part in path.split(".")]
-    reduce(lambda node, part: node[part], parents, whole)[name] = value
-    return whole
+    node = whole
+    for part in parents:
+        node = node[part]
+    node[name] = value
+    return dict(whole)
 
 
 def written(folder: Path, content: Json, **beside: Json) -> Path:
