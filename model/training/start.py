@@ -17,7 +17,10 @@ from model.weights.save import write_json, write_whole
 from model.weights.tokenizer_files import load_tokenizer
 
 ABOUT = "corpus/about.json"  # written last: where it is, the corpus is whole
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 
 
 @dataclass(frozen=True)
