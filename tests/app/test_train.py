@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,31 +30,31 @@ def command(*arguments: object) -> list[str]:
     return [str(Path(sys.executable).with_name("lookback")), "train", *map(str, arguments)]
 
 
-def run(*arguments: object, most_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command's end; with `most_bytes`, no file may grow larger, which fails as a full disk does."""
+def run_on_full_disk(*arguments: object, n_bytes: int) -> subprocess.CompletedProcess[str]:
+    """The end of a command whose files may not grow larger than this, which fails as a full disk does."""
 
     def limit() -> None:
-        if most_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
     return subprocess.run(command(*arguments), capture_output=True, text=True, preexec_fn=limit)
 
 
-def refuse(*arguments: object) -> Result:
-    """The end of a command that trains nothing: in this process, which has torch."""
+def run_here(*arguments: object) -> Result:
+    """The end of a command in this process, which has imported torch already."""
     return CliRunner().invoke(main, ["train", *map(str, arguments)])
 
 
 def test_a_run_that_was_killed_goes_on_to_where_an_undisturbed_one_ends(text: Path, tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert run(text, "--out", straight, *SMALL).returncode == 0
+    assert run_here(text, "--out", straight, *SMALL).exit_code == 0
     first = subprocess.Popen(command(text, "--out", killed, *SMALL), stderr=subprocess.PIPE)
     while not (killed / "steps" / "8").is_dir():
         assert first.poll() is None, "it was over before it could be killed"
+        time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert (killed / "resume.safetensors").exists()
-    last = run(text, "--out", killed, *SMALL)
+    last = run_here(text, "--out", killed, *SMALL)
     assert "lookback serve --model" in last.stderr
     assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
     assert steps_of(killed) == (0, 1, 2, 4, 8, 16, 32)
@@ -62,7 +63,7 @@ def test_a_run_that_was_killed_goes_on_to_where_an_undisturbed_one_ends(text: Pa
 
 def test_on_a_full_disk_it_says_so_and_the_last_checkpoint_is_good(text: Path, tmp_path: Path) -> None:
     """The parameters fit (60 kB); the state from which to go on, six times as large, does not."""
-    full = run(text, "--out", tmp_path / "run", *SMALL, most_bytes=250_000)
+    full = run_on_full_disk(text, "--out", tmp_path / "run", *SMALL, n_bytes=250_000)
     assert full.returncode == 2
     assert "File too large" in full.stderr
     assert "goes on from there" in full.stderr
@@ -70,18 +71,18 @@ def test_on_a_full_disk_it_says_so_and_the_last_checkpoint_is_good(text: Path, t
     assert model.config.n_layers == 2
     assert tokenizer.encode("the fat cat")
     assert not list((tmp_path / "run").rglob("*.part"))
-    assert run(text, "--out", tmp_path / "run", *SMALL).returncode == 0
+    assert run_here(text, "--out", tmp_path / "run", *SMALL).exit_code == 0
 
 
 def test_where_nothing_can_be_written_it_says_so(text: Path) -> None:
-    refused = refuse(text, "--out", text / "run", *SMALL)
+    refused = run_here(text, "--out", text / "run", *SMALL)
     assert refused.exit_code == 2
     assert "Not a directory" in refused.stderr
 
 
 def test_a_text_that_is_too_short_is_told_what_to_change(tmp_path: Path) -> None:
     (short := tmp_path / "short.txt").write_text("The fat cat sat on the mat. " * 20)
-    refused = refuse(short, "--out", tmp_path / "run", *SMALL[:-4])
+    refused = run_here(short, "--out", tmp_path / "run", *SMALL[:-4])
     assert refused.exit_code == 2
     assert "--vocab" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -98,7 +99,7 @@ def test_a_text_that_is_too_short_is_told_what_to_change(tmp_path: Path) -> None
     ],
 )
 def test_numbers_that_make_no_run_are_refused_by_name(text: Path, tmp_path: Path, wrong: list[str], words: str) -> None:
-    refused = refuse(text, "--out", tmp_path / "run", *SMALL, *wrong)
+    refused = run_here(text, "--out", tmp_path / "run", *SMALL, *wrong)
     assert refused.exit_code == 2
     assert words in refused.stderr
     assert not (tmp_path / "run").exists()

@@ -69,7 +69,9 @@ class Tab(Home):
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        # The first page of a server costs 3.5 s of processor time: Chromium compiles Plotly, the server compresses it.
+        # Where six processes share a core, that is more than 20 s.
+        page.set_default_timeout(60_000)
         self.watch = Watch(page, url)
         super().__init__(page, url)
 
