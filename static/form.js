@@ -46,7 +46,8 @@ export function sayDrawn(view) {
 /** Say what was read, and how long it took. @param {import("./reader.js").View} view */
 export function sayFacts({ picture: { header }, elapsed_ms, road }) {
   const { model: name, step, device, dtype, n, timings } = header;
-  for (const about of document.querySelectorAll("p.about")) about.hidden = about.dataset.model !== name;
+  for (const about of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("p.about")))
+    about.hidden = about.dataset.model !== name;
   find("facts").textContent = [
     step === null ? name : `${name} at step ${step.toLocaleString("en")}`,
     device,

@@ -76,7 +76,8 @@ CONFIG_FIELDS: Mapping[str, Sequence[object] | None] = {
         """
         _commit_hash backend chat_template clean_up_tokenization_spaces errors from_slow is_local legacy
         local_files_only max_len max_length model_input_names model_max_length name_or_path pad_to_multiple_of
-        pad_token_type_id padding padding_side processor_class return_token_type_ids special_tokens_map_file split_special_tokens stride
+        pad_token_type_id padding padding_side processor_class return_token_type_ids special_tokens_map_file
+        split_special_tokens stride
         spaces_between_special_tokens tokenizer_class tokenizer_file transformers_version trim_offsets truncation
         truncation_side truncation_strategy use_auth_token use_default_system_prompt use_fast verbose vocab_size
         """.split(),  # noqa: SIM905
