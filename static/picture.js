@@ -49,7 +49,8 @@ const STAGES = ["scores", "scaled", "masked", "weights"]; // masked ones only wh
 export function applied(had, { header, arrays }) {
   const begun = "same" in header ? turned(had, header, arrays) : had;
   const { grid, done, timings } = header;
-  const layers = grid ? filledIn(begun.layers, grid, arrays) : begun.layers;
+  const before = grid && grid.step !== begun.step ? [] : begun.layers; // thumbnails of another scale begin anew
+  const layers = grid ? filledIn(before, grid, arrays) : before;
   return Object.freeze({ ...begun, header: { ...begun.header, timings }, step: grid?.step ?? begun.step, layers, done });
 }
 

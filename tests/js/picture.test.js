@@ -59,6 +59,23 @@ test("of another model or another text nothing stays", () => {
   assert.equal("scores" in other.head, false);
 });
 
+test("a pixel of a token that is gone is not known any more, nor is the row that it stands in", () => {
+  const thumbnails = { known: 4, side: 2, pixels: Uint8Array.of(255, 0, 64, 191), first: Float32Array.of(1, 0.25, 0.5, 0.5) };
+  const coarse = { ...TWO, step: 2, tokens: ["the", "cat", "sat", "on"], layers: [thumbnails] };
+  const known = (same) => applied(coarse, frame(same, ["x"], { one: null })).layers[0].known;
+  assert.deepEqual([4, 3, 2, 1].map(known), [4, 2, 2, 0]); // two tokens a pixel
+});
+
+test("thumbnails of another scale begin anew, all layers at once", () => {
+  const layers = [{ known: 2, side: 2, pixels: Uint8Array.of(255, 0, 64, 191), first: Float32Array.of(1, 0.25) }];
+  const coarse = applied({ ...TWO, layers: [...layers, ...layers] }, frame(2, ["sat"], {
+    one: null,
+    grid: { layers: [0, 1], known: 0, from: 0, step: 2 },
+    arrays: { grid: { values: Uint8Array.of(255, 0, 64, 191), shape: [1, 1, 2, 2] }, first: matrix(3, 1, 0.25, 0.5) },
+  }));
+  assert.deepEqual(coarse.layers.map(({ known }) => known), [3]); // the second layer's has not come
+});
+
 test("frames change no picture that was handed out", () => {
   assert.ok(Object.isFrozen(TWO));
   assert.deepEqual([...TWO.layers[0].pixels], [255, 0, 64, 191]);
