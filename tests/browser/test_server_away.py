@@ -46,6 +46,10 @@ def test_choosing_a_model_redraws_with_it(small: tuple[Server, Tab]) -> None:
     home.page.locator("#model").select_option("lookback-gpt")
     home.wait_until_shown(model="lookback-gpt", layer=2, head=3)
     assert home.notice.is_hidden()
+    about = home.page.locator("p.about:visible").all_text_contents()
+    assert [words.split(" computed")[0] for words in about] == [
+        "lookback-gpt: a GPT-2 of 2.6 million parameters trained for Lookback, float16 weights"
+    ]
     assert home.pieces() == ["·the", "·fat", "·cat"]  # its own tokens
     home.page.locator("#layer").fill("3")
     home.wait_until_shown(layer=3)
