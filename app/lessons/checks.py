@@ -74,22 +74,34 @@ class Arithmetic:
         return SAFETY * scale * (accumulated * math.sqrt(self.n_terms) + stored * math.sqrt(self.n_roundings))
 
 
-def product_scales(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The scale of the rounding error of every sum in x Wᵀ + b, (T, O): Σ|terms|.
+def product_sums(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0) -> Tensor:
+    """Σ|terms| of every sum in x Wᵀ + b, (T, O): the scale of the errors of adding them up.
 
-    In a narrower dtype than float32 the errors of the stored terms and of the stored sum outweigh those of adding up.
-    The terms' are independent, so their scale is the root of Σ terms²; the sum's is the sum.
-
-    >>> product_scales(torch.tensor([[3.0, -4.0]]), torch.tensor([[1.0, 1.0]])).item()
+    >>> product_sums(torch.tensor([[3.0, -4.0]]), torch.tensor([[1.0, 1.0]])).item()
     7.0
-    >>> product_scales(torch.tensor([[3.0, -4.0]]), torch.tensor([[1.0, 1.0]]), dtype=torch.bfloat16).item()
+    """
+    return x_TI.abs() @ w_OI.abs().T + torch.as_tensor(b_O, dtype=w_OI.dtype, device=w_OI.device).abs()
+
+
+def product_norms(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0) -> Tensor:
+    """The root of Σ terms² of every sum in x Wᵀ + b, (T, O), or the sum if that is larger.
+
+    It is the scale of errors that the terms bring with them, each by itself, and of the stored sum's own.
+
+    >>> product_norms(torch.tensor([[3.0, -4.0]]), torch.tensor([[1.0, 1.0]])).item()
     5.0
     """
     b_O = torch.as_tensor(b_O, dtype=w_OI.dtype, device=w_OI.device)
-    if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
-        norms_TO = (x_TI.square() @ w_OI.square().T + b_O.square()).sqrt()
-        return torch.maximum(norms_TO, (x_TI @ w_OI.T + b_O).abs())
-    return x_TI.abs() @ w_OI.abs().T + b_O.abs()
+    return torch.maximum((x_TI.square() @ w_OI.square().T + b_O.square()).sqrt(), (x_TI @ w_OI.T + b_O).abs())
+
+
+def product_scales(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The scale of the rounding error of every sum in x Wᵀ + b, (T, O).
+
+    In a narrower dtype than float32 the errors of the stored numbers outweigh those of adding up.
+    """
+    is_narrow = torch.finfo(dtype).eps > torch.finfo(torch.float32).eps
+    return product_norms(x_TI, w_OI, b_O) if is_narrow else product_sums(x_TI, w_OI, b_O)
 
 
 def equal(

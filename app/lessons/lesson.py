@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from app.errors import NoSuchHead
-from app.lessons.checks import Arithmetic, Check, product_scales
+from app.lessons.checks import Arithmetic, Check, product_norms
 from app.lessons.posts import Reference
 from app.models import Loaded
 from app.schemas import TokensRequest
@@ -161,7 +161,7 @@ class Reading:
         k_GTD = torch.cat([stretch.keys_LGTD[layer] for stretch in self.trace.stretches], dim=1).float()
         k_HTD = k_GTD.repeat_interleave(config.n_heads // config.n_kv_heads, 0)
         pairs = zip(q_HTD, k_HTD, strict=True)
-        scales = [product_scales(q_TD, k_TD, dtype=self.dtype).max().item() for q_TD, k_TD in pairs]
+        scales = [product_norms(q_TD, k_TD).max().item() for q_TD, k_TD in pairs]
         return max(1.0, max(scales) / math.sqrt(config.d_head) / 2)
 
     def position(self, asked: int | None) -> int:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
+from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_norms, product_scales
 from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Cube, Facts, Heatmap, facts, matrix, numbers, shares, signed
 from app.lessons.posts import PART_12, chapter
@@ -326,7 +326,7 @@ def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
         yield equal(f"{name}, cut, differ from separate heads' by", ours, theirs, arithmetic, scale)
     theirs_HTD = reading.trace.context(ask.layer, range(config.n_heads))
     yield equal("context vectors differ from the model's by", context_HTD, theirs_HTD, arithmetic, context_scale)
-    output_scale = product_scales(steps[8].values.float().cpu(), *parameters(part.output), reading.dtype).max().item()
+    output_scale = product_norms(steps[8].values.float().cpu(), *parameters(part.output)).max().item()
     yield equal(
         "the output differs from what the running layer adds by",
         steps[-1].values,

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from app.lessons.checks import Arithmetic, Check, equal, product_scales
+from app.lessons.checks import Arithmetic, Check, equal, product_norms
 from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
 from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
 from app.lessons.posts import PART_12, chapter
@@ -141,7 +141,7 @@ def checks(reading: Reading, ask: OutputProjectionRequest) -> Iterator[Check]:
     whole_TM, _ = measured(reading, ask.layer)
     config = reading.config
     context_TX = reading.trace.context(ask.layer, range(config.n_heads)).transpose(0, 1).flatten(1).cpu()
-    scale_TM = product_scales(context_TX, *parameters(reading.block(ask.layer).attention.output), reading.dtype)
+    scale_TM = product_norms(context_TX, *parameters(reading.block(ask.layer).attention.output))
     # scores are made of the same stored queries and keys on both sides, so they differ by float32's eps, if at all
     of_scores = reading.weight_scale(ask.layer) * torch.finfo(torch.float32).eps / torch.finfo(reading.dtype).eps
     scale = max(1.0, of_scores) * scale_TM.max().item()
