@@ -139,11 +139,13 @@ def test_context_vectors_are_what_the_fused_road_brings_back(ours: GPT) -> None:
 def test_a_later_token_never_changes_an_earlier_row(tiny: GPT, ids: list[int], data: st.DataObject) -> None:
     n = data.draw(st.integers(1, len(ids) - 1))
     whole, start = read(tiny, ids), read(tiny, ids[:n])
+    heads = range(tiny.config.n_heads)
     for layer in range(tiny.config.n_layers):
+        # a score is a sum in which much cancels: its rounding error follows the layer's largest one, some 17 here
+        scale = whole.stage("scores", layer, heads).abs().max().item()
         for stage in STAGES:
-            heads = range(tiny.config.n_heads)
             expected = whole.stage(stage, layer, heads)[:, :n, :n]
-            torch.testing.assert_close(start.stage(stage, layer, heads), expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(start.stage(stage, layer, heads), expected, atol=2e-6 * scale, rtol=1e-5)
     torch.testing.assert_close(start.logits(range(n)), whole.logits(range(n)), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(start.norms_STK, whole.norms_STK[:, :n], atol=1e-5, rtol=1e-4)
 
