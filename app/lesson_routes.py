@@ -171,6 +171,8 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         instead_of, name = name, engine.models.fallback
     ask, notice = ask_of(lesson, given, name)
     status, answer, proof = 422 if notice else 200, None, None
+    if not notice and not ask.text:
+        notice = pages.EMPTY
     tokens: list[dict[str, Any]] = []
     if not notice:
         try:

@@ -1,10 +1,11 @@
 """The pages for people, and the context that each template may use."""
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import distribution
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -38,6 +39,7 @@ MATH_FONT = "stix-two-math-2.11.ttf"  # static/app.css names it too
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 
+EMPTY = "Type something, and see what each token looks at."
 EXAMPLES = (
     FIRST_TEXT,
     "The keys to the cabinet are on the table",
@@ -68,7 +70,7 @@ class Row:
 class Seen:
     """What the page shows of a reading before any script runs."""
 
-    tokens: list[dict[str, Any]]
+    tokens: list[dict[str, Any]]  # as replies have them, and of each what `split_characters` says, as `split`
     dropped: list[str]  # characters that the vocabulary cannot hold, in words
     query: int
     rows: list[Row]
@@ -196,6 +198,8 @@ def render(request: Request, template: str, page: Any, status: int = 200) -> Res
 
 
 async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str, int]:
+    if not asked["text"]:
+        return None, EMPTY, 200  # nothing is wrong: there is no text yet
     try:
         ask = LookRequest(**asked)
         model, tokens = await api.read(engine, ask)
@@ -220,7 +224,23 @@ async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str,
     ]
     computed_ms = header["timings"]["computed_ms"]
     dropped = [f"U+{ord(lost['text']):04X} (character {lost['start']})" for lost in header["dropped"]]
-    return Seen(header["tokens"], dropped, query, rows, header["prediction"], computed_ms), "", 200
+    split = split_characters(header["tokens"], asked["text"])
+    tokens_shown = [token | {"split": words} for token, words in zip(header["tokens"], split, strict=True)]
+    return Seen(tokens_shown, dropped, query, rows, header["prediction"], computed_ms), "", 200
+
+
+def split_characters(tokens: Sequence[Mapping[str, Any]], text: str) -> list[str]:
+    """Of each token, the characters of which it holds but a part, in words; empty for most.
+
+    >>> split_characters([{"start": 0, "end": 2}, {"start": 1, "end": 2}, {"start": 2, "end": 3}], "a猫b")[1]
+    '\u2068猫\u2069 (character 1)'
+    """
+    shares_with_next = [token["end"] > behind["start"] for token, behind in pairwise(tokens)]
+    words = []
+    for token, with_last, with_next in zip(tokens, [False, *shares_with_next], [*shares_with_next, False], strict=True):
+        shared = {*([token["start"]] if with_last else []), *([token["end"] - 1] if with_next else [])}
+        words.append(" and ".join(f"\u2068{text[at]}\u2069 (character {at})" for at in sorted(shared)))
+    return words
 
 
 @router.get("/docs")
@@ -329,3 +349,4 @@ def address(state: dict[str, Any], path: str = "/", **change: Any) -> str:
 
 
 templates.env.globals["address"] = address
+templates.env.globals["when_empty"] = EMPTY

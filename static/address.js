@@ -18,14 +18,28 @@
 const listeners = new Set();
 /** @type {Readonly<State>} */
 let state;
+let isSuggested = false; // the server chose the token, to begin with
 let writing = 0;
 
 /** What is shown now. */
 export const now = () => state;
 
-/** Begin with what the server put into the page. @param {State} first */
-export function begin(first) {
+/**
+ * Begin with what the server put into the page.
+ * @param {State} first @param {boolean} isQuerySuggested the token is one to begin with, which nobody has chosen
+ */
+export function begin(first, isQuerySuggested) {
   state = Object.freeze(first);
+  isSuggested = isQuerySuggested;
+}
+
+/** Has nobody chosen the token that is marked? */
+export const isQuerySuggested = () => isSuggested;
+
+/** A visitor chooses a token; null follows the last one again. @param {number | null} query */
+export function choose(query) {
+  isSuggested = false;
+  show({ query });
 }
 
 /** Show something else: every panel hears of it, and the address follows. @param {Partial<State>} change */
@@ -33,6 +47,7 @@ export function show(change) {
   const next = { ...state, ...change };
   const names = /** @type {(keyof State)[]} */ (Object.keys(next));
   if (names.every((name) => String(next[name]) === String(state[name]))) return; // a window is a list
+  if (next.query !== state.query) isSuggested = false;
   state = Object.freeze(next);
   // Browsers refuse an address that changes with every key of a fast typist, so it follows after a breath.
   clearTimeout(writing);

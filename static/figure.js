@@ -15,12 +15,11 @@ import { template } from "./theme.js";
 const N_LABEL = 24; // characters of a token's label on an axis, at most
 
 const CONFIG = {
-  doubleClick: "reset", // Plotly's own second thought would turn the rows upside down
+  doubleClick: false, // Plotly would go back to the ranges of the first figure that was drawn here
   displaylogo: false,
   showSendToCloud: false,
   plotlyServerURL: "",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-  toImageButtonOptions: { format: "svg", filename: "lookback" },
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d", "toImage"],
 };
 
 /** Plotly's script is large and comes last; until it is there, pictures wait. @type {Promise<PlotlyScript>} */
@@ -39,6 +38,8 @@ export class Figure {
     this.latest = null; // what `draw` was given last
     this.busy = false;
     this.width = 0; // of what was drawn last, in px
+    /** @type {object[] | null} */
+    this.buttons = null; // the same ones always: Plotly makes a figure anew whose configuration has changed
     new ResizeObserver(() => this.element.clientWidth !== this.width && this.redraw()).observe(element);
   }
 
@@ -63,13 +64,39 @@ export class Figure {
     this.width = this.element.clientWidth;
     const height = figure.layout.height ?? Math.min(Math.max(this.width * 0.86, 320), 680);
     this.element.style.height = `${height}px`;
-    await Plotly.react(
+    this.buttons ??= this.makeButtons(Plotly);
+    const canZoom = axesOf(figure).some(([, axis]) => !axis.fixedrange);
+    const element = await Plotly.react(
       this.element,
       figure.data.map((trace) => filled(trace, arrays, pieces)),
       { ...structuredClone(figure.layout), template: template(), height, width: this.width }, // Plotly writes into it
-      { ...CONFIG, toImageButtonOptions: { ...CONFIG.toImageButtonOptions, height, width: this.width } },
+      { ...CONFIG, modeBarButtonsToAdd: canZoom ? this.buttons : this.buttons.slice(0, 1) },
     );
-    this.element.dataset.drawn = figure.layout.title.text;
+    if (!("drawn" in element.dataset)) element.on("plotly_doubleclick", () => this.reset(Plotly));
+    element.dataset.drawn = figure.layout.title.text;
+  }
+
+  /** For Plotly's buttons that do not fit: its download has one name for all, its reset knows the first figure's ranges.
+   *  @param {PlotlyScript} Plotly */
+  makeButtons(Plotly) {
+    const download = { name: "download", title: "Download plot", icon: Plotly.Icons.camera, click: () => this.download(Plotly) };
+    const reset = { name: "reset", title: "Reset axes", icon: Plotly.Icons.home, click: () => this.reset(Plotly) };
+    return [download, reset];
+  }
+
+  /** @param {PlotlyScript} Plotly */
+  download(Plotly) {
+    const [{ name, layout }] = this.latest;
+    const { clientWidth: width, clientHeight: height } = this.element;
+    Plotly.downloadImage(this.element, { format: "svg", filename: fileName(name ?? layout.title.text), width, height });
+  }
+
+  /** Back to the ranges of the figure that is drawn. @param {PlotlyScript} Plotly */
+  reset(Plotly) {
+    const whole = axesOf(this.latest[0])
+      .filter(([, axis]) => !axis.fixedrange)
+      .map(([name, { range }]) => (range ? [`${name}.range`, [...range]] : [`${name}.autorange`, true]));
+    if (whole.length) Plotly.relayout(this.element, Object.fromEntries(whole));
   }
 
   /** Draw the same again, in today's colours. */
@@ -92,6 +119,13 @@ export class Figure {
     element.on(event, listen);
   }
 }
+
+/** The axes of a figure by their names. @param {PlotlyFigure} figure */
+const axesOf = ({ layout }) =>
+  /** @type {[string, import("./types.js").PlotlyAxis][]} */ (Object.entries(layout).filter(([name]) => /^[xy]axis\d*$/.test(name)));
+
+/** A file's name: what is drawn, in letters, digits and hyphens. @param {string} title */
+const fileName = (title) => (title.match(/[\p{L}\p{N}.]+/gu) ?? ["lookback"]).join("-").slice(0, 120);
 
 /** What colours numbers of many magnitudes: app/figures.py, `shaded`. @type {Record<string, (unit: number) => (value: number) => number>} */
 const SHADES = {

@@ -1,7 +1,7 @@
 // The form at the top of a page: what is typed and chosen there becomes the address. Below it is said what is in the
 // way, what was read, and how far a long reading is.
 
-import { begin, now, onShow, opensElsewhere, show, toAddress, visit, windowIn } from "./address.js";
+import { begin, isQuerySuggested, now, onShow, opensElsewhere, show, toAddress, visit, windowIn } from "./address.js";
 import { cancel, onNotice, onProgress, resume } from "./reader.js";
 
 /** @type {import("./types.js").Find} */
@@ -26,7 +26,7 @@ export function fillIn() {
     query: number(asked.query),
     stage: find("stage-kept").value,
     window: windowIn(location.search),
-  });
+  }, !new URLSearchParams(location.search).has("query"));
   onShow(follow);
   onNotice(sayNotice);
   onProgress(sayProgress);
@@ -88,13 +88,16 @@ function follow(state) {
     document.body.classList.add("stale");
 }
 
-/** @param {string} words @param {import("./reader.js").Obstacle} obstacle */
-function sayNotice(words, obstacle) {
+/** @param {string} said @param {import("./reader.js").Obstacle} obstacle */
+function sayNotice(said, obstacle) {
+  const words = obstacle === "empty" ? text.dataset.whenEmpty : said;
   find("obstacle").hidden = !words;
   find("notice").hidden = !words;
   find("notice").textContent = words;
   find("notice").classList.toggle("waiting", obstacle === "passing");
+  find("notice").classList.toggle("quiet", obstacle === "empty");
   find("resume").hidden = obstacle !== "stopped";
+  find("facts").hidden = obstacle === "empty"; // they are of the text before
   if (words) document.body.classList.add("stale"); // the picture is of another text than the one in the box
 }
 
@@ -131,10 +134,11 @@ function listen() {
   });
 }
 
-/** A chosen token stays chosen while it and what stands before it are untouched.
+/** A chosen token stays chosen while it and what stands before it are untouched; who types at the end follows it.
  *  @param {string} before @param {string} after */
 function keptQuery(before, after) {
   const { query } = now();
+  if (isQuerySuggested() && text.selectionEnd === after.length) return null;
   const token = drawn?.picture.tokens[query];
   const start = (/** @type {string} */ whole) => [...whole].slice(0, token.end).join(""); // offsets count code points, strings UTF-16 units
   return token && start(before) === start(after) ? query : null;

@@ -38,7 +38,7 @@ export class Grid {
     const room = this.canvas.parentElement.clientWidth - LABEL;
     const low = Math.max(14, Math.floor(TALLEST / nLayers) - GAP);
     this.side = Math.max(SMALLEST, Math.min(LARGEST, low, Math.floor(room / nHeads) - GAP));
-    const scale = devicePixelRatio;
+    const scale = (this.scale = devicePixelRatio);
     const width = LABEL + nHeads * (this.side + GAP);
     const height = LABEL + nLayers * (this.side + GAP);
     this.canvas.width = Math.round(width * scale);
@@ -46,7 +46,6 @@ export class Grid {
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
     const pen = this.canvas.getContext("2d");
-    pen.scale(scale, scale);
     const palette = packedShades();
     picture.layers.forEach((_, layer) => this.paint(pen, layer, palette));
     this.label(pen, nLayers, nHeads);
@@ -76,16 +75,15 @@ export class Grid {
     const { known, side: nColumns, pixels } = picture.layers[layer];
     const n = Math.ceil(picture.header.n / picture.step);
     const nRows = Math.ceil(known / picture.step); // below them nothing has come yet
-    const scale = devicePixelRatio;
-    const side = Math.round(width * scale);
-    const edge = Math.round(LABEL * scale); // what is to the left of it stays
+    const side = Math.round(width * this.scale);
+    const edge = this.start(0); // what is to the left of it stays
     const image = pen.createImageData(this.canvas.width - edge, side);
     const colours = new Uint32Array(image.data.buffer);
     const first = Array.from({ length: side }, (_, i) => Math.floor((i * n) / side));
     const last = Array.from({ length: side }, (_, i) => Math.max(first[i] + 1, Math.floor(((i + 1) * n) / side)));
     for (let head = 0; head < nHeads; head++) {
       const base = head * nColumns * nColumns;
-      const left = Math.round((LABEL + head * (width + GAP)) * scale) - edge;
+      const left = this.start(head) - edge;
       for (let y = 0; y < side && first[y] < nRows; y++) {
         for (let x = 0; x < side && first[x] < last[y]; x++) {
           let most = 0;
@@ -96,11 +94,18 @@ export class Grid {
         }
       }
     }
-    pen.putImageData(image, edge, Math.round((LABEL + layer * (width + GAP)) * scale));
+    pen.putImageData(image, edge, this.start(layer));
+  }
+
+  /** Where the thumbnails of a layer, or of a head, begin; in pixels of the canvas, which are those of the screen.
+   *  @param {number} place */
+  start(place) {
+    return Math.round((LABEL + place * (this.side + GAP)) * this.scale);
   }
 
   /** @param {CanvasRenderingContext2D} pen @param {number} nLayers @param {number} nHeads */
   label(pen, nLayers, nHeads) {
+    pen.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     const style = getComputedStyle(document.documentElement);
     pen.fillStyle = style.getPropertyValue("--faint");
     pen.font = `10px ${style.getPropertyValue("--font")}`;
@@ -114,14 +119,24 @@ export class Grid {
       pen.fillText(String(head), LABEL + head * (this.side + GAP) + this.side / 2, LABEL - 9);
   }
 
-  /** @param {CanvasRenderingContext2D} pen */
+  /** A frame around the chosen thumbnail, in the gaps to its neighbours: it hides no pixel of any.
+   *  @param {CanvasRenderingContext2D} pen */
   mark(pen) {
     const { layer, head } = now();
     this.marked = [layer, head];
-    pen.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
-    pen.lineWidth = 2;
-    const pitch = this.side + GAP;
-    pen.strokeRect(LABEL + head * pitch - 1, LABEL + layer * pitch - 1, this.side + 2, this.side + 2);
+    const [nLayers, nHeads] = this.shape;
+    if (layer >= nLayers || head >= nHeads) return; // an address may ask for what is not there
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+    const side = Math.round(this.side * this.scale);
+    const [left, top] = [this.start(head), this.start(layer)];
+    const [before, above] = [head, layer].map((place) => this.start(place) - this.start(place - 1) - side);
+    const [behind, below] = [head, layer].map((place) => this.start(place + 1) - this.start(place) - side);
+    const width = before + side + behind;
+    pen.fillRect(left - before, top - above, width, above);
+    pen.fillRect(left - before, top + side, width, below);
+    pen.fillRect(left - before, top, before, side);
+    pen.fillRect(left + side, top, behind, side);
   }
 
   /** The head under the pointer, or null. @param {MouseEvent} event */

@@ -1,6 +1,6 @@
 // The chosen head: its stage, its picture, and the cell of it under the pointer.
 
-import { now, onShow, opensElsewhere, show } from "./address.js";
+import { choose, now, onShow, opensElsewhere, show } from "./address.js";
 import { Figure } from "./figure.js";
 import { drawCell } from "./panels.js";
 import { Zoom } from "./zoom.js";
@@ -29,10 +29,10 @@ export class Head {
     this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.picture, ...cellOf(point)));
     this.figure.on("plotly_click", ({ points: [point] }) => {
       const { window: [top], step } = this.picture.one;
-      show({ query: top + step * cellOf(point)[0] });
+      choose(top + step * cellOf(point)[0]);
     });
     /** @type {HTMLElement} */ (document.querySelector(".stages")).addEventListener("click", chooseStage);
-    onShow(name);
+    onShow(({ stage }) => markStage(stage));
     markStage(now().stage);
   }
 
@@ -44,6 +44,8 @@ export class Head {
     if (picture.head.scores !== before?.head.scores || picture.header.stage !== before.header.stage)
       this.figure.draw(picture.header.figure, picture.head, picture.tokens.map((token) => token.text));
     this.zoom.draw(picture);
+    find("head-layer").textContent = String(picture.header.layer);
+    find("head-index").textContent = String(picture.header.head);
     find("cell").textContent = "";
   }
 
@@ -55,13 +57,6 @@ export class Head {
 
 /** @param {import("./types.js").PlotlyPoint} point */
 const cellOf = ({ pointIndex }) => pointIndex; // row and column
-
-/** @param {import("./address.js").State} state */
-function name({ layer, head, stage }) {
-  find("head-layer").textContent = String(layer);
-  find("head-index").textContent = String(head);
-  markStage(stage);
-}
 
 /** @param {string} stage */
 function markStage(stage) {

@@ -20,12 +20,12 @@ let normsTimer = 0;
 
 drawViews(draw, () => normsFigure.redraw());
 
-/** @param {import("./picture.js").Picture} picture */
-function draw(picture) {
+/** @param {import("./picture.js").Picture} picture @param {string} text what was read */
+function draw(picture, text) {
   /** @type {HTMLElement} */
   const numbers = document.querySelector(".numbers");
   if (picture.norms !== normsDrawn) drawNorms();
-  drawRow(numbers, picture);
+  drawRow(numbers, picture, text);
   drawNext(numbers, picture);
 }
 

@@ -3,7 +3,7 @@
 import { Figure } from "./figure.js";
 import { chipsOf, figureOf, picked, tableOf, words } from "./parts.js";
 import { hold } from "./pull.js";
-import { onScheme, template } from "./theme.js";
+import { onLook, template } from "./theme.js";
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
@@ -16,9 +16,10 @@ const find = (id) => document.getElementById(id);
 /** @typedef {HTMLElement & {running?: number}} PlayButton its timer, while a slider runs */
 
 const form = find("lesson");
+const slug = form.dataset.call.split("/").at(-1);
 document.body.classList.add("live");
 
-/** @type {Map<string, {place: HTMLElement, figure: Figure | null}>} */
+/** @type {Map<string, {place: HTMLElement, figure: Figure | null, details: HTMLDetailsElement | null}>} */
 const parts = new Map(
   [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-part]"))].map((place) => {
     /** @type {HTMLElement | null} */
@@ -26,7 +27,9 @@ const parts = new Map(
     const [name, figure] = [place.dataset.part, element ? new Figure(element) : null];
     figure?.on("plotly_click", ({ points: [hit] }) => picked(answer[name], hit).forEach(([control, value]) => set(control, [value])));
     if (element) hold(element, () => answer?.[name], set);
-    return [name, { place, figure }];
+    const details = place.querySelector("details");
+    details?.addEventListener("toggle", () => drawTable(name));
+    return [name, { place, figure, details }];
   }),
 );
 /** @type {LessonAnswer | null} */
@@ -80,15 +83,17 @@ async function ask() {
   clearTimeout(writing);
   writing = setTimeout(write, 250);
   document.body.classList.add("stale");
+  if (!find("text").value) return notice(find("text").dataset.whenEmpty, "quiet");
+  if (!find("notice").classList.contains("waiting")) notice(""); // it was of what was asked before
   const again = (/** @type {number} */ inS) => setTimeout(() => asking.signal === signal && ask(), 1000 * inS);
   const reply = await answered(post(form.dataset.call, signal));
   if (!reply) {
     if (signal.aborted) return;
-    notice("The server does not answer. What you typed is kept; the page asks again by itself.");
+    notice("The server does not answer. What you typed is kept; the page asks again by itself.", "waiting");
     again(2);
     return;
   }
-  notice(reply.isGood === true ? "" : reply.said.detail);
+  notice(reply.isGood === true ? "" : reply.said.detail, reply.retryAfterS ? "waiting" : "");
   if (!reply.isGood && reply.retryAfterS) again(reply.retryAfterS);
   if (!reply.isGood) return;
   answer = reply.said;
@@ -141,10 +146,10 @@ function draw() {
     const part = answer[name];
     place.querySelector("figcaption").textContent = part.title;
     const drawn = figureOf(part, palette);
-    if (drawn) figure.draw(drawn);
+    if (drawn) figure.draw({ ...drawn, name: `${slug} ${answer.model} ${part.title}` });
     figure?.element.classList.toggle("picks", Boolean(("picks" in part && part.picks) || (part.kind === "points" && part.points.some(({ picks }) => Object.keys(picks).length))));
     if (part.kind === "chips") place.querySelector(".chips")?.replaceChildren(...chipsOf(part));
-    else place.querySelector("table")?.replaceChildren(...tableOf(part).map(rowOf).filter(Boolean));
+    else drawTable(name);
   }
   for (const select of /** @type {NodeListOf<HTMLSelectElement>} */ (document.querySelectorAll('[data-kind="token"] select'))) {
     const chosen = select.value;
@@ -155,9 +160,21 @@ function draw() {
   find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(request()).replaceAll("'", "'\\''")}'`;
 }
 
-/** @param {string[] | null} cells @param {number} i */
+/** A table that nobody sees is not made: at 200 tokens it has 40,000 cells. @param {string} name */
+function drawTable(name) {
+  const { place, details } = parts.get(name);
+  const part = answer?.[name];
+  if (!details || !part || part.kind === "chips") return; // without an answer the table is the server's
+  const table = place.querySelector("table");
+  table.replaceChildren();
+  if (!details.open) return;
+  const [heads, ...lines] = tableOf(part);
+  if (heads) table.createTHead().append(rowOf(heads, 0));
+  table.createTBody().append(...lines.map((cells, i) => rowOf(cells, i + 1)));
+}
+
+/** @param {string[]} cells @param {number} i */
 function rowOf(cells, i) {
-  if (!cells) return null;
   const row = document.createElement("tr");
   cells.forEach((text, j) => {
     const cell = document.createElement(i && j ? "td" : i || j || text ? "th" : "td");
@@ -168,10 +185,11 @@ function rowOf(cells, i) {
   return row;
 }
 
-/** @param {string} said */
-function notice(said) {
+/** @param {string} said @param {"" | "waiting" | "quiet"} kind of what is in the way: an error, what passes, no text */
+function notice(said, kind = "") {
   find("notice").textContent = said;
   find("notice").hidden = !said;
+  for (const name of ["waiting", "quiet"]) find("notice").classList.toggle(name, name === kind);
 }
 
 /** What a form without files would send. @param {HTMLFormElement} of */
@@ -241,5 +259,5 @@ form.addEventListener("submit", (event) => {
   ask();
 });
 addEventListener("pagehide", write);
-onScheme(() => answer && draw());
+onLook(() => answer && draw());
 ask();

@@ -1,7 +1,7 @@
 // The panels made of words: token chips, the chosen query's numbers, the next tokens, the cell under the pointer.
 // Text enters the page by textContent alone.
 
-import { now, show } from "./address.js";
+import { choose } from "./address.js";
 
 const N_ROWS = 256; // keys in the table, at most
 
@@ -18,6 +18,9 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** A token within a sentence: whatever its script, it turns nothing around it. @param {string} text */
+const isolated = (text) => element("bdi", { textContent: text });
+
 const meter = (/** @type {number} */ value) => {
   const made = element("meter", { value });
   made.ariaHidden = "true";
@@ -25,17 +28,18 @@ const meter = (/** @type {number} */ value) => {
 };
 
 /** The tokens as chips; the chosen one is marked. Those that are as they were stay.
- *  @param {HTMLElement} list @param {Token[]} tokens @param {number} query */
-export function drawTokens(list, tokens, query) {
+ *  @param {HTMLElement} list @param {Token[]} tokens @param {number} query @param {string} text what was read */
+export function drawTokens(list, tokens, query, text) {
   const before = drawnTokens.get(list) ?? [];
-  const isSame = (/** @type {Token} */ token, /** @type {number} */ i) => before[i]?.text === token.text && before[i].id === token.id;
+  const split = splitCharacters(tokens, text);
+  const isSame = (/** @type {Token} */ { text, id }, /** @type {number} */ i) => before[i]?.text === text && before[i].id === id && before[i].split === split[i];
   const first = tokens.findIndex((token, i) => !isSame(token, i));
   const nKept = first < 0 ? tokens.length : first;
   const focused = list.contains(document.activeElement) ? /** @type {HTMLButtonElement} */ (document.activeElement).value : null;
   if (before.length) while (list.children.length > nKept) list.lastElementChild.remove();
   else list.replaceChildren(); // the server's
-  list.append(...tokens.slice(nKept).map((token) => element("li", {}, chip(token))));
-  drawnTokens.set(list, tokens);
+  list.append(...tokens.slice(nKept).map((token, i) => element("li", {}, chip(token, split[nKept + i]))));
+  drawnTokens.set(list, tokens.map(({ text, id }, i) => ({ text, id, split: split[i] })));
   const [marked, chosen] = [list.querySelector("[aria-current]"), list.children[query].firstElementChild];
   if (marked !== chosen) {
     marked?.removeAttribute("aria-current");
@@ -45,13 +49,25 @@ export function drawTokens(list, tokens, query) {
   if (focused !== null && Number(focused) >= nKept) /** @type {HTMLElement | undefined} */ (list.children[Number(focused)]?.firstElementChild)?.focus();
 }
 
-/** What stands in a list, as `drawTokens` was given it. @type {WeakMap<HTMLElement, Token[]>} */
+/** What stands in a list. @type {WeakMap<HTMLElement, {text: string, id: number, split: string}[]>} */
 const drawnTokens = new WeakMap();
 
-/** @param {Token} token */
-function chip({ position, id, text, bytes }) {
-  const title = `position ${position}, id ${id}, bytes ${bytes}`;
-  return element("button", { type: "button", className: "token", value: position, title, textContent: text });
+/** @param {Token} token @param {string} split */
+function chip({ position, id, text, bytes }, split) {
+  const title = `position ${position}, id ${id}, bytes ${bytes}${split && `, part of ${split}`}`;
+  return element("button", { type: "button", className: "token", dir: "auto", value: position, title, textContent: text });
+}
+
+/** Of each token, the characters of which it holds but a part, in words; empty for most. app/pages.py does the same.
+ *  @param {Token[]} tokens @param {string} text */
+function splitCharacters(tokens, text) {
+  const sharesWithNext = tokens.map(({ end }, i) => tokens[i + 1]?.start < end);
+  if (!sharesWithNext.includes(true)) return tokens.map(() => "");
+  const characters = [...text]; // offsets count code points
+  return tokens.map(({ start, end }, i) => {
+    const shared = new Set([...(sharesWithNext[i - 1] ? [start] : []), ...(sharesWithNext[i] ? [end - 1] : [])]);
+    return [...shared].map((at) => `\u2068${characters[at]}\u2069 (character ${at})`).join(" and ");
+  });
 }
 
 /** Scroll the list, and not the page. @param {HTMLElement} list @param {Element} item */
@@ -86,8 +102,26 @@ export function drawUnfinished(place, { header: { n }, layers, done }, nLayers) 
   place.textContent = done ? "" : `${nDrawn} of ${nLayers} layers are drawn.`;
 }
 
-/** The numbers of the chosen query, key by key; all are exact. @param {HTMLElement} section @param {Picture} picture */
-export function drawRow(section, { header: { n, query }, tokens, head }) {
+/** The numbers of the chosen query, key by key; all are exact. A table that nobody sees is not made.
+ *  @param {HTMLElement} section @param {Picture} picture @param {string} text what was read */
+export function drawRow(section, picture, text) {
+  const { header: { query }, tokens } = picture;
+  const split = splitCharacters(tokens, text)[query];
+  section.querySelector("#row-title").replaceChildren(
+    "What ",
+    isolated(tokens[query].text),
+    ` (${query}) looks at`,
+    ...(split ? [" ", element("small", { textContent: `part of ${split}` })] : []),
+  );
+  /** @type {HTMLDetailsElement} */
+  const details = section.querySelector("#row-details");
+  const draw = () => (details.open ? drawNumbers(section, picture) : section.querySelector("#row tbody").replaceChildren());
+  details.ontoggle = draw;
+  draw();
+}
+
+/** @param {HTMLElement} section @param {Picture} picture */
+function drawNumbers(section, { header: { n, query }, tokens, head }) {
   const [scores, scaled, weights] = ["scores", "scaled", "weights"].map((name) => head[`row_${name}`].values);
   let keys = tokens.map((token) => token.position);
   /** @type {HTMLElement} */
@@ -97,7 +131,6 @@ export function drawRow(section, { header: { n, query }, tokens, head }) {
     keys = keys.sort((a, b) => weights[b] - weights[a]).slice(0, N_ROWS);
     note.textContent = `The ${N_ROWS} largest weights of ${n.toLocaleString("en")}.`;
   }
-  section.querySelector("#row-title").textContent = `What ${tokens[query].text} (${query}) looks at`;
   /** @type {HTMLTableSectionElement} */
   const body = section.querySelector("#row tbody");
   while (body.rows.length > keys.length) body.lastElementChild.remove();
@@ -106,9 +139,10 @@ export function drawRow(section, { header: { n, query }, tokens, head }) {
     const behind = key > query;
     const numbers = [scores[key].toFixed(4), scaled[key].toFixed(4), behind ? "−∞" : scaled[key].toFixed(4)];
     const [name, ...cells] = body.rows[i].cells;
-    [`${key} ${tokens[key].text}`, ...numbers, weights[key].toFixed(6)].forEach((words, j) => {
-      const text = /** @type {Text} */ ([name, ...cells][j].firstChild);
-      if (text.data !== words) text.data = words;
+    const [place, token] = name.childNodes;
+    const texts = /** @type {Text[]} */ ([place, token.firstChild, ...cells.map((cell) => cell.firstChild)]);
+    [`${key} `, tokens[key].text, ...numbers, weights[key].toFixed(6)].forEach((words, j) => {
+      if (texts[j].data !== words) texts[j].data = words;
     });
     /** @type {HTMLMeterElement} */ (cells[3].lastChild).value = weights[key];
     body.rows[i].classList.toggle("behind", behind);
@@ -118,7 +152,7 @@ export function drawRow(section, { header: { n, query }, tokens, head }) {
 /** A line of the table, still without its words: writing into what is there is faster than to make it anew. */
 function line() {
   const text = () => document.createTextNode("");
-  const name = element("th", { scope: "row" }, text());
+  const name = element("th", { scope: "row" }, text(), element("bdi", {}, text()));
   const numbers = Array.from({ length: 3 }, () => element("td", {}, text()));
   return element("tr", {}, name, ...numbers, element("td", { className: "weight" }, text(), meter(0)));
 }
@@ -126,12 +160,16 @@ function line() {
 /** The likeliest next tokens. @param {HTMLElement} section @param {Picture} picture */
 export function drawNext(section, { tokens, header: { query, prediction } }) {
   const known = prediction.surprisal_bits;
-  const surprise = known === null ? "" : ` · next came ${tokens[query + 1].text}, surprisal ${known.toFixed(2)} bits`;
-  section.querySelector("#next-words").textContent =
-    `after ${tokens[query].text} (${query}) · entropy ${prediction.entropy_bits.toFixed(2)} bits${surprise}`;
+  const surprise = known === null ? [] : [" · next came ", isolated(tokens[query + 1].text), `, surprisal ${known.toFixed(2)} bits`];
+  section.querySelector("#next-words").replaceChildren(
+    "after ",
+    isolated(tokens[query].text),
+    ` (${query}) · entropy ${prediction.entropy_bits.toFixed(2)} bits`,
+    ...surprise,
+  );
   section.querySelector("#next").replaceChildren(
     ...prediction.top.map(({ id, text, probability, logit }) => {
-      const piece = element("span", { className: "piece", textContent: text });
+      const piece = element("span", { className: "piece", dir: "auto", textContent: text });
       const value = element("span", { className: "value", textContent: `${(100 * probability).toFixed(2)} %` });
       return element("li", { title: `id ${id}, logit ${logit.toFixed(4)}` }, piece, meter(probability), value);
     }),
@@ -149,21 +187,25 @@ export function drawCell(place, { tokens, head, one }, row, column) {
   const exact = (/** @type {string} */ name) => Number(head[name].values[at].toPrecision(9)).toPrecision(7);
   const [query, key] = [top + row * step, left + column * step];
   const [lastQuery, lastKey] = [Math.min(query + step, bottom) - 1, Math.min(key + step, right) - 1];
-  const name = (/** @type {number} */ first, /** @type {number} */ last) => `${first} ${tokens[first].text}${last > first ? ` to ${last} ${tokens[last].text}` : ""}`;
+  const named = (/** @type {number} */ at) => [`${at} `, isolated(tokens[at].text)];
+  const name = (/** @type {number} */ first, /** @type {number} */ last) => [...named(first), ...(last > first ? [" to ", ...named(last)] : [])];
   const masked = key > lastQuery ? "masked −∞, " : lastKey > query ? "" : `masked ${exact("scaled")}, `;
-  place.textContent =
-    `query ${name(query, lastQuery)} → key ${name(key, lastKey)}: ${step > 1 ? "the largest " : ""}` +
-    `score ${exact("scores")}, scaled ${exact("scaled")}, ${masked}weight ${exact("weights")}`;
+  place.replaceChildren(
+    "query ",
+    ...name(query, lastQuery),
+    " → key ",
+    ...name(key, lastKey),
+    `: ${step > 1 ? "the largest " : ""}score ${exact("scores")}, scaled ${exact("scaled")}, ${masked}weight ${exact("weights")}`,
+  );
 }
 
-/** Choosing a chip chooses its query; a second click lets it follow the last token again. @param {HTMLElement} list */
+/** Choosing a chip chooses its query. @param {HTMLElement} list */
 export function chooseTokens(list) {
   list.addEventListener("click", (event) => {
     /** @type {HTMLButtonElement | null} */
     const chip = /** @type {Element} */ (event.target).closest(".token");
     if (!chip) return;
     event.preventDefault(); // a chip of the server's page would send the form
-    const position = Number(chip.value);
-    show({ query: now().query === position ? null : position });
+    choose(Number(chip.value));
   });
 }

@@ -9,12 +9,18 @@ import { escaped } from "./figure.js";
 /** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
 /** @typedef {{[Kind in keyof PartKinds]?: (part: PartKinds[Kind], palette: Palette) => {data: PlotlyFigure["data"], layout: object}}} Figures */
 
-const HEIGHT_PX = 260;
+const HEIGHT_PX = 290;
 const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
 const N_STRUCK = 64; // empty rows of a cube that are struck out; more are seen to be empty
-export const ROOM = { l: 55, r: 10, t: 40, b: 50 }; // around a plane of points, in px
+const BUTTONS_PX = 34; // above every picture, for Plotly's buttons: they lie on nothing that is drawn
+export const ROOM = { l: 55, r: 10, t: BUTTONS_PX + 26, b: 50 }; // around a plane of points, in px; the legend is above it
 const DASHES = ["solid", "solid", "dash", "dot"]; // lines are told apart by more than their colours
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
+
+/** A category axis on which equal labels stay apart: its categories are numbers, shown as the labels. @param {string[]} labels */
+const labelled = (labels) => ({ ...FIXED, type: "category", labelalias: Object.fromEntries(labels.map(escaped).entries()) });
+/** @param {string[]} labels */
+const categories = (labels) => labels.map((_, i) => String(i));
 
 /** @type {Figures} */
 const FIGURES = {
@@ -23,8 +29,8 @@ const FIGURES = {
     const isSigned = scale === "signed";
     const data = {
       type: "heatmap",
-      x: columns.map(escaped),
-      y: rows.map(escaped),
+      x: categories(columns),
+      y: categories(rows),
       z: values,
       zmin: isSigned ? -reach : 0,
       zmax: isSigned ? reach : 1,
@@ -33,18 +39,18 @@ const FIGURES = {
       ...(isSigned ? { colorscale: diverging } : {}),
     };
     const layout = {
-      height: Math.min(620, Math.max(150, rows.length * 26 + 110)),
-      margin: { l: 90, r: 10, t: 8, b: 70 },
-      xaxis: { ...FIXED, type: "category", showgrid: false },
-      yaxis: { ...FIXED, type: "category", autorange: "reversed", showgrid: false },
+      height: Math.min(620, Math.max(150, rows.length * 26 + 110)) + BUTTONS_PX,
+      margin: { l: 90, r: 10, t: BUTTONS_PX, b: 70 },
+      xaxis: { ...labelled(columns), showgrid: false },
+      yaxis: { ...labelled(rows), autorange: "reversed", showgrid: false },
     };
     return { data: [data], layout };
   },
 
   bars({ labels, values, chosen, share }, { colours }) {
     const marker = { color: labels.map((_, i) => colours[i === chosen ? 1 : 0]) };
-    const data = { type: "bar", x: labels.map(escaped), y: values, marker, hovertemplate: "%{x}: %{y:.5g}<extra></extra>" };
-    const layout = { margin: { l: 55, r: 10, t: 8, b: 60 }, xaxis: { ...FIXED, type: "category" }, yaxis: { ...FIXED, ...(share ? { range: [0, 1.05] } : {}) } };
+    const data = { type: "bar", x: categories(labels), y: values, marker, hovertemplate: "%{x}: %{y:.5g}<extra></extra>" };
+    const layout = { margin: { l: 55, r: 10, t: BUTTONS_PX, b: 60 }, xaxis: labelled(labels), yaxis: { ...FIXED, ...(share ? { range: [0, 1.05] } : {}) } };
     return { data: [data], layout };
   },
 
@@ -55,7 +61,7 @@ const FIGURES = {
       shapes,
       showlegend: true,
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
-      margin: { l: 55, r: 10, t: 40, b: 50 },
+      margin: ROOM,
       xaxis: { ...FIXED, type: log ? "log" : "linear", title: { text: x_axis } },
       yaxis: { ...FIXED, rangemode: "tozero" },
     };
@@ -81,17 +87,17 @@ const FIGURES = {
     });
     const end = reach ?? 1.15 * Math.max(1e-6, ...points.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]));
     const stem = (/** @type {import("./types.js").Point} */ { x, y, group }) => ({ type: "line", x0: 0, y0: 0, x1: x, y1: y, line: { color: colours[groups.indexOf(group) % colours.length], width: 3 } });
-    const axis = { ...FIXED, zeroline: true, zerolinecolor: ink };
-    const free = { ...axis, autorange: true };
-    const framed = { ...axis, range: [-end, end] };
+    const axis = { ...FIXED, zeroline: true, zerolinecolor: ink, automargin: false };
+    // equal axes, for angles and distances to look like what they are
+    const scaled = reach === null ? { ...axis, autorange: true } : { ...axis, range: [-end, end], constrain: "domain" };
     const layout = {
-      height: 380,
+      height: 400,
       shapes: arrows ? points.map(stem) : [],
       showlegend: groups.length > 1,
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       margin: ROOM,
-      xaxis: { ...(reach === null ? free : framed), title: { text: x_axis }, automargin: false },
-      yaxis: { ...(reach === null ? free : framed), title: { text: y_axis }, automargin: false },
+      xaxis: { ...scaled, title: { text: x_axis } },
+      yaxis: { ...scaled, title: { text: y_axis }, scaleanchor: "x" },
     };
     return { data, layout };
   },
@@ -146,9 +152,9 @@ const FIGURES = {
     const [backX, backY] = corner(n - 1);
     const edges = [[0, nRows], [nColumns, nRows], [nColumns, 0]].map(([x, y]) => edge(x, y, x + backX, y + backY));
     const layout = {
-      height: 360,
+      height: 360 + BUTTONS_PX,
       shapes: [...order.map(frame), ...struck.slice(0, N_STRUCK), ...edges],
-      margin: { l: 10, r: 10, t: 8, b: 45 },
+      margin: { l: 10, r: 10, t: BUTTONS_PX, b: 45 },
       xaxis: { ...FIXED, showgrid: false, showticklabels: false, title: { text: `${nColumns} columns, ${nRows} rows, ${n} sheets` } },
       yaxis: { ...FIXED, showgrid: false, showticklabels: false },
     };
@@ -171,10 +177,10 @@ export function figureOf(part, palette) {
  *  @param {Part} part @param {import("./types.js").PlotlyPoint} hit @returns {[string, number][]} */
 export function picked(part, { x, y, customdata }) {
   if (part.kind === "points") return Object.entries(part.points[Number(customdata)].picks);
-  if (part.kind === "bars") return part.picks ? [[part.picks, part.labels.map(escaped).indexOf(x)]] : [];
+  if (part.kind === "bars") return part.picks ? [[part.picks, Number(x)]] : [];
   if (part.kind !== "heatmap" || !part.picks) return [];
   const [row, column] = part.picks;
-  return [[row, part.rows.map(escaped).indexOf(y)], [column, part.columns.map(escaped).indexOf(x)]];
+  return [[row, Number(y)], [column, Number(x)]];
 }
 
 /** Rows of boxes. @param {PartKinds["chips"]} part */

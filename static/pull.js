@@ -19,17 +19,23 @@ export function hold(element, part, set) {
   /** Where a pointer is, on the axes. @param {PointerEvent} event @param {Points} points */
   function place({ clientX, clientY }, { reach }) {
     const box = element.getBoundingClientRect();
-    const across = (clientX - box.left - ROOM.l) / (box.width - ROOM.l - ROOM.r);
-    const down = (clientY - box.top - ROOM.t) / (box.height - ROOM.t - ROOM.b);
-    const rounded = (/** @type {number} */ share) => Math.round(Math.min(1, Math.max(0, share)) * 20 * reach - 10 * reach) / 10;
-    return [rounded(across), rounded(1 - down)];
+    const { width, height, perUnit } = plane(reach);
+    const [across, down] = [clientX - box.left - ROOM.l - width / 2, clientY - box.top - ROOM.t - height / 2];
+    const rounded = (/** @type {number} */ px) => Math.round(10 * Math.max(-reach, Math.min(px / perUnit, reach))) / 10;
+    return [rounded(across), rounded(-down)];
+  }
+
+  /** The room of the plane, in px. Both axes have one scale, and 0 is in the middle. @param {number} reach */
+  function plane(reach) {
+    const [width, height] = [element.clientWidth - ROOM.l - ROOM.r, element.clientHeight - ROOM.t - ROOM.b];
+    return { width, height, perUnit: Math.min(width, height) / (2 * reach) };
   }
 
   element.addEventListener("pointerdown", (event) => {
     const shown = /** @type {Points | undefined} */ (part());
     if (!shown?.held?.length) return;
     const [x, y] = place(event, shown);
-    const perUnit = (element.clientWidth - ROOM.l - ROOM.r) / (2 * shown.reach);
+    const { perUnit } = plane(shown.reach);
     const distances = shown.held.map((_, i) => perUnit * Math.hypot(shown.points[i].x - x, shown.points[i].y - y));
     const nearest = distances.indexOf(Math.min(...distances));
     if (distances[nearest] > NEAR_PX) return;

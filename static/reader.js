@@ -24,8 +24,8 @@ const RETRY_MS = [500, 1000, 2000, 4000];
 
 /** How far a reading is, in tokens; null where nobody knows. @typedef {{read: number, of: number} | null} Progress */
 
-/** What is in the way: nothing, something that passes, something the visitor must change, or that he stopped it.
- *  @typedef {"" | "passing" | "final" | "stopped"} Obstacle */
+/** What is in the way: nothing, something that passes, something the visitor must change, that there is no text yet, or
+ *  that he stopped it. @typedef {"" | "passing" | "final" | "empty" | "stopped"} Obstacle */
 
 /** @type {Set<(view: View) => void>} */
 const viewers = new Set();
@@ -55,6 +55,8 @@ let seq = 0;
 let picture = NOTHING;
 let pictured = ""; // which text, model and step that is
 let stopped = ""; // which ones are not to be read
+/** @type {Obstacle} */
+let obstacle = ""; // what was said last
 let failures = 0; // requests in a row that found no server
 let again = 0; // the timer of asking again
 let slow = 0; // the timer of saying that it takes long
@@ -103,6 +105,8 @@ function ask() {
   if (key(state) === stopped) return;
   stopped = "";
   if (pending && key(pending.state) !== key(state)) settle();
+  if (!state.text) return askNothing();
+  if (obstacle === "final" || obstacle === "empty") notice("", ""); // they were of what was asked before
   pending = { seq: ++seq, state, at: performance.now() };
   asks.set(seq, pending);
   slow ||= setTimeout(() => watched(true, progress), SLOW_MS);
@@ -111,6 +115,14 @@ function ask() {
     http.stop();
     live.send(JSON.stringify({ seq, ...state }));
   } else if (live.isGivenUp) http.ask(body);
+}
+
+/** There is no text: whatever is under way is for nobody, and nothing is wrong. */
+function askNothing() {
+  pending = null;
+  http.stop();
+  settle();
+  notice("", "empty");
 }
 
 /** A request for what is asked now; thumbnails and norms need not come twice. */
@@ -122,7 +134,8 @@ function body() {
 function hear(buffer) {
   const { header, arrays } = decode(buffer);
   if ("pong" in header) return;
-  const of = asks.get(header.seq);
+  // A message that the server could not read has no number: it was the newest, as far as anybody knows.
+  const of = header.seq === null ? pending : asks.get(header.seq);
   for (const older of [...asks.keys()].filter((one) => one < header.seq)) asks.delete(older);
   failures = 0;
   if (header.problem) refuse(of, header.problem, header.retry_after_s);
@@ -145,7 +158,7 @@ function take(frame, of, road) {
   picture = applied(picture, frame);
   if (of) pictured = key(of.state);
   if (!isWanted(of)) return;
-  if (of.seq === pending?.seq) {
+  if (!pending || of.seq === pending.seq) {
     pending = null;
     settle();
     notice("", "");
@@ -171,9 +184,10 @@ function away() {
   notice("The server does not answer. What you typed is kept; the page asks again by itself.", "passing");
 }
 
-/** @param {string} words @param {Obstacle} obstacle */
-function notice(words, obstacle) {
-  for (const listen of listeners) listen(words, obstacle);
+/** @param {string} words @param {Obstacle} kind */
+function notice(words, kind) {
+  obstacle = kind;
+  for (const listen of listeners) listen(words, kind);
 }
 
 /** Nobody waits any more, or for something else. */

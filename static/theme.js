@@ -1,9 +1,10 @@
-// Colours of the pictures, light and dark after the system. The page's own colours are in app.css.
+// Colours of the pictures, light and dark after the system; on paper always light. The page's own colours are in app.css.
 //
 // Two scales, both readable without seeing hue: one runs from the paper to violet (weights, 0 to 1), one from orange
 // over the paper to violet (scores, around 0).
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+let isPrinting = false;
 
 const SEQUENTIAL = {
   light: ["#f1eff9", "#d6cff0", "#ab9de0", "#7b67c8", "#4d37a0", "#241159"],
@@ -15,11 +16,38 @@ const DIVERGING = {
 };
 
 /** @returns {"light" | "dark"} */
-export const scheme = () => (dark.matches ? "dark" : "light");
+export const scheme = () => (dark.matches && !isPrinting ? "dark" : "light");
 
-/** Be told when the system changes. @param {() => void} redraw */
-export const onScheme = (redraw) => dark.addEventListener("change", redraw);
+/** Be told when colours or sizes change: another scheme, another screen or zoom, printing. @param {() => void} redraw */
+export function onLook(redraw) {
+  if (!listeners.size) watch();
+  listeners.add(redraw);
+}
 
+/** @type {Set<() => void>} */
+const listeners = new Set();
+const changed = () => listeners.forEach((redraw) => redraw());
+
+function watch() {
+  dark.addEventListener("change", changed);
+  followResolution();
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
+}
+
+/** Canvases hold pixels of the screen, and how many there are to a CSS pixel can change. */
+function followResolution() {
+  const now = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+  now.addEventListener("change", () => (followResolution(), changed()), { once: true });
+}
+
+/** What is printed is drawn for paper before the browser takes it: light, and as narrow as app.css makes it then.
+ *  @param {boolean} begins */
+function print(begins) {
+  isPrinting = begins;
+  document.documentElement.classList.toggle("printing", begins);
+  changed();
+}
 /** The scale of weights as 256 colours, [r, g, b] each. */
 export function shades() {
   const stops = SEQUENTIAL[scheme()].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
@@ -46,7 +74,7 @@ export function template() {
       ],
     },
     layout: {
-      paper_bgcolor: "rgba(0,0,0,0)",
+      paper_bgcolor: colour("--paper"), // a picture that is taken away keeps its ground, and can be read on any other
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: colour("--font"), size: 12, color: colour("--ink") },
       colorscale: { diverging: spread(DIVERGING[scheme()]), sequential: spread(SEQUENTIAL[scheme()]) },

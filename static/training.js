@@ -22,9 +22,9 @@ let course = null; // of the chosen model, once it is known
 let asking = new AbortController();
 
 drawViews(
-  (picture) => {
+  (picture, text) => {
     drawNext(document.querySelector(".foreseen"), picture);
-    drawRow(document.querySelector(".numbers"), picture);
+    drawRow(document.querySelector(".numbers"), picture, text);
   },
   () => {
     patterns.redraw();

@@ -18,7 +18,10 @@ export type TraceMeta = {
 
 export type PlotlyTrace = { type?: string; meta?: TraceMeta; [attribute: string]: unknown };
 export type PlotlyLayout = { title: { text: string }; height?: number; [attribute: string]: unknown };
-export type PlotlyFigure = { data: PlotlyTrace[]; layout: PlotlyLayout };
+export type PlotlyAxis = { fixedrange?: boolean; range?: [number, number] };
+
+/** A figure, with a name for the file in which it is taken away; its title if left out. */
+export type PlotlyFigure = { data: PlotlyTrace[]; layout: PlotlyLayout; name?: string };
 
 /** A point of a Plotly figure that was hovered or clicked. */
 export type PlotlyPoint = { x: string; y: string; pointIndex: [row: number, column: number]; customdata: [number, number] };
@@ -35,6 +38,9 @@ export type PlotlyElement = HTMLElement & {
   layout: { xaxis: { range: [number, number] }; yaxis: { range: [number, number] } };
 };
 export type PlotlyScript = {
+  Icons: Record<"camera" | "home", object>;
+  downloadImage(element: HTMLElement, options: { format: "svg"; filename: string; width: number; height: number }): Promise<string>;
+  relayout(element: HTMLElement, change: object): Promise<PlotlyElement>;
   react(element: HTMLElement, data: PlotlyTrace[], layout: object, config: object): Promise<PlotlyElement>;
 };
 

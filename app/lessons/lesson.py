@@ -8,6 +8,7 @@ says it in words.
 import importlib
 import math
 import pkgutil
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -79,7 +80,7 @@ class Reading:
     @property
     def pieces(self) -> list[str]:
         """The tokens with their positions, which tell equal ones apart."""
-        return [f"{token.position} {show(token.bytes)}" for token in self.tokens.tokens]
+        return [f"{token.position} {isolated(show(token.bytes))}" for token in self.tokens.tokens]
 
     @property
     def next_V(self) -> Tensor:
@@ -168,6 +169,16 @@ class Reading:
         """The chosen token; the last where none is chosen, or where the text no longer reaches so far."""
         last = len(self.tokens) - 1
         return last if asked is None else min(asked, last)
+
+
+def isolated(text: str) -> str:
+    """A token as it can stand in a sentence: one that is written from right to left turns nothing around it.
+
+    >>> isolated("cat"), isolated("ש")
+    ('cat', '\u2068ש\u2069')
+    """
+    is_turning = any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text)
+    return f"\u2068{text}\u2069" if is_turning else text
 
 
 def parameters(linear: Linear) -> tuple[Tensor, Tensor]:

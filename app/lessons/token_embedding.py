@@ -154,7 +154,7 @@ def _beside(
     pair_3M = torch.stack((x_TM[one], x_TM[other], x_TM[one] - x_TM[other]))
     drawn = signed(
         f"{names[one]}, {names[other]}, and their difference; {some}",
-        [names[one], f"{names[other]} ", "difference"],
+        [names[one], names[other], "difference"],
         columns,
         pair_3M[:, :n_shown],
     )

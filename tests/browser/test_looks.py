@@ -8,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ViewportSize
 
 from tests.browser.conftest import PHONE, WIDE, Tab
+from tests.browser.home import MODEL
 
 TEXT = "the fat cat sat on the mat"
 Scheme = Literal["light", "dark"]
@@ -120,5 +121,5 @@ def test_a_picture_can_be_taken_away(home: Tab) -> None:
     home.figure.hover()
     with home.page.expect_download() as download:
         home.figure.locator("[data-title='Download plot']").click()
-    assert download.value.suggested_filename == "lookback.svg"
+    assert download.value.suggested_filename == f"{MODEL}-layer-11-head-7-attention-weights.svg"
     assert "layer 11, head 7" in Path(download.value.path()).read_text()

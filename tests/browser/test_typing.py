@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tests.browser.conftest import Tab
 from tests.browser.server import Server
@@ -99,10 +98,8 @@ def test_characters_that_the_vocabulary_lacks_are_named(home: Tab, server: Serve
     assert home.page.locator("#dropped").is_hidden()
 
 
-@pytest.mark.parametrize(
-    ("text", "numbers"), [(" a" * 2_100, ["2,100", "2,048"]), ("", ["0", "1"])], ids=["too long", "empty"]
-)
-def test_an_error_is_shown_and_what_was_typed_is_kept(home: Tab, text: str, numbers: list[str]) -> None:
+def test_an_error_is_shown_and_what_was_typed_is_kept(home: Tab) -> None:
+    text, numbers = " a" * 2_100, ["2,100", "2,048"]
     home.watch.allow("status of 422")
     home.turn_to("before", layer=3, head=2)
     assert home.notice.is_hidden()

@@ -22,20 +22,25 @@ test("a heatmap's table has its names, its numbers, and a word where there is no
 });
 
 test("colours of signed numbers run as far to both sides, and no label is markup", () => {
-  const [trace] = figureOf(heatmap, PALETTE).data;
+  const { data: [trace], layout } = figureOf(heatmap, PALETTE);
   assert.deepEqual([trace.zmin, trace.zmax], [-3, 3]);
-  assert.deepEqual(trace.y, ["0 the", "1 &lt;b&gt;"]);
+  assert.deepEqual(trace.y.map((place) => layout.yaxis.labelalias[place]), ["0 the", "1 &lt;b&gt;"]);
+});
+
+test("equal labels do not merge", () => {
+  const { data: [trace], layout } = figureOf({ ...heatmap, rows: ["1 fat", "1 fat"] }, PALETTE);
+  assert.deepEqual([new Set(trace.y).size, Object.values(layout.yaxis.labelalias)], [2, ["1 fat", "1 fat"]]);
 });
 
 test("a click on a cell chooses by its row and by its column", () => {
-  assert.deepEqual(picked(heatmap, { y: "1 &lt;b&gt;", x: "y" }), [["query", 1], ["key", 1]]);
-  assert.deepEqual(picked({ ...heatmap, picks: null }, { y: "0 the", x: "y" }), []);
+  assert.deepEqual(picked(heatmap, { y: "1", x: "0" }), [["query", 1], ["key", 0]]);
+  assert.deepEqual(picked({ ...heatmap, picks: null }, { y: "0", x: "1" }), []);
 });
 
 test("a click on a bar or on a point chooses what it names", () => {
   const bars = { kind: "bars", labels: ["0 a", "1 b"], values: [1, 2], chosen: 0, share: false, picks: "token" };
-  assert.deepEqual(picked(bars, { x: "1 b" }), [["token", 1]]);
-  assert.deepEqual(picked({ ...bars, picks: "" }, { x: "1 b" }), []);
+  assert.deepEqual(picked(bars, { x: "1" }), [["token", 1]]);
+  assert.deepEqual(picked({ ...bars, picks: "" }, { x: "1" }), []);
   assert.deepEqual(picked(points, { customdata: 0 }), [["token", 7]]);
 });
 

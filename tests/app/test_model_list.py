@@ -1,0 +1,35 @@
+"""The list of models offers what can be had here, and says of the others how they would come here."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from app.pages import templates
+
+
+def info(name: str, **more: Any) -> SimpleNamespace:
+    """What the list needs of a ModelInfo."""
+    return SimpleNamespace(name=name, n_layers=3, n_heads=4, **{"state": "ready", **more})
+
+
+MODELS = [
+    info("here"),
+    info("gpt2", state="available"),
+    info("gpt2-xl", state="not here", command="lookback fetch gpt2-xl"),
+    info("gpt2-large", state="not here", command="lookback fetch gpt2-large"),
+]
+
+
+def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_said() -> None:
+    parts: Any = templates.env.get_template("parts.html").module
+    options = [" ".join(option.split()) for option in str(parts.models_to_choose(MODELS, "gpt2")).split("</option>")]
+    assert options[0] == '<option value="here" data-layers="3" data-heads="4">here'
+    assert options[1] == '<option value="gpt2" selected data-layers="3" data-heads="4">gpt2'
+    assert options[2] == '<option value="gpt2-xl" disabled data-layers="3" data-heads="4">gpt2-xl (not here)'
+    said = str(parts.models_not_here(MODELS))
+    assert "2 models are not here" in said
+    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in said
+
+
+def test_where_all_models_are_here_nothing_is_said() -> None:
+    parts: Any = templates.env.get_template("parts.html").module
+    assert str(parts.models_not_here(MODELS[:2])).strip() == ""
