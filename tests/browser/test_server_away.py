@@ -40,8 +40,12 @@ def test_choosing_a_model_redraws_with_it(small: tuple[Server, Tab]) -> None:
     server.wait_until_ready()
     home.open(text="the fat cat", layer=2, head=3)
     tiny = home.shown()[0]
-    models = [model["name"] for model in server.get("/api/v1/models")["models"]]
-    assert home.page.locator("#model option").all_text_contents() == models
+    infos = server.get("/api/v1/models")["models"]
+    models = [model["name"] for model in infos]
+    offered = [model["name"] for model in infos if model["state"] != "not here"]
+    assert home.page.locator("#model option:not(:disabled)").all_text_contents() == offered
+    absent = [f"{name} (not here)" for name in models if name not in offered]
+    assert home.page.locator("#model option:disabled").all_text_contents() == absent
     assert home.page.locator("#model").input_value() == models[0] == tiny
     home.page.locator("#model").select_option("lookback-gpt")
     home.wait_until_shown(model="lookback-gpt", layer=2, head=3)
