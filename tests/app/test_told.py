@@ -67,7 +67,7 @@ def test_what_a_model_is_stands_wherever_its_name_does(client: TestClient) -> No
     told = {model["name"]: model for model in client.get("/api/v1/models").json()["models"]}["smollm2-135m"]
     assert (told["about"], told["n_context"], told["max_tokens"]) == (words, 8192, 8)
     assert words in client.get("/openapi.json").json()["info"]["description"]
-    for path in ("/", "/training"):
+    for path in ("/", "/training", "/lessons/softmax"):
         page = client.get(path, params={"text": TEXT}).text
         assert f"{words}. It reads 8,192 tokens; here texts have at most 8 (LOOKBACK_MAX_TOKENS)." in page
     readme = (Path(__file__).parents[2] / "README.md").read_text()
