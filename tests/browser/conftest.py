@@ -120,6 +120,7 @@ def shared(browser: Browser, server: Server) -> Iterator[Tab]:
 @pytest.fixture
 def home(shared: Tab, request: pytest.FixtureRequest) -> Iterator[Tab]:
     """A tab, wide and light. All tests have the same one: to open another takes a second."""
+    shared.page.bring_to_front()  # Chromium draws a tab behind another one once a second
     shared.page.set_viewport_size(WIDE)
     shared.page.emulate_media(color_scheme="light")
     shared.page.mouse.move(0, 0)
