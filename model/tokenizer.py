@@ -150,7 +150,7 @@ class Tokenizer:
             raw = opened.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"character {error.start} of this text is half a surrogate pair, which stands for no character. "
+                f"character {origin[error.start]} of this text is half a surrogate pair, which stands for no character. "
                 "Take it away, or send both halves."
             ) from error
         held = self._held(raw)

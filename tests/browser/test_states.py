@@ -158,7 +158,7 @@ def test_half_a_surrogate_pair_is_refused_in_words_and_kept(
         shown = "(text) => JSON.parse(document.body.dataset.shown ?? '[]')[1] === text"
         opened.page.wait_for_function(shown, arg="a")
         opened.page.evaluate(_TYPE, HALF)
-        opened.notice.filter(has_text="surrogate").wait_for()
+        opened.notice.filter(has_text="character 1 of this text is half a surrogate pair").wait_for()
         assert opened.page.evaluate("[...document.getElementById('text').value].length") == 2
         assert opened.page.locator("#reading").is_hidden()
         opened.page.evaluate(_TYPE, "a\U0001f600")

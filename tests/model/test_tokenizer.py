@@ -106,9 +106,12 @@ def test_with_a_space_before_it_every_text_comes_back_behind_that_space(text: st
     assert {i for token in read.tokens for i in range(token.start, token.end)} == set(range(len(text)))
 
 
-def test_half_a_surrogate_pair_is_refused_with_its_place() -> None:
+@pytest.mark.parametrize("prefix_space", [False, True])
+def test_half_a_surrogate_pair_is_refused_with_its_place_in_the_text_as_it_was_typed(prefix_space: bool) -> None:
+    vocab = {bytes([byte]): byte for byte in range(256)}
+    tokenizer = Tokenizer(vocab=vocab, merges=[], special={}, pattern=GPT2_PATTERN, prefix_space=prefix_space)
     with pytest.raises(TokenizerError, match="character 2 of this text is half a surrogate pair"):
-        CAT.encode("ca\ud800t")
+        tokenizer.encode("ca\ud800t")
 
 
 def test_too_many_tokens_are_counted_and_refused() -> None:
