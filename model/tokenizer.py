@@ -150,8 +150,8 @@ class Tokenizer:
             raw = opened.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"character {origin[error.start]} of this text is half a surrogate pair, which stands for no character. "
-                "Take it away, or send both halves."
+                f"character {origin[error.start]} of this text is half a surrogate pair, which stands for no "
+                "character. Take it away, or send both halves."
             ) from error
         held = self._held(raw)
         encode = self._encode if held.all() else self._encode_what_is_held
@@ -290,10 +290,12 @@ def _utf8_length(character: str) -> int:
 
 
 def show(piece: bytes) -> str:
-    r"""A token's bytes as a reader can see them.
+    r"""A token's bytes as a reader can see them; no two tokens look alike.
 
     >>> [show(piece) for piece in (b" the", b"\n", b"\t", b"\xe2\x80", b"\x04")]
     ['·the', '↵', '⇥', '‹e2 80›', '‹04›']
+    >>> show("·".encode())  # the sign itself, which stands for a space
+    '‹c2 b7›'
     """
     try:
         return "".join(_show(character) for character in piece.decode())
@@ -301,7 +303,11 @@ def show(piece: bytes) -> str:
         return f"‹{piece.hex(' ')}›"
 
 
+_SIGNS = {" ": "·", "\n": "↵", "\t": "⇥"}
+_TAKEN = {*_SIGNS.values(), "‹", "›"}  # these stand for something else
+
+
 def _show(character: str) -> str:
-    if character.isprintable() and character != " ":
+    if character.isprintable() and character not in (*_SIGNS, *_TAKEN):
         return character
-    return {" ": "·", "\n": "↵", "\t": "⇥"}.get(character, f"‹{character.encode().hex(' ')}›")
+    return _SIGNS.get(character, f"‹{character.encode().hex(' ')}›")

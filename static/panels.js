@@ -168,10 +168,10 @@ export function drawNext(section, { tokens, header: { query, prediction } }) {
     ...surprise,
   );
   section.querySelector("#next").replaceChildren(
-    ...prediction.top.map(({ id, text, probability, logit }) => {
+    ...prediction.top.map(({ id, text, bytes, probability, logit }) => {
       const piece = element("span", { className: "piece", dir: "auto", textContent: text });
       const value = element("span", { className: "value", textContent: `${(100 * probability).toFixed(2)} %` });
-      return element("li", { title: `id ${id}, logit ${logit.toFixed(4)}` }, piece, meter(probability), value);
+      return element("li", { title: `id ${id}, bytes ${bytes}, logit ${logit.toFixed(4)}` }, piece, meter(probability), value);
     }),
   );
 }

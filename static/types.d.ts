@@ -46,7 +46,7 @@ export type PlotlyScript = {
 
 export type Prediction = {
   position: number;
-  top: { id: number; text: string; logit: number; probability: number }[];
+  top: { id: number; text: string; bytes: string; logit: number; probability: number }[];
   entropy_bits: number;
   surprisal_bits: number | null;
 };

@@ -106,6 +106,19 @@ def test_with_a_space_before_it_every_text_comes_back_behind_that_space(text: st
     assert {i for token in read.tokens for i in range(token.start, token.end)} == set(range(len(text)))
 
 
+@given(st.binary(min_size=1, max_size=6), st.binary(min_size=1, max_size=6))
+def test_no_two_tokens_look_alike(first: bytes, second: bytes) -> None:
+    assert (show(first) == show(second)) == (first == second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(b" ", "·".encode()), (b"\n", "↵".encode()), (b"\xff", "‹ff›".encode()), (b" a", "·a".encode())],
+)
+def test_a_sign_for_a_space_or_a_byte_is_told_from_the_same_sign_in_a_text(first: bytes, second: bytes) -> None:
+    assert show(first) != show(second)
+
+
 @pytest.mark.parametrize("prefix_space", [False, True])
 def test_half_a_surrogate_pair_is_refused_with_its_place_in_the_text_as_it_was_typed(prefix_space: bool) -> None:
     vocab = {bytes([byte]): byte for byte in range(256)}
