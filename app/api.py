@@ -171,7 +171,10 @@ async def post_attention(
 
 @router.post("/norms", summary="Norm statistics", response_model=NormsReply, tags=["norms"])
 async def post_norms(ask: TokensRequest, engine: EngineHere, visitor: VisitorHere) -> Response:
-    """What every LayerNorm or RMSNorm found in every token, and what it left."""
+    """The statistics of every token's vector before and after every norm.
+
+    A LayerNorm uses `mean` and `variance`; an RMSNorm uses `rms` alone, and the other two are given to compare.
+    """
     model, tokens = await read(engine, ask)
     norms, timings = await visitor.waits_for(engine.look(model, tokens, views.norms))
     return json_reply(
