@@ -29,6 +29,8 @@ from tests.checkpoints import write_gpt2, write_llama, write_small_llama
 
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 CPU, FLOAT = torch.device("cpu"), torch.float32
+SERVED = Settings().torch_dtype  # LOOKBACK_DTYPE=bfloat16 lets all apps under test compute in it
+ROUNDING = 1e-5 if SERVED == FLOAT else 0.2  # between two computations of a score of some tens, in such numbers
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -23,14 +23,14 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from model.trace import STAGES, read
 from model.weights.folder import load
-from tests.conftest import CPU, FLOAT
+from tests.conftest import CPU, ROUNDING, SERVED
 
 TEXT = "the fat cat sat"
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_llama: Path) -> tuple[GPT, Tokenizer]:
-    return load(tiny_llama, device=CPU, dtype=FLOAT)
+    return load(tiny_llama, device=CPU, dtype=SERVED)
 
 
 def post(client: TestClient, call: str, **body: Any) -> Any:
@@ -51,7 +51,12 @@ def test_models_lists_the_catalogue_with_the_default_first(client: TestClient) -
         "gpt2-xl",
     ]
     tiny, smollm2, ours, gpt2 = models[:4]
-    assert (tiny.state, tiny.default, tiny.device, tiny.dtype) == ("ready", True, "cpu", "float32")
+    assert (tiny.state, tiny.default, tiny.device, tiny.dtype) == (
+        "ready",
+        True,
+        "cpu",
+        str(SERVED).removeprefix("torch."),
+    )
     assert (ours.state, ours.default, ours.source) == ("ready", False, "comes with Lookback")
     assert (tiny.n_layers, tiny.n_heads, tiny.n_kv_heads, tiny.d_head, tiny.n_context) == (3, 4, 2, 8, 64)
     assert (smollm2.n_parameters, smollm2.n_context, smollm2.norm) == (134_515_008, 8192, "rmsnorm")
@@ -81,7 +86,7 @@ def test_attention_gives_the_traces_numbers_head_by_head(
     for layer in range(3):
         expected_HTT = trace.stage(stage, layer, range(4)).tolist()
         found_HTT = [[[-math.inf if v is None else v for v in row] for row in head] for head in reply["values"][layer]]
-        np.testing.assert_allclose(np.array(found_HTT), np.array(expected_HTT), atol=1e-5)  # a prefix may be kept
+        np.testing.assert_allclose(np.array(found_HTT), np.array(expected_HTT), atol=ROUNDING)  # a prefix may be kept
 
 
 def test_a_masked_score_is_null_where_the_mask_is_false(client: TestClient) -> None:
@@ -115,7 +120,7 @@ def test_norms_give_every_site_and_every_token(client: TestClient, tiny: tuple[G
     reply = schemas.NormsReply.model_validate(post(client, "norms"))
     assert [norm.site for norm in reply.norms[:3]] == ["layers.0.norm_1", "layers.0.norm_2", "layers.1.norm_1"]
     assert (len(reply.norms), reply.norms[-1].site, reply.norms[-1].layer) == (7, "norm_final", None)
-    embedded_TM = tiny[0].embed.weight[list(tiny[1].encode(TEXT).ids)]
+    embedded_TM = tiny[0].embed.weight[list(tiny[1].encode(TEXT).ids)].float()
     first = reply.norms[0]
     np.testing.assert_allclose(first.mean, embedded_TM.mean(-1), atol=1e-6)
     np.testing.assert_allclose(first.variance, embedded_TM.var(-1, correction=0), atol=1e-6)

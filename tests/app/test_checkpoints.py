@@ -14,7 +14,7 @@ from app.settings import Settings
 from model.trace import read
 from model.training.probes import PATTERNS, pattern_scores
 from model.weights.folder import load, load_step
-from tests.conftest import CPU, FLOAT, serve
+from tests.conftest import CPU, ROUNDING, SERVED, serve
 
 TEXT = "the fat cat sat"
 
@@ -50,18 +50,18 @@ def test_of_a_model_with_drills_it_is_said_how_many_steps_read_no_text(client: T
 def test_their_patterns_are_what_the_heads_of_that_step_do(client: TestClient, tiny_run: Path) -> None:
     found = client.get("/api/v1/models/tiny-run/checkpoints").json()["checkpoints"]
     for place, step in ((0, 0), (4, 8)):
-        network = load_step(tiny_run, step, device=CPU, dtype=FLOAT)
+        network = load_step(tiny_run, step, device=CPU, dtype=SERVED)
         for pattern, scores_LH in zip(PATTERNS, pattern_scores(network), strict=True):
-            assert np.allclose(found[place]["patterns"][pattern], scores_LH, atol=1e-6)
+            assert np.allclose(found[place]["patterns"][pattern], scores_LH, atol=ROUNDING / 10)
 
 
 @pytest.mark.parametrize("step", [0, 8, 12, None])
 def test_a_step_answers_with_the_numbers_it_had(client: TestClient, tiny_run: Path, step: int | None) -> None:
-    end, tokenizer = load(tiny_run, device=CPU, dtype=FLOAT)
-    network = load_step(tiny_run, step, device=CPU, dtype=FLOAT) if step in (0, 8) else end
+    end, tokenizer = load(tiny_run, device=CPU, dtype=SERVED)
+    network = load_step(tiny_run, step, device=CPU, dtype=SERVED) if step in (0, 8) else end
     reply = post(client, "attention", step=step, layers=[1], heads=[0, 1])
     weights = read(network, tokenizer.encode(TEXT).ids).stage("weights", 1, [0, 1])
-    assert torch.allclose(torch.tensor(reply["values"][0]), weights, atol=1e-5)
+    assert torch.allclose(torch.tensor(reply["values"][0]), weights, atol=ROUNDING)
     assert reply["step"] == (step if step in (0, 8) else None)  # the end needs no number
 
 

@@ -228,7 +228,7 @@ def test_gpt2_xl_does_not_fit_into_the_default_budget_and_gpt2_large_does() -> N
     """By arithmetic: 1.56 and 0.77 billion parameters of 4 bytes, twice, beside SmolLM2's 0.13."""
 
     async def test() -> None:
-        engine = Engine(catalogue("smollm2-135m"), settings(models="gpt2-large,gpt2-xl"))
+        engine = Engine(catalogue("smollm2-135m"), settings(models="gpt2-large,gpt2-xl", dtype="float32"))
         assert engine.models._needed("gpt2-xl") == 2 * 4 * 1_557_611_200
         with pytest.raises(ModelTooLarge, match=r"gpt2-xl needs 12,461 MB"):
             engine.models.get("gpt2-xl")

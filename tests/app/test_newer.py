@@ -13,7 +13,7 @@ from app import frame, models
 from app.settings import Settings
 from model.trace import read
 from model.weights.folder import load
-from tests.conftest import CPU, FLOAT, serve
+from tests.conftest import CPU, ROUNDING, SERVED, serve
 
 TEXT = "the fat cat sat"
 
@@ -51,7 +51,7 @@ def weights(client: TestClient, **ask: Any) -> Any:
 
 
 def weights_of_a_fresh_load(folder: Path) -> Any:
-    network, tokenizer = load(folder, device=CPU, dtype=FLOAT)
+    network, tokenizer = load(folder, device=CPU, dtype=SERVED)
     trace = read(network, tokenizer.encode(TEXT).ids)
     return np.stack([trace.stage("weights", layer, [0, 1]) for layer in range(2)])
 
@@ -60,13 +60,13 @@ def test_numbers_are_those_of_a_fresh_load_whenever_the_run_has_gone_on(
     client: TestClient, folder: Path, tiny_run: Path
 ) -> None:
     first = weights(client)
-    np.testing.assert_allclose(first, weights_of_a_fresh_load(folder), atol=1e-6)
+    np.testing.assert_allclose(first, weights_of_a_fresh_load(folder), atol=ROUNDING / 10)
     for step in (4, 12):
         become(folder, tiny_run, step)
         fresh = weights_of_a_fresh_load(folder)
         assert np.abs(first - fresh).max() > 1e-3  # the case can tell the two apart
         for ask in ({}, {"step": step}):  # what was read of this text before is of other parameters
-            np.testing.assert_allclose(weights(client, **ask), fresh, atol=1e-6)
+            np.testing.assert_allclose(weights(client, **ask), fresh, atol=ROUNDING / 10)
 
 
 def test_a_step_that_the_run_has_just_reached_is_there_at_once(
@@ -76,7 +76,7 @@ def test_a_step_that_the_run_has_just_reached_is_there_at_once(
     before = weights(client)
     become(folder, tiny_run, 12)
     np.testing.assert_array_equal(weights(client), before)
-    np.testing.assert_allclose(weights(client, step=12), weights_of_a_fresh_load(folder), atol=1e-6)
+    np.testing.assert_allclose(weights(client, step=12), weights_of_a_fresh_load(folder), atol=ROUNDING / 10)
 
 
 def test_a_live_picture_is_drawn_anew_from_the_new_parameters(client: TestClient, folder: Path, tiny_run: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_live_picture_is_drawn_anew_from_the_new_parameters(client: TestClient
             socket.send_json({"seq": seq, "text": TEXT, "layer": 1, "head": 1})
             header, arrays = frame.decode(socket.receive_bytes())
             assert header["same"] == 0
-            np.testing.assert_allclose(arrays["weights"], weights_of_a_fresh_load(folder)[1, 1], atol=1e-6)
+            np.testing.assert_allclose(arrays["weights"], weights_of_a_fresh_load(folder)[1, 1], atol=ROUNDING / 10)
 
 
 def test_the_training_page_says_where_the_run_is_and_when_newer_parameters_came(

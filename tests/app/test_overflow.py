@@ -39,7 +39,7 @@ def overflowing(folder: Path, name: str, factor: float = 3e38) -> Path:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = overflowing(tmp_path_factory.mktemp("overflow") / "loud", "model.layers.1.mlp.down_proj.weight")
-    yield from serve(Settings(model=str(folder), cache=tmp_path_factory.mktemp("cache")))
+    yield from serve(Settings(model=str(folder), cache=tmp_path_factory.mktemp("cache"), dtype="float32"))
 
 
 @pytest.mark.parametrize(("name", "place"), PLACES.items())
