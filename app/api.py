@@ -150,7 +150,7 @@ async def post_attention(
     _check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format)
     watch = engine.watch(model, tokens, lambda trace: views.stages(trace, ask.stage, layers, heads))
     found, timings = await visitor.waits_for(_all(watch))
-    values = np.stack(found)
+    values = await asyncio.to_thread(np.stack, found)  # some 250 MB, at most
     mask = views.mask(len(tokens))
     if format == "npz":
         arrays = {"values": values, "mask": mask, "ids": np.array(tokens.ids)}

@@ -268,8 +268,12 @@ def _settings(**options: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise _stop(wrong) from error
+        raise _stop("; ".join(_what_is_wrong(detail) for detail in error.errors())) from error
+
+
+def _what_is_wrong(detail: Any) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, detail['loc']))}: {message}" if detail["loc"] else message
 
 
 def _stop(message: str) -> typer.Exit:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app import api, frame, problems
@@ -100,11 +101,11 @@ class Typist:
                 self._newest = LiveRequest.model_validate(message)
                 self._asked.set()
                 self.leave()
-        except RecursionError:
-            await self._say(None, problems.of_validation(ValueError("it is nested too deeply")))
-        except ValueError as error:  # no JSON, or no request
+        except (json.JSONDecodeError, ValidationError) as error:
             seq = _number(message.get("seq")) if isinstance(message, dict) else None
             await self._say(seq, problems.of_validation(error))
+        except (ValueError, RecursionError):
+            await self._say(None, problems.of_validation(ValueError(problems.UNREADABLE)))
 
     async def _answer(self, ask: LiveRequest) -> None:
         try:

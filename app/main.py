@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import api, lesson_routes, live, pages, problems
 from app.engine import Engine
+from app.models import check_settings
 from app.settings import Settings
 from model.weights.catalogue import Progress, Source, catalogue
 
@@ -59,7 +60,8 @@ them. Each changes what the client has, and must be applied in order, whether or
 
 Other frames say `{"seq", "progress": {"read", "of"}}` (tokens of a long text that are read), `{"seq", "problem",
 "retry_after_s"}`, or `{"pong"}` in answer to `{"ping": …}`. A socket is closed with 4000 when it asks for nothing for
-15 minutes, with 4008 when it sends over 60 messages a second, and with 1009 when a message is over 1 MiB.
+15 minutes, with 4008 when it sends over 60 messages a second, with 1009 when a message is over 1 MiB, and with 1003
+when a message is not text.
 """
 
 
@@ -99,6 +101,7 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
         WeightsError: when the settings name a model that does not exist.
     """
     sources = catalogue(settings.model)
+    check_settings(settings, sources)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

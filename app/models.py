@@ -176,8 +176,6 @@ class Models:
         self._closed = False
         self._loading = asyncio.Lock()  # a model is loaded when the one before it is: only then is known what is held
         self._budget = settings.models_mb * 1_000_000  # bytes
-        if unknown := sorted(set(settings.models) - set(sources)):
-            raise WeightsError(f"LOOKBACK_MODELS names {', '.join(unknown)}. There are: {', '.join(sources)}.")
 
     def start(self) -> None:
         """Begin to load the default model, and first the one that is there while that is not."""
@@ -424,6 +422,18 @@ class Models:
 
 def _n_bytes(networks: Sequence[GPT]) -> int:
     return sum(parameter.nbytes for network in networks for parameter in network.parameters())
+
+
+def check_settings(settings: Settings, sources: Mapping[str, Source]) -> None:
+    """Stop at a setting that no model could be served with, before anything is served.
+
+    Raises:
+        WeightsError: naming the setting.
+    """
+    if unknown := sorted(set(settings.models) - set(sources)):
+        raise WeightsError(f"LOOKBACK_MODELS names {', '.join(unknown)}. There are: {', '.join(sources)}.")
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise WeightsError("The device is cuda, but PyTorch finds no CUDA here. --device cpu or auto runs on the CPU.")
 
 
 @lru_cache

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
-from app import api
+from app import api, problems
 from app.api import EngineHere
 from app.engine import Engine
 from app.errors import AppError, ModelLoading
@@ -256,6 +256,11 @@ async def problem(request: Request, slug: str) -> Response:
         if error.slug() == slug:
             context = {"title": error.title, "meaning": error.__doc__ or "", "status": error.status}
             return templates.TemplateResponse(request, "problem.html", context)
+    if slug in problems.MEANINGS:
+        title, meaning, status = problems.MEANINGS[slug]
+        return templates.TemplateResponse(
+            request, "problem.html", {"title": title, "meaning": meaning, "status": status}
+        )
     raise HTTPException(404)
 
 

@@ -20,7 +20,18 @@ from app.schemas import Problem
 log = logging.getLogger("lookback")
 
 MEDIA_TYPE = "application/problem+json"
+UNREADABLE = "it is not UTF-8, is nested too deeply, or has a number of too many digits"
 N_ERRORS = 10  # of one request are told; nobody reads more
+# By the end of a problem's `type`, where it is no error of ours: its title, what it means, its status.
+MEANINGS = {
+    "invalid-request": (
+        "The request cannot be read",
+        "The body is no JSON, or no request of this call.",
+        "400, 415 or 422",
+    ),
+    "http-error": ("HTTP error", "There is nothing at this address, or it takes another method.", "404 or 405"),
+    "internal-error": ("The server made a mistake", "An error that nobody foresaw; the server has noted it.", "500"),
+}
 ErrorPage = Callable[[Request, Problem], Response]  # what a person sees of a problem
 
 DESCRIBED: dict[int | str, dict[str, Any]] = {
@@ -112,6 +123,8 @@ def install(app: FastAPI, page: ErrorPage) -> None:
     async def http(request: Request, error: StarletteHTTPException) -> Response:
         if isinstance(error, TooLong):
             return answer_error(request, error.why)
+        if error.status_code == 400:  # what FastAPI says of a body whose JSON is not merely malformed
+            return answer(request, of_validation(ValueError(UNREADABLE)))
         detail = {
             404: f"There is nothing at {request.url.path[:200]}. /docs lists what there is.",
             405: f"{request.method} is not a way to ask for {request.url.path[:200]}. /docs lists the ways.",

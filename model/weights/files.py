@@ -33,15 +33,30 @@ def refuse_incomplete(path: Path) -> None:
             )
 
 
+def read_text(path: Path) -> str:
+    """The text in a file.
+
+    Raises:
+        WeightsError: when there is none, or it is not UTF-8.
+    """
+    refuse_incomplete(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path} is not text in UTF-8 (byte {error.start}). Download or save it again.") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
         WeightsError: when there is none.
     """
-    refuse_incomplete(path)
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
+    except RecursionError as error:
+        raise WeightsError(f"{path} is nested too deeply to be read as JSON.") from error
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict):

@@ -14,7 +14,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer, TokenizerError
 from model.weights.config_json import read_config_file
 from model.weights.files import read_tensors
-from model.weights.names import WeightsError, check_tensors, embedding_name, ours, resolve_tying
+from model.weights.names import WeightsError, check_layers, check_tensors, embedding_name, ours, resolve_tying
 from model.weights.tokenizer_files import load_tokenizer
 
 log = logging.getLogger("lookback")
@@ -51,6 +51,7 @@ def load_model(folder: Path, config: Config, *, device: torch.device, dtype: tor
     tensors = read_tensors(folder)
     try:
         as_promised, config = config, resolve_tying(tensors, config)
+        check_layers(tensors, config)
         with torch.device("meta"):  # shapes without memory; the file's tensors take their places
             model = GPT(config)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}

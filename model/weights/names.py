@@ -140,6 +140,21 @@ def resolve_tying(tensors: Mapping[str, Tensor], config: Config) -> Config:
     return config if torch.equal(embedding, unembedding) else replace(config, tied=False)
 
 
+def check_layers(tensors: Mapping[str, Tensor], config: Config) -> None:
+    """Stop where config.json promises more layers than the file has, before a network of that many is made.
+
+    Raises:
+        WeightsError: with both numbers.
+    """
+    numbers = [number for _, number in map(template, tensors) if number]
+    n_layers = 1 + max(map(int, numbers), default=-1)
+    if config.n_layers > n_layers:
+        field = {"gpt2": "n_layer", "llama": "num_hidden_layers"}[config.family]
+        raise WeightsError(
+            f"config.json says {field} {config.n_layers:,}; the file has tensors of {n_layers:,} layers."
+        )
+
+
 def check_tensors(
     tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], config: Config, dtype: torch.dtype
 ) -> None:

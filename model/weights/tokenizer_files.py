@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers.models import BPE
 
 from model.tokenizer import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN, Tokenizer, TokenizerError
-from model.weights.files import as_json, read_json, refuse_incomplete
+from model.weights.files import as_json, read_json, read_text
 from model.weights.names import WeightsError
 
 ANY = None  # in the tables below: whatever the file says, ids are the same
@@ -198,8 +198,7 @@ def _from_tokenizer_json(raw: Mapping[str, Any], folder: Path, config: Mapping[s
 
 def _from_vocab_and_merges(vocab_file: Path, merges_file: Path, config: Mapping[str, Any]) -> Tokenizer:
     vocab = read_json(vocab_file)
-    refuse_incomplete(merges_file)
-    lines = merges_file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(merges_file).splitlines()
     merges = [line for line in lines if line and not line.startswith("#version")]
     special = {name: vocab[name] for name in ("<|endoftext|>",) if name in vocab}
     special |= _names_beside(vocab_file.parent, config, vocab, special)

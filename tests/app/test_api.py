@@ -264,6 +264,13 @@ def test_malformed_json_is_400_and_says_where(client: TestClient, body: bytes) -
     assert re.match(r"This is no JSON: .*, at character \d+\.$", reply.json()["detail"])
 
 
+@pytest.mark.parametrize("body", [b'{"text": "\xff"}', b"[" * 100_000, b'{"text": ' + b"9" * 5_000 + b"}"])
+def test_json_that_no_reader_takes_is_400_and_says_why_it_may_be(client: TestClient, body: bytes) -> None:
+    reply = client.post("/api/v1/tokens", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert "not UTF-8, is nested too deeply, or has a number of too many digits" in reply.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -37,6 +38,23 @@ def test_a_setting_that_is_no_more_is_refused_with_the_one_that_took_its_place(m
     monkeypatch.setenv("LOOKBACK_MAX_LOADED", "3")
     with pytest.raises(ValidationError, match="LOOKBACK_MAX_LOADED is no setting any more: LOOKBACK_MODELS_MB"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"LOOKBACK_MODELS": "gpt5,gpt2"}, "LOOKBACK_MODELS names gpt5. There are: lookback-gpt, smollm2-135m, gpt2"),
+        ({"LOOKBACK_DEVICE": "cuda"}, "The device is cuda, but PyTorch finds no CUDA here."),
+        ({"LOOKBACK_MAX_LOADED": "3"}, "Error: LOOKBACK_MAX_LOADED is no setting any more"),
+    ],
+)
+def test_a_setting_that_nothing_can_be_served_with_is_refused_at_the_start(
+    environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(main, ["serve", "--model", "lookback-gpt"], env={"COLUMNS": "200", **environment})
+    assert result.exit_code == 2
+    assert words in result.output
 
 
 def test_models_that_visitors_may_load_are_named_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

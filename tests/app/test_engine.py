@@ -21,7 +21,6 @@ from model.tokenizer import Token, Tokens
 from model.trace import Trace, read, read_on
 from model.weights.catalogue import FetchError, FolderSource, Progress, catalogue
 from model.weights.folder import load
-from model.weights.names import WeightsError
 
 
 class Panic(BaseException):
@@ -175,14 +174,6 @@ def test_only_what_is_on_this_machine_is_loaded_unless_the_settings_name_more(ti
         assert await states() == {"default": "ready", "here": "available", "b": "not here", "c": "not here"}
         named = await states(models="b, default")
         assert named == {"default": "ready", "here": "not here", "b": "available", "c": "not here"}
-
-    run(test())
-
-
-def test_a_name_in_the_settings_that_no_model_has_is_refused_at_the_start(tiny_llama: Path) -> None:
-    async def test() -> None:
-        with pytest.raises(WeightsError, match=r"LOOKBACK_MODELS names gpt5\. There are: tiny"):
-            Engine({"tiny": FolderSource("tiny", tiny_llama)}, settings(models="gpt5"))
 
     run(test())
 

@@ -307,6 +307,10 @@ def test_the_type_of_every_error_leads_to_its_meaning(client: TestClient) -> Non
     page = client.get(told["type"])
     assert page.status_code == 200
     assert told["title"] in page.text
+    for path, body in (("/api/v1/tokens", b"{"), ("/api/v1/nothing", b"{}")):
+        told = client.post(path, content=body, headers={"Content-Type": "application/json"}).json()
+        assert client.get(told["type"]).status_code == 200
+    assert client.get("/problems/internal-error").status_code == 200
     assert client.get("/problems/nothing").status_code == 404
 
 

@@ -306,3 +306,27 @@ def test_gpt2_with_a_width_of_its_own_gives_the_numbers_of_transformers(tmp_path
 
 def test_the_loader_reads_exactly_what_the_hub_source_fetches() -> None:
     assert set(HubSource.FILES) == {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+
+
+@pytest.mark.parametrize(
+    ("write", "field"), [(write_gpt2, "n_layer"), (write_llama, "num_hidden_layers")], ids=["gpt2", "llama"]
+)
+def test_a_billion_layers_are_refused_before_any_of_them_is_made(tmp_path: Path, write: Any, field: str) -> None:
+    folder = write(tmp_path / "tiny")
+    edit_json(folder / "config.json", **{field: 1_000_000_000})
+    with pytest.raises(WeightsError, match=f"{field} 1,000,000,000; the file has tensors of 3 layers"):
+        load(folder, device=CPU, dtype=FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("merges.txt", b"a b\n\xff", "merges.txt is not text in UTF-8"),
+        ("vocab.json", b"[" * 100_000, "vocab.json is nested too deeply"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    folder = write_gpt2(tmp_path / "tiny")
+    (folder / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=words):
+        load(folder, device=CPU, dtype=FLOAT)
