@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from app.lessons.book import BOOK, BOOK_NAMES, Source
 from app.lessons.checks import Arithmetic, Check, equal, largest, printed
 from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, shares, signed
+from app.lessons.parts import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, shares, signed
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
@@ -141,14 +141,15 @@ def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[
     return [look if one == layer else attention.look_back for one in range(n_layers)]
 
 
-def _moved(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor, str]:
-    """The change of each token's probability, after the noun and after the text, (2, V); and what was cut."""
+def _moved(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor | None, str]:
+    """The change of each token's probability, after the noun and after the text, (2, V); and what was cut.
+
+    Where nothing is cut there is no change to speak of: 0 would say that a cut changes nothing.
+    """
     if not ask.cut:
-        return torch.zeros(2, reading.config.n_vocab), "nothing is cut"
+        return None, "not cut yet"
     if modifier >= noun:
-        return torch.zeros(
-            2, reading.config.n_vocab
-        ), "a token sees none after it, and always itself: nothing can be cut"
+        return None, "a token sees none after it, and always itself: nothing can be cut"
     rows = [noun, len(reading.tokens) - 1]
     after_2V = reading.again(without(ask.layer, ask.head, noun, modifier, reading.config.n_layers))[rows]
     return after_2V.softmax(-1) - reading.trace.logits(rows).cpu().softmax(-1), "the edge is cut"
@@ -178,8 +179,15 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
     names, where = reading.pieces, "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
     best = (one_LH - two_LH).flatten().topk(min(N_HEADS_NAMED, one_LH.numel()))
     moved_2V, cut = _moved(reading, ask, noun, modifier)
-    moved_V = moved_2V[0]
-    top = moved_V.abs().topk(min(N_MOVED, len(moved_V))).indices
+    if moved_2V is None:  # the tokens that are likeliest now stand where a change would
+        likely_V = reading.trace.logits([noun])[0].cpu()
+        top = likely_V.topk(min(N_MOVED, len(likely_V))).indices
+        moved: list[Number] = [None] * len(top)
+        moved_at_end: float | str = cut
+    else:
+        top = moved_2V[0].abs().topk(min(N_MOVED, moved_2V.shape[1])).indices
+        moved = numbers(moved_2V[0][top])
+        moved_at_end = moved_2V[1].abs().max().item()
     n_heads = reading.config.n_heads
     picks: Any = {} if ask.source == "book" else {"picks": ("noun", "modifier")}
     return SelfAttentionReply(
@@ -211,7 +219,7 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
                 f"with the edge cut, context vector of {names[noun]} moves by, in its lengths": _turned(
                     reading, ask, noun, modifier
                 ),
-                "and a probability after the text by at most": moved_2V[1].abs().max().item(),
+                "and a probability after the text by at most": moved_at_end,
             },
         ),
         heads=Points(
@@ -238,7 +246,7 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
         moved=Bars(
             title=f"change of probabilities after {names[noun]}: {cut}",
             labels=reading.ranked(top),
-            values=numbers(moved_V[top]),
+            values=moved,
         ),
     )
 

@@ -373,3 +373,18 @@ def test_an_id_that_has_no_token_has_a_name(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
     wide = Loaded("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
     assert reading(wide, FIRST).ranked(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
+
+
+def test_before_an_edge_is_cut_no_change_is_said_not_even_0(client: TestClient) -> None:
+    """A newcomer read the 0 as "cutting fat changes nothing"."""
+    place = "and a probability after the text by at most"
+    for cut in (False, True):
+        answer = post(client, "self-attention", FIRST, cut=cut)
+        fact = next(part for part in answer.values() if isinstance(part, dict) and place in part.get("names", []))
+        value = fact["values"][fact["names"].index(place)]
+        if cut:
+            assert value > 0
+            assert any(answer["moved"]["values"])
+        else:
+            assert value == "not cut yet"
+            assert set(answer["moved"]["values"]) == {None}
