@@ -51,6 +51,9 @@ class WorkerFailed(RuntimeError):
 class WorkerStopped(RuntimeError):
     """The worker does not go on: the server ends."""
 
+    def __init__(self) -> None:
+        super().__init__("the worker has stopped, and the server ends")
+
 
 def end_process() -> None:
     """Let the server shut down, as for SIGTERM; whoever watches over it starts another one."""
@@ -179,7 +182,7 @@ class Engine:
             WorkerStopped: when the worker does not go on.
         """
         if not self.is_alive:
-            raise WorkerStopped("the worker has stopped, and the server ends")
+            raise WorkerStopped
         n_waiting = sum(not job.left for job in self._waiting)
         if n_waiting >= self.settings.max_waiting:
             raise Busy(n_waiting, self.settings.max_waiting)
@@ -229,7 +232,7 @@ class Engine:
                 self._give_up(error)
         log.critical("the worker does not go on; the server ends")
         self.is_alive = False
-        self._give_up(WorkerStopped("the worker has stopped, and the server ends"))
+        self._give_up(WorkerStopped())
         end_process()
 
     def _give_up(self, error: BaseException) -> None:

@@ -241,7 +241,8 @@ class Models:
         model = self.get(name)
         if step is None or entry.folder is None:
             return model
-        if step not in entry.steps:
+        is_new = step not in entry.steps  # only then is more held than before
+        if is_new:
             if entry.record and step == entry.record.step:
                 return model
             if step not in (known := await asyncio.to_thread(steps_of, entry.folder)):
@@ -250,7 +251,7 @@ class Models:
             network = await loop.run_in_executor(self._worker, self._load_step, entry.folder, step)
             entry.steps.setdefault(step, replace(model, network=network, step=step))
         entry.steps[step] = found = entry.steps.pop(step)
-        while len(entry.steps) > 1 and (len(entry.steps) > N_STEPS or self._n_held() > self._budget):
+        while len(entry.steps) > 1 and (len(entry.steps) > N_STEPS or (is_new and self._n_held() > self._budget)):
             self._forget(entry.steps.pop(next(iter(entry.steps))).network)
         return found
 

@@ -75,7 +75,7 @@ def _invalid(status: int, detail: str) -> Problem:
     detail = detail.encode(errors="replace").decode()
     return Problem(
         type="/problems/invalid-request",
-        title="The request cannot be read",
+        title=MEANINGS["invalid-request"][0],
         status=status,
         detail=detail if detail.endswith(".") else f"{detail}.",
     )
@@ -90,7 +90,8 @@ def _message(error: Mapping[str, Any]) -> str:
 def of_bug(error: BaseException) -> Problem:
     """What to say of an error that nobody foresaw."""
     detail = f"{type(error).__name__}: this is a fault of the server, which has noted it. Other requests go on."
-    return Problem(type="/problems/internal-error", title="The server made a mistake", status=500, detail=detail)
+    title, *_ = MEANINGS["internal-error"]
+    return Problem(type="/problems/internal-error", title=title, status=500, detail=detail)
 
 
 def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

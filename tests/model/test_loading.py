@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,6 @@ def forget(folder: Path, field: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     config.pop(field, None)
     (folder / "config.json").write_text(json.dumps(config))
-
-
-@pytest.fixture
-def gpt2(tiny_gpt2: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_gpt2, tmp_path / "gpt2"))
-
-
-@pytest.fixture
-def llama(tiny_llama: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_llama, tmp_path / "llama"))
 
 
 EMBEDDING = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}

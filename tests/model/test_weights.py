@@ -35,16 +35,6 @@ def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor
     save_file(change(tensors), folder / "model.safetensors")
 
 
-@pytest.fixture
-def gpt2(tiny_gpt2: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_gpt2, tmp_path / "gpt2"))
-
-
-@pytest.fixture
-def llama(tiny_llama: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_llama, tmp_path / "llama"))
-
-
 def test_the_hubs_gpt2_has_no_prefix_and_brings_its_masks(gpt2: Path, tiny_gpt2: Path) -> None:
     """The published file names its tensors h.0.…, and holds every layer's causal mask."""
 
