@@ -101,7 +101,7 @@ def batch_live(url: str, passages: Passages, rounds: int) -> Batch:
 
 def eight_traces(passages: Passages, n_tokens: int = 1024) -> float | None:
     """The server's peak memory in MB when it has read eight long texts and was told to keep them all."""
-    with running(kept_mb=2_000) as server, Live(server.url) as page:
+    with running(cache_mb=2_000) as server, Live(server.url) as page:
         for _ in range(8):
             page.ask(passages.edits(n_tokens).first.text)
         return server.peak_mb

@@ -1,8 +1,8 @@
 """Attention with grouped heads; each stage of a head is a function of its own.
 
-scores -> scaled -> masked -> weights -> context. The network itself takes the fused road (`look_back`), which never
-holds a weight; whoever wants to see one walks the stages over the same queries, keys and values. A test holds the
-two roads together.
+scores -> scaled -> masked -> weights -> context. The network itself uses the fused kernel (`fused_attention`), which
+never stores a weight. To show the weights, the stages are computed from the same queries, keys and values. A test
+proves that both give the same context vectors.
 """
 
 # shapes: B texts, H query heads, G key and value heads, T queries, S keys, D features of a head, M features of a token
@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from model.config import Config
 from model.dropout import Dropout
 from model.linear import Linear
-from model.positions import Turn
+from model.positions import Rotation
 
-Look = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values -> context, as `look_back` has them
+# Queries, keys, values -> context vectors; shapes as for `fused_attention`.
+AttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def scores(q_HTD: Tensor, k_HSD: Tensor) -> Tensor:
-    """q·k: how well each query (a row) matches each key (a column); (H, T, S), in no unit.
+    """q·k: how well each query (row) matches each key (column); (H, T, S), no unit.
 
     >>> scores(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0], [0.0, 1.0]]])).tolist()
     [[[11.0, 2.0]]]
@@ -32,97 +33,100 @@ def scores(q_HTD: Tensor, k_HSD: Tensor) -> Tensor:
 
 
 def scaled(score_HTS: Tensor, d_head: int) -> Tensor:
-    """Scores over sqrt(d_head): their spread no longer grows with the width of a head (Vaswani et al. 2017, 3.2.1)."""
+    """Scores divided by sqrt(d_head), so that their spread does not grow with d_head (Vaswani et al. 2017, 3.2.1)."""
     return score_HTS / math.sqrt(d_head)
 
 
-def visible(n_queries: int, n_keys: int, first: int | None = None, device: torch.device | None = None) -> Tensor:
-    """The causal mask as truth: which key each query may look at; (T, S) of bool.
+def causal_mask(n_queries: int, n_keys: int, offset: int | None = None, device: torch.device | None = None) -> Tensor:
+    """The causal mask: True where a query may attend to a key; (T, S) of bool.
 
-    The queries are those from position `first` on; the last ones of the text if it is left out.
+    `offset` is the position of the first query minus that of the first key; if left out, the queries are the last
+    tokens of the text.
 
-    >>> visible(2, 3).tolist()
+    >>> causal_mask(2, 3).tolist()
     [[True, True, False], [True, True, True]]
     """
-    first = n_keys - n_queries if first is None else first
-    return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(first)
+    offset = n_keys - n_queries if offset is None else offset
+    return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(offset)
 
 
-def masked(scaled_HTS: Tensor, first: int | None = None) -> Tensor:
-    """Scaled scores with -inf where a query would see a later token; `first` as for `visible`."""
+def masked(scaled_HTS: Tensor, offset: int | None = None) -> Tensor:
+    """Scaled scores with -inf where a query would attend to a later token; `offset` as for `causal_mask`."""
     n_queries, n_keys = scaled_HTS.shape[-2:]
-    return scaled_HTS.masked_fill(~visible(n_queries, n_keys, first, scaled_HTS.device), -math.inf)
+    return scaled_HTS.masked_fill(~causal_mask(n_queries, n_keys, offset, scaled_HTS.device), -math.inf)
 
 
 def weights(masked_HTS: Tensor) -> Tensor:
-    """The share of its attention each query gives each key: rows sum to 1, and are exactly 0 where -inf stood."""
+    """Attention weights, the softmax of each row: rows sum to 1, and are exactly 0 where the score is -inf."""
     return masked_HTS.softmax(dim=-1)
 
 
 def context(weight_HTS: Tensor, v_HSD: Tensor) -> Tensor:
-    """What each query takes away: the mean of the values, weighted; (H, T, D)."""
+    """Context vectors: for each query, the mean of the values, weighted by its attention weights; (H, T, D)."""
     return weight_HTS @ v_HSD
 
 
-def look_back(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen_BS: Tensor | None = None) -> Tensor:
-    """Context vectors by the fused road, (B, H, T, D): the queries are those of the last T of the S tokens.
+def fused_attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, key_mask_BS: Tensor | None = None) -> Tensor:
+    """Context vectors from torch's fused kernel, (B, H, T, D). The queries are those of the last T of the S tokens.
 
-    Query head h shares the key head h // (H / G). Texts of different lengths can look back together if each has one
-    query: `seen_BS` is then true for the keys that a text has.
+    Query head h shares the key head h // (H / G). Texts of different lengths can be in one batch if each has a single
+    query; `key_mask_BS` is then True for the keys that a text has.
     """
     n_heads, n_queries, d_head = q_BHTD.shape[1:]
     n_keys = k_BGSD.shape[2]
-    if n_queries == 1:  # it sees everything, and the heads that share keys can be rows of one matrix
+    if n_queries == 1:  # it may attend to every key, and the query heads that share keys become rows of one matrix
         q_BGRD = q_BHTD.reshape(len(q_BHTD), k_BGSD.shape[1], -1, d_head)
-        mask = None if seen_BS is None else seen_BS[:, None, None]
+        mask = None if key_mask_BS is None else key_mask_BS[:, None, None]
         context_BGRD = F.scaled_dot_product_attention(q_BGRD, k_BGSD, v_BGSD, attn_mask=mask)
         return context_BGRD.reshape(len(q_BHTD), n_heads, 1, d_head)
     return F.scaled_dot_product_attention(
         q_BHTD,
         k_BGSD,
         v_BGSD,
-        attn_mask=visible(n_queries, n_keys, device=q_BHTD.device) if n_queries < n_keys else None,
+        attn_mask=causal_mask(n_queries, n_keys, device=q_BHTD.device) if n_queries < n_keys else None,
         is_causal=n_queries == n_keys,
         enable_gqa=n_heads != k_BGSD.shape[1],
     )
 
 
-def look_by_stages(
+def staged_attention(
     q_BHTD: Tensor,
     k_BGSD: Tensor,
     v_BGSD: Tensor,
     mask: Callable[[Tensor], Tensor] = masked,
-    share: Callable[[Tensor], Tensor] = weights,
+    normalise: Callable[[Tensor], Tensor] = weights,
 ) -> Tensor:
-    """Context vectors by the stages, (B, H, T, D), where one of them is to be done in another way.
+    """Context vectors computed stage by stage, (B, H, T, D), so that the mask or the softmax can be replaced.
 
-    `mask` makes masked scores of scaled ones, `share` makes weights of these; both (B, H, T, S).
+    `mask` turns scaled scores into masked ones, `normalise` turns these into weights; both (B, H, T, S).
     """
-    n_each = q_BHTD.shape[1] // k_BGSD.shape[1]
-    score_BHTS = scores(q_BHTD, k_BGSD.repeat_interleave(n_each, 1))
-    weight_BHTS = share(mask(scaled(score_BHTS, q_BHTD.shape[-1])))
-    return context(weight_BHTS, v_BGSD.repeat_interleave(n_each, 1))
+    n_shared = q_BHTD.shape[1] // k_BGSD.shape[1]  # query heads per key head
+    score_BHTS = scores(q_BHTD, k_BGSD.repeat_interleave(n_shared, 1))
+    weight_BHTS = normalise(mask(scaled(score_BHTS, q_BHTD.shape[-1])))
+    return context(weight_BHTS, v_BGSD.repeat_interleave(n_shared, 1))
 
 
 class Heads(nn.Module):
-    """All heads of a layer look at once. Its inputs are queries, keys and values as attention uses them."""
+    """All heads of one layer. A hook on this module sees the queries, keys and values that attention uses."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
 
-    def forward(self, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, look: Look = look_back) -> Tensor:
-        """Context vectors, (B, H, T, D). `look` may know of more keys and values than those of this pass.
+    def forward(self, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, attend: AttentionFn = fused_attention) -> Tensor:
+        """Context vectors, (B, H, T, D). `attend` may use more keys and values than those of this pass.
 
-        Where weights are dropped, in training, they have to be there: the stages are walked, over whole texts.
+        Dropout of attention weights, in training, needs the weights: then the stages are computed, over whole texts.
         """
         if not self.training or self.dropout.rate == 0:
-            return look(q_BHTD, k_BGTD, v_BGTD)
-        return look_by_stages(q_BHTD, k_BGTD, v_BGTD, share=lambda masked_BHTT: self.dropout(weights(masked_BHTT)))
+            return attend(q_BHTD, k_BGTD, v_BGTD)
+        return staged_attention(
+            q_BHTD, k_BGTD, v_BGTD, normalise=lambda masked_BHTT: self.dropout(weights(masked_BHTT))
+        )
 
 
 class Attention(nn.Module):
-    """Tokens look back: project to queries, keys and values, let the heads look, project what they bring back."""
+    """Self-attention: project to queries, keys and values, attend, project the context vectors back."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -134,10 +138,10 @@ class Attention(nn.Module):
         self.heads = Heads(config.dropout)
         self.output = Linear(d_queries, config.d_model, bias=config.attention_bias)
 
-    def forward(self, x_BTM: Tensor, turn: Turn, look: Look) -> Tensor:
-        """What attention adds to the residual stream; `turn` puts the positions into queries and keys."""
-        q_BHTD, k_BGTD = turn(self._split(self.query(x_BTM))), turn(self._split(self.key(x_BTM)))
-        context_BHTD = self.heads(q_BHTD, k_BGTD, self._split(self.value(x_BTM)), look)
+    def forward(self, x_BTM: Tensor, rotate: Rotation, attend: AttentionFn) -> Tensor:
+        """What attention adds to the residual stream, (B, T, M). `rotate` puts positions into queries and keys."""
+        q_BHTD, k_BGTD = rotate(self._split(self.query(x_BTM))), rotate(self._split(self.key(x_BTM)))
+        context_BHTD = self.heads(q_BHTD, k_BGTD, self._split(self.value(x_BTM)), attend)
         return self.output(context_BHTD.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, projected_BTX: Tensor) -> Tensor:

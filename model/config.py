@@ -65,3 +65,7 @@ class Config:
             raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and less than 1")
         if not (self.norm_eps > 0 and math.isfinite(self.norm_eps)):
             raise ConfigError(f"norm_eps is {self.norm_eps}; it must be positive and finite")
+
+    def key_head(self, head: int) -> int:
+        """The key and value head that a query head uses; n_heads / n_kv_heads neighbouring query heads share one."""
+        return head // (self.n_heads // self.n_kv_heads)

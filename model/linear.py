@@ -1,11 +1,11 @@
-"""A linear layer that multiplies by whichever road is faster on this processor, for as many rows as there are.
+"""A linear layer that uses whichever matrix-multiplication kernel is fastest on this processor for its number of rows.
 
-A few tokens at a time are bound by reading the parameters, many by arithmetic, and libraries differ in how well they
-do either. There are three roads to the same numbers: *plain*, torch's own; *turned*, W xᵀ turned back, for which some
-libraries have a better kernel when rows are few; *packed*, on a matrix that oneDNN has laid out once in the order in
-which its kernels read it. Which is fastest where is measured when a model is loaded. Packing takes as much memory
-again as the parameters, so it has to win clearly; its operators are private to torch, and where they are missing or
-fail it is left out.
+With few tokens a layer is bound by reading its parameters, with many by arithmetic, and libraries differ in how well
+they do either. Three kernels compute the same numbers: *plain* is torch's own x Wᵀ; *transposed* computes W xᵀ and
+transposes the result, which some libraries do faster when rows are few; *prepacked* multiplies by a matrix that oneDNN
+has laid out once in the order in which its kernels read it. The kernels are timed when a model is loaded. Prepacking
+takes as much memory again as the parameters, so it must win clearly; its operators are private to torch, and where
+they are missing or fail it is left out.
 """
 
 import logging
@@ -19,126 +19,137 @@ from torch.nn import functional as F
 
 log = logging.getLogger("lookback")
 
-Road = Literal["plain", "turned", "packed"]
-Roads = Mapping[int, Road]  # from so many rows on; in ascending order
+Kernel = Literal["plain", "transposed", "prepacked"]
+Kernels = Mapping[int, Kernel]  # the kernel from this number of rows on, in ascending order
 
-ROWS = (1, 2, 4, 12, 24, 64)  # numbers of rows at which the roads are compared
-PACKED_GAIN = 1.2  # times as fast as the better of the others, for half of the numbers of rows
-TURNED_GAIN = 1.05
+ROWS = (1, 2, 4, 12, 24, 64)  # numbers of rows at which the kernels are timed
+PREPACKED_GAIN = 1.2  # prepacked must be this many times as fast as the better of the others, at half of ROWS
+TRANSPOSED_GAIN = 1.05  # the same for transposed over plain, at each number of rows
 N_ROUNDS = 5
-PROBE_BYTES = 120_000_000  # matrices are compared on as many bytes as no cache holds
-WORTH_BYTES = 40_000_000  # a network smaller than this lies in the cache and is quick by any road
+BENCHMARK_BYTES = 120_000_000  # of matrices in the benchmark: more than any cache holds
+MIN_BYTES = 40_000_000  # a smaller network fits in the cache and is fast with every kernel
 
 
 class Linear(nn.Linear):
-    """x Wᵀ + b, as nn.Linear has it, by the road that `roads` names for the number of rows."""
+    """x Wᵀ + b like nn.Linear, with the kernel that `kernels` names for the number of rows."""
 
-    roads: Roads = {}  # noqa: RUF012 - replaced, never changed
-    packed: Tensor | None = None  # the matrix in oneDNN's layout
+    kernels: Kernels = {}  # noqa: RUF012 - replaced, never changed
+    prepacked: Tensor | None = None  # the matrix in oneDNN's layout
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.numel() // self.in_features
-        road: Road = "plain"
-        for first, taken in self.roads.items():
-            if rows >= first:
-                road = taken
-        return self.by(road, x)
+        """x Wᵀ + b, (…, outputs)."""
+        n_rows = x.numel() // self.in_features
+        kernel: Kernel = "plain"
+        for first, candidate in self.kernels.items():
+            if n_rows >= first:
+                kernel = candidate
+        return self.multiply(x, kernel)
 
-    def by(self, road: Road, x: Tensor) -> Tensor:
-        """The same numbers by a certain road."""
-        if road == "turned":
+    def multiply(self, x: Tensor, kernel: Kernel) -> Tensor:
+        """x Wᵀ + b computed by the given kernel."""
+        if kernel == "transposed":
             columns = self.weight @ x.reshape(-1, self.in_features).T
-            found = columns.T.contiguous().view(*x.shape[:-1], self.out_features)
-            return found if self.bias is None else found + self.bias
-        if road == "packed":
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]
+            y = columns.T.contiguous().view(*x.shape[:-1], self.out_features)
+            return y if self.bias is None else y + self.bias
+        if kernel == "prepacked":
+            return torch.ops.mkldnn._linear_pointwise(x, self.prepacked, self.bias, "none", [], "")  # type: ignore[no-any-return]
         return F.linear(x, self.weight, self.bias)
 
-    def pack(self) -> None:
-        """Lay the matrix out for oneDNN. Later changes of `weight` are not seen on the packed road.
+    def prepack(self) -> None:
+        """Copy the matrix into oneDNN's layout. The prepacked kernel does not see later changes of `weight`.
 
         Raises:
-            RuntimeError, AttributeError, NotImplementedError: where this torch cannot.
+            RuntimeError, AttributeError, NotImplementedError: if this torch cannot.
         """
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), 16)
+        self.prepacked = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), 16)
 
 
 @torch.inference_mode()
-def choose_roads(network: nn.Module) -> Roads:
-    """Measure which roads are fastest here, and let every linear layer of a network take them."""
-    layers = [part for part in network.modules() if isinstance(part, Linear)]
+def choose_kernels(network: nn.Module) -> Kernels:
+    """Time the kernels on this machine and set the fastest ones on every linear layer of the network."""
+    layers = [module for module in network.modules() if isinstance(module, Linear)]
     if not _is_worth_it(layers):
         return {}
-    probe = _first(layers, PROBE_BYTES)
-    with_packed = _pack(probe)
-    roads = fastest({rows: _race(probe, rows, with_packed=with_packed) for rows in ROWS})
-    if "packed" in roads.values() and not _pack(layers):  # no memory for all of it, perhaps
-        roads = {rows: "plain" if road == "packed" else road for rows, road in roads.items()}
+    sample = _first(layers, BENCHMARK_BYTES)
+    with_prepacked = _prepack(sample)
+    kernels = fastest({n_rows: _benchmark(sample, n_rows, with_prepacked=with_prepacked) for n_rows in ROWS})
+    if "prepacked" in kernels.values() and not _prepack(layers):  # no memory for all of it, perhaps
+        kernels = {n_rows: "plain" if kernel == "prepacked" else kernel for n_rows, kernel in kernels.items()}
     for layer in layers:
-        layer.roads = roads
-        if "packed" not in roads.values():
-            layer.packed = None
-    return roads
+        layer.kernels = kernels
+        if "prepacked" not in kernels.values():
+            layer.prepacked = None
+    return kernels
 
 
-def fastest(races: Mapping[int, Mapping[Road, float]]) -> dict[int, Road]:
-    """The road to take from each number of rows on; races are the seconds of each road, by rows.
+def fastest(seconds: Mapping[int, Mapping[Kernel, float]]) -> dict[int, Kernel]:
+    """The kernel to use from each number of rows on, given the seconds that each kernel took, by number of rows.
 
-    >>> fastest({1: {"plain": 1.0, "turned": 2.0}, 12: {"plain": 3.0, "turned": 2.0}})
-    {1: 'plain', 12: 'turned'}
-    >>> fastest({1: {"plain": 3.0, "turned": 3.0, "packed": 1.0}})
-    {1: 'packed'}
+    >>> fastest({1: {"plain": 1.0, "transposed": 2.0}, 12: {"plain": 3.0, "transposed": 2.0}})
+    {1: 'plain', 12: 'transposed'}
+    >>> fastest({1: {"plain": 3.0, "transposed": 3.0, "prepacked": 1.0}})
+    {1: 'prepacked'}
     """
-    others: dict[int, Road] = {
-        rows: "turned" if times["plain"] > TURNED_GAIN * times["turned"] else "plain" for rows, times in races.items()
+    unpacked: dict[int, Kernel] = {
+        n_rows: "transposed" if times["plain"] > TRANSPOSED_GAIN * times["transposed"] else "plain"
+        for n_rows, times in seconds.items()
     }
-    won = [times.get("packed", torch.inf) * PACKED_GAIN < times[others[rows]] for rows, times in races.items()]
-    if 2 * sum(won) < len(won):
-        return others
-    return {rows: "packed" if times["packed"] < times[others[rows]] else others[rows] for rows, times in races.items()}
+    wins = [
+        times.get("prepacked", torch.inf) * PREPACKED_GAIN < times[unpacked[n_rows]]
+        for n_rows, times in seconds.items()
+    ]
+    if 2 * sum(wins) < len(wins):
+        return unpacked
+    return {
+        n_rows: "prepacked" if times["prepacked"] < times[unpacked[n_rows]] else unpacked[n_rows]
+        for n_rows, times in seconds.items()
+    }
 
 
 def _is_worth_it(layers: Sequence[Linear]) -> bool:
-    is_plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
-    return is_plain and sum(layer.weight.nbytes for layer in layers) > WORTH_BYTES
+    is_float32_on_cpu = all(
+        layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers
+    )
+    return is_float32_on_cpu and sum(layer.weight.nbytes for layer in layers) > MIN_BYTES
 
 
-def _pack(layers: Sequence[Linear]) -> bool:
-    """Pack those that are not packed yet. Could it be done?"""
+def _prepack(layers: Sequence[Linear]) -> bool:
+    """Prepack the layers that are not prepacked yet; False, and none is, if that fails."""
     try:
         for layer in layers:
-            if layer.packed is None:
-                layer.pack()
+            if layer.prepacked is None:
+                layer.prepack()
     except (RuntimeError, AttributeError, NotImplementedError) as error:
-        log.info("linear layers stay unpacked: %s", error)
+        log.info("linear layers are not prepacked: %s", error)
         for layer in layers:
-            layer.packed = None
+            layer.prepacked = None
         return False
     return True
 
 
 def _first(layers: Sequence[Linear], n_bytes: int) -> list[Linear]:
-    taken: list[Linear] = []
+    """The first layers that together have at least `n_bytes`."""
+    chosen: list[Linear] = []
     for layer in layers:
-        if sum(one.weight.nbytes for one in taken) < n_bytes:
-            taken.append(layer)
-    return taken
+        if sum(chosen_layer.weight.nbytes for chosen_layer in chosen) < n_bytes:
+            chosen.append(layer)
+    return chosen
 
 
-def _race(layers: Sequence[Linear], rows: int, *, with_packed: bool) -> dict[Road, float]:
-    """Seconds for all these layers by each road; the best of some rounds, taken in turns."""
-    inputs = [torch.ones(1, rows, layer.in_features) for layer in layers]
-    taking_part: tuple[Road, ...] = ("plain", "turned", "packed") if with_packed else ("plain", "turned")
+def _benchmark(layers: Sequence[Linear], n_rows: int, *, with_prepacked: bool) -> dict[Kernel, float]:
+    """Seconds for all these layers with each kernel: the best of N_ROUNDS, alternating between the kernels."""
+    inputs = [torch.ones(1, n_rows, layer.in_features) for layer in layers]
+    candidates: tuple[Kernel, ...] = ("plain", "transposed", "prepacked") if with_prepacked else ("plain", "transposed")
 
-    def drive(road: Road) -> None:
+    def multiply_all(kernel: Kernel) -> None:
         for layer, x in zip(layers, inputs, strict=True):
-            layer.by(road, x)
+            layer.multiply(x, kernel)
 
-    rounds = [{road: _seconds(drive, road) for road in taking_part} for _ in range(N_ROUNDS)]
-    return {road: min(one[road] for one in rounds) for road in taking_part}
+    rounds = [{kernel: _seconds(multiply_all, kernel) for kernel in candidates} for _ in range(N_ROUNDS)]
+    return {kernel: min(times[kernel] for times in rounds) for kernel in candidates}
 
 
-def _seconds(drive: Callable[[Road], None], road: Road) -> float:
+def _seconds(run: Callable[[Kernel], None], kernel: Kernel) -> float:
     started = time.perf_counter()
-    drive(road)
+    run(kernel)
     return time.perf_counter() - started

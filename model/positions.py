@@ -1,4 +1,4 @@
-"""How a model knows where a token stands: learned vectors added once, or queries and keys turned in every layer."""
+"""How a model knows the position of a token: learned vectors added once, or queries and keys rotated in every layer."""
 
 # shapes: B texts, H heads, T tokens, D features of a head, F = D/2 rotary pairs, M features of a token
 
@@ -10,38 +10,38 @@ from torch import Tensor, nn
 
 from model.config import Config, RotaryScaling
 
-Turn = Callable[[Tensor], Tensor]  # what a layer does to its queries and keys, (B, H, T, D) to the same shape
+Rotation = Callable[[Tensor], Tensor]  # applied to the queries and keys of every layer; (B, H, T, D) to the same shape
 
 
 class Embedding(nn.Embedding):
-    """A table of vectors that waits for its numbers.
+    """An embedding table that is not initialised, because its numbers come from a file or from the training code.
 
-    nn.Embedding would draw random ones first, and where no memory is behind the table yet (the meta device, on which
-    a model is built before its file is mapped) that draw makes torch import its whole compiler: two seconds.
+    nn.Embedding draws random numbers first. On the meta device, on which a model is built before its file is mapped,
+    that makes torch import its compiler, which takes two seconds.
     """
 
     def reset_parameters(self) -> None:
-        """Leave the table as it is."""
+        """Leave the table uninitialised."""
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector for each of the context's positions (GPT-2)."""
+    """One trained vector for each position of the context (GPT-2)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.table = Embedding(config.n_context, config.d_model)
 
-    def place(self, x_BTM: Tensor, at_T: Tensor) -> Tensor:
-        """Token embeddings with their position's vector added."""
-        return x_BTM + self.table(at_T)  # type: ignore[no-any-return]
+    def add_positions(self, x_BTM: Tensor, positions_T: Tensor) -> Tensor:
+        """Token embeddings plus the vectors of their positions, (B, T, M)."""
+        return x_BTM + self.table(positions_T)  # type: ignore[no-any-return]
 
-    def turn(self, at_T: Tensor) -> Turn:  # noqa: ARG002
-        """Nothing is turned."""
-        return _same
+    def rotation(self, positions_T: Tensor) -> Rotation:  # noqa: ARG002
+        """No rotation: queries and keys stay as they are."""
+        return _unchanged
 
 
 class RotaryPositions(nn.Module):
-    """Pairs of features are turned by an angle that grows with the position (Su et al. 2021, RoFormer).
+    """Pairs of features are rotated by an angle that grows with the position (Su et al. 2021, RoFormer).
 
     Feature f is paired with feature f + D/2: the half-split layout of Hugging Face's Llama checkpoints.
     """
@@ -50,26 +50,27 @@ class RotaryPositions(nn.Module):
         super().__init__()
         self.frequencies = rotary_frequencies(config.d_head, config.rotary_base, config.rotary_scaling)
 
-    def place(self, x_BTM: Tensor, at_T: Tensor) -> Tensor:  # noqa: ARG002
-        """Nothing is added: the residual stream does not know where it stands."""
+    def add_positions(self, x_BTM: Tensor, positions_T: Tensor) -> Tensor:  # noqa: ARG002
+        """The token embeddings unchanged: nothing is added to the residual stream."""
         return x_BTM
 
-    def turn(self, at_T: Tensor) -> Turn:
-        """The rotation by these positions' angles; the angles are computed once for all layers."""
-        angle_TF = at_T[:, None].float() * torch.tensor(self.frequencies, device=at_T.device)
+    def rotation(self, positions_T: Tensor) -> Rotation:
+        """The rotation by the angles of these positions; the angles are computed once for all layers."""
+        angle_TF = positions_T[:, None].float() * torch.tensor(self.frequencies, device=positions_T.device)
         cos_TD = angle_TF.cos().repeat(1, 2)
-        # a quarter turn is (-right, left); here the halves change places and the sine bears the sign
+        # A rotation needs (-right, left) times the sine. Swapping the halves and putting the sign into the sine
+        # gives the same numbers.
         sin_TD = torch.cat((-angle_TF.sin(), angle_TF.sin()), dim=-1)
 
-        def turn(q_BHTD: Tensor) -> Tensor:
+        def rotate(q_BHTD: Tensor) -> Tensor:
             cos, sin = cos_TD.to(q_BHTD.dtype), sin_TD.to(q_BHTD.dtype)
             return q_BHTD * cos + q_BHTD.roll(q_BHTD.shape[-1] // 2, -1) * sin
 
-        return turn
+        return rotate
 
 
 def rotary_frequencies(d_head: int, base: float, scaling: RotaryScaling | None = None) -> list[float]:
-    """The angle in radians by which each of the d_head/2 pairs turns from one position to the next.
+    """The angle, in radians, by which each of the d_head/2 pairs rotates from one position to the next.
 
     >>> rotary_frequencies(4, base=100.0)
     [1.0, 0.1...]
@@ -93,9 +94,9 @@ def rotary_frequencies(d_head: int, base: float, scaling: RotaryScaling | None =
 
 
 def make_positions(config: Config) -> LearnedPositions | RotaryPositions:
-    """The positions of this family."""
+    """The positions of this family, with uninitialised parameters."""
     return LearnedPositions(config) if config.positions == "learned" else RotaryPositions(config)
 
 
-def _same(q_BHTD: Tensor) -> Tensor:
+def _unchanged(q_BHTD: Tensor) -> Tensor:
     return q_BHTD

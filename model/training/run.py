@@ -202,10 +202,10 @@ def held_out_loss(model: GPT, corpus: Corpus, recipe: Recipe, *, n_most: int | N
     """
     was_training = model.training
     model.eval()
-    stretches = list(_stretches(corpus.held, recipe.n_context))[:n_most]
+    chunks = list(_stretches(corpus.held, recipe.n_context))[:n_most]
     total = n_tokens = 0.0
-    for first in range(0, len(stretches), recipe.n_texts):
-        ids_BT = torch.from_numpy(np.stack(stretches[first : first + recipe.n_texts])).to(model.device)
+    for first in range(0, len(chunks), recipe.n_texts):
+        ids_BT = torch.from_numpy(np.stack(chunks[first : first + recipe.n_texts])).to(model.device)
         n_read = ids_BT[:, 1:].numel()
         total += cross_entropy(model, ids_BT, recipe).item() * n_read
         n_tokens += n_read

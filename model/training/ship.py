@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from model.gpt import GPT
+from model.heads import PROBE_PATTERNS, probe_scores, repetition_gain
 from model.tokenizer import Tokenizer
 from model.training.corpus import END, n_first_drills, open_corpus
-from model.training.probes import PATTERNS, pattern_scores, repetition_gain
 from model.training.recipe import Recipe
 from model.training.record import Record, read_record
 from model.training.stories import sample
@@ -48,7 +48,7 @@ def card(run: Path, record: Record, yardstick: Mapping[str, Any]) -> str:
     recipe, end = Recipe(**record.recipe), record.curve[-1]
     corpus = open_corpus(run / "corpus", recipe)
     n_text = round((recipe.n_steps - recipe.n_drills) * (1 - recipe.repeats) * recipe.n_texts * recipe.n_context)
-    scores_PLH = pattern_scores(model)
+    scores_PLH = probe_scores(model)
     return CARD.read_text(encoding="utf-8").format(
         **record.recipe,
         n_drills=recipe.n_drills,
@@ -69,8 +69,8 @@ def card(run: Path, record: Record, yardstick: Mapping[str, Any]) -> str:
         program=yardstick["program"],
         kneser_ney=yardstick["bits_per_byte"],
         xz=yardstick["xz_bits_per_byte"],
-        previous=_best(scores_PLH[PATTERNS.index("previous")]),
-        induction=_best(scores_PLH[PATTERNS.index("induction")]),
+        previous=_best(scores_PLH[PROBE_PATTERNS.index("previous")]),
+        induction=_best(scores_PLH[PROBE_PATTERNS.index("induction")]),
         gain=repetition_gain(model),
         n_written=N_WRITTEN,
         n_batches=len(list((run.parent / "stories").glob("*.txt"))),

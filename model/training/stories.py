@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from torch import Tensor
 
-from model.attention import look_back
+from model.attention import fused_attention
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from model.training.corpus import joined, parted
@@ -223,7 +223,7 @@ class Remembered:
         seen, self.n_seen = self.n_seen, self.n_seen + k_BGTD.shape[2]
         self.keys_BGSD[:, :, seen : self.n_seen] = k_BGTD
         self.values_BGSD[:, :, seen : self.n_seen] = v_BGTD
-        return look_back(q_BHTD, self.keys_BGSD[:, :, : self.n_seen], self.values_BGSD[:, :, : self.n_seen])
+        return fused_attention(q_BHTD, self.keys_BGSD[:, :, : self.n_seen], self.values_BGSD[:, :, : self.n_seen])
 
     def keep(self, rows_B: Tensor) -> None:
         """Forget all texts but these."""
@@ -240,7 +240,7 @@ def sample(
     written: list[list[int]] = [[] for _ in prompts_BT]
     row_B = torch.arange(len(prompts_BT), device=model.device)  # whose text each row still in the batch is
     going_B = torch.ones_like(row_B, dtype=torch.bool)
-    hidden_BTM = model.hidden(prompts_BT, looks=layers)
+    hidden_BTM = model.hidden(prompts_BT, attention_fns=layers)
     for n_written in range(n_most):
         token_B = draw(model.unembed(hidden_BTM[:, -1]).float() / temperature_B[row_B, None], generator)
         going_B = going_B & ~torch.isin(token_B, ends)

@@ -295,7 +295,7 @@ def test_a_step_that_is_not_there_is_explained_and_the_slider_leads_on(training:
     training.go(model=MODEL, text=TEXT, step=3)
     training.page.locator("body.stale").wait_for()
     training.page.locator("#slider:enabled").wait_for()
-    assert "tiny-run has no parameters of step 3. There are: 0, 1, 2, 4, 8" in (training.notice.text_content() or "")
+    assert "tiny-run has no parameters of step 3. Saved steps: 0, 1, 2, 4, 8" in (training.notice.text_content() or "")
     assert training.text.input_value() == TEXT
     training.slider.press("ArrowRight")
     training.wait(4)

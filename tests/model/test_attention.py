@@ -1,4 +1,4 @@
-"""Each stage of a head, with numbers that can be checked in the head; and the two roads to a context vector."""
+"""Each stage of a head, with numbers that can be checked in the head; and the two ways to compute a context vector."""
 
 import math
 
@@ -10,7 +10,7 @@ from model import attention
 from model.attention import Heads
 
 
-def test_scores_ln_1_and_ln_3_share_attention_one_to_three() -> None:
+def test_scores_ln_1_and_ln_3_give_weights_one_to_three() -> None:
     q_HTD, k_HSD = tensor([[[0.0], [1.0]]]), tensor([[[0.0], [math.log(3)]]])
     weights = attention.weights(attention.masked(attention.scaled(attention.scores(q_HTD, k_HSD), d_head=1)))
     assert weights[0, 1].tolist() == [pytest.approx(0.25), pytest.approx(0.75)]
@@ -27,15 +27,15 @@ def test_a_masked_score_is_minus_infinity_and_its_weight_exactly_zero() -> None:
     assert attention.weights(masked).tolist() == [[[1.0, 0.0], [0.5, 0.5]]]
 
 
-def test_queries_at_the_end_of_a_text_see_all_keys_before_them() -> None:
-    assert attention.visible(1, 4).all()
+def test_the_last_query_attends_to_all_keys() -> None:
+    assert attention.causal_mask(1, 4).all()
 
 
 def test_context_is_the_weighted_mean_of_the_values() -> None:
     assert attention.context(tensor([[[0.25, 0.75]]]), tensor([[[4.0], [8.0]]])).item() == 7.0
 
 
-def test_heads_take_the_fused_road_to_where_the_stages_lead() -> None:
+def test_the_fused_kernel_and_the_stages_give_the_same_context() -> None:
     torch.manual_seed(1)
     q_BHTD, k_BGSD, v_BGSD = torch.randn(1, 6, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)
     k_HSD, v_HSD = k_BGSD[0].repeat_interleave(3, 0), v_BGSD[0].repeat_interleave(3, 0)
@@ -43,11 +43,11 @@ def test_heads_take_the_fused_road_to_where_the_stages_lead() -> None:
     torch.testing.assert_close(Heads()(q_BHTD, k_BGSD, v_BGSD)[0], attention.context(weights, v_HSD))
 
 
-def test_a_stage_can_be_done_in_another_way_without_a_mask_and_with_equal_shares() -> None:
+def test_mask_and_softmax_of_the_staged_attention_can_be_replaced() -> None:
     q_BHTD, k_BGSD = torch.zeros(1, 2, 2, 1), torch.zeros(1, 1, 2, 1)
     v_BGSD = tensor([[[[4.0], [8.0]]]])
-    assert attention.look_by_stages(q_BHTD, k_BGSD, v_BGSD)[0, 0].tolist() == [[4.0], [6.0]]
-    everywhere = attention.look_by_stages(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled: scaled)
-    assert everywhere[0, 1].tolist() == [[6.0], [6.0]]
-    nothing = attention.look_by_stages(q_BHTD, k_BGSD, v_BGSD, share=torch.zeros_like)
-    assert nothing[0, 0].tolist() == [[0.0], [0.0]]
+    assert attention.staged_attention(q_BHTD, k_BGSD, v_BGSD)[0, 0].tolist() == [[4.0], [6.0]]
+    unmasked = attention.staged_attention(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled: scaled)
+    assert unmasked[0, 1].tolist() == [[6.0], [6.0]]
+    without_weights = attention.staged_attention(q_BHTD, k_BGSD, v_BGSD, normalise=torch.zeros_like)
+    assert without_weights[0, 0].tolist() == [[0.0], [0.0]]

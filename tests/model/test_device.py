@@ -10,7 +10,8 @@ import torch
 
 from model.config import Config
 from model.gpt import GPT
-from model.trace import Trace, foresee, read, read_on
+from model.reading import compute_last_logits, read, read_batch
+from model.trace import Trace
 
 AWAY = torch.device("meta")
 SHAPE: dict[str, Any] = {
@@ -36,11 +37,11 @@ def network(request: pytest.FixtureRequest, dtype: torch.dtype) -> GPT:
 def test_a_reading_stays_on_the_models_device(network: GPT) -> None:
     assert network.device == AWAY
     first = read(network, [1, 2, 3])
-    traces = read_on(network, [(first, [4]), (first.start(1), [5, 6]), (Trace(network, ()), [7] * 40)])
-    foresee(traces)
+    traces = read_batch(network, [(first, [4]), (first.prefix(1), [5, 6]), (Trace(network, ()), [7] * 40)])
+    compute_last_logits(traces)
     assert [trace.n_tokens for trace in traces] == [4, 3, 40]
     for trace in traces:
-        made = [tensor for stretch in trace.stretches for tensor in stretch.tensors]
+        made = [tensor for stretch in trace.chunks for tensor in stretch.tensors]
         made += [values for _, values in trace.stages(0, [0, 1])]
         made += [trace.context(1, [0]), trace.logits([0, 1]), trace.logits([trace.n_tokens - 1]), trace.residual_LT]
         assert {tensor.device for tensor in made} == {AWAY}
@@ -48,7 +49,7 @@ def test_a_reading_stays_on_the_models_device(network: GPT) -> None:
 
 def test_what_is_kept_has_the_models_dtype_and_what_is_looked_at_is_float32(network: GPT, dtype: torch.dtype) -> None:
     trace = read(network, [1, 2, 3])
-    assert trace.stretches[0].keys_LGTD.dtype == dtype
+    assert trace.chunks[0].keys_LGTD.dtype == dtype
     assert {trace.stage("weights", 0, [0]).dtype, trace.norms_STK.dtype, trace.logits([0]).dtype} == {torch.float32}
 
 

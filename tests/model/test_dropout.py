@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.attention import Heads, look_back
+from model.attention import Heads, fused_attention
 from model.config import Config, ConfigError
 from model.dropout import Dropout
 from model.gpt import GPT
@@ -66,7 +66,7 @@ def test_heads_that_drop_walk_the_stages_to_where_the_fused_road_leads() -> None
     q, k, v = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
     heads = Heads(dropout=0.5).train()
     heads.dropout.eval()  # the road of training, without its draws
-    assert torch.allclose(heads(q, k, v), look_back(q, k, v), atol=1e-6)
+    assert torch.allclose(heads(q, k, v), fused_attention(q, k, v), atol=1e-6)
 
 
 @pytest.mark.parametrize("place", ["dropout", "blocks.0.attention.heads.dropout", "blocks.1.dropout"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from model.config import ConfigError
-from model.trace import read
+from model.reading import read
 from model.weights.catalogue import HubSource
 from model.weights.config_json import FIXED, FIXED_IN_BOTH, HARMLESS, read_config
 from model.weights.folder import load

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, tensor
 
 from model.norm import LayerNorm, Norm, RMSNorm
-from model.trace import STATISTICS, norm_statistics
+from model.reading import norm_statistics
+from model.trace import STATISTICS
 
 
 def statistics(norm: Norm, x_M: Tensor) -> dict[str, float]:

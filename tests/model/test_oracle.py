@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from model.gpt import GPT
-from model.trace import STAGES, norm_sites, observing, read
+from model.reading import observing, read
+from model.trace import STAGES, norm_sites
 from model.weights.folder import load
 from tests.checkpoints import N_VOCAB, write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT

@@ -23,13 +23,13 @@ def tiny_config() -> Config:
 
 def test_position_zero_turns_nothing(rotary: RotaryPositions) -> None:
     q_BHTD = torch.randn(1, 1, 1, 8)
-    assert torch.equal(rotary.turn(torch.tensor([0]))(q_BHTD), q_BHTD)
+    assert torch.equal(rotary.rotation(torch.tensor([0]))(q_BHTD), q_BHTD)
 
 
 def test_a_quarter_turn_moves_the_first_half_into_the_second(tiny_config: Config) -> None:
     rotary = RotaryPositions(tiny_config)
     rotary.frequencies = [torch.pi / 2] * 4
-    turned = rotary.turn(torch.tensor([1]))(torch.tensor([[[[1.0, 0, 0, 0, 0, 0, 0, 0]]]]))
+    turned = rotary.rotation(torch.tensor([1]))(torch.tensor([[[[1.0, 0, 0, 0, 0, 0, 0, 0]]]]))
     torch.testing.assert_close(turned.flatten(), torch.tensor([0.0, 0, 0, 0, 1, 0, 0, 0]))
 
 
@@ -37,7 +37,7 @@ def test_a_score_depends_only_on_how_far_apart_the_two_tokens_stand(rotary: Rota
     q_BHTD, k_BHTD = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(query: int, key: int) -> torch.Tensor:
-        return (rotary.turn(torch.tensor([query]))(q_BHTD) * rotary.turn(torch.tensor([key]))(k_BHTD)).sum()
+        return (rotary.rotation(torch.tensor([query]))(q_BHTD) * rotary.rotation(torch.tensor([key]))(k_BHTD)).sum()
 
     torch.testing.assert_close(score(7, 4), score(40, 37))
     assert abs(score(7, 4) - score(7, 5)) > 1e-3

@@ -11,8 +11,8 @@ from tokenizers import models, pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 from model.gpt import GPT
+from model.reading import observing, read
 from model.tokenizer import Tokenizer
-from model.trace import observing, read
 from tests.texts import varied
 
 FAT_CAT = " the fat cat sat on the mat"

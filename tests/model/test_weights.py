@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.config import Config, ConfigError
 from model.gpt import GPT
-from model.trace import read
+from model.reading import read
 from model.weights.config_json import read_config
 from model.weights.folder import load
 from model.weights.names import WeightsError

@@ -14,10 +14,10 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from model.gpt import GPT
+from model.heads import PROBE_PATTERNS, probe_scores, repetition_gain, trace_scores
+from model.reading import read
 from model.tokenizer import Tokenizer
-from model.trace import read
 from model.training.corpus import END, Corpus, parted
-from model.training.probes import PATTERNS, pattern_scores, repetition_gain, scores_of
 from model.training.recipe import Recipe
 from model.training.record import Record, read_record
 from model.training.run import held_out_loss
@@ -71,12 +71,12 @@ def test_it_foresees_held_out_text_better_than_counting_does(
 
 def test_a_head_looks_at_the_token_before(ours: tuple[GPT, Tokenizer], held: Corpus) -> None:
     text = held.held[:256].tolist()
-    assert scores_of(read(ours[0], text))[PATTERNS.index("previous")].max() >= 0.5
-    assert pattern_scores(ours[0])[PATTERNS.index("previous")].max() >= 0.5
+    assert trace_scores(read(ours[0], text))[PROBE_PATTERNS.index("previous")].max() >= 0.5
+    assert probe_scores(ours[0])[PROBE_PATTERNS.index("previous")].max() >= 0.5
 
 
 def test_a_head_finds_what_came_next_the_last_time(ours: tuple[GPT, Tokenizer]) -> None:
-    assert pattern_scores(ours[0])[PATTERNS.index("induction")].max() >= 0.3
+    assert probe_scores(ours[0])[PROBE_PATTERNS.index("induction")].max() >= 0.3
 
 
 def test_what_is_said_again_surprises_it_less(ours: tuple[GPT, Tokenizer]) -> None:
@@ -85,7 +85,7 @@ def test_what_is_said_again_surprises_it_less(ours: tuple[GPT, Tokenizer]) -> No
 
 def test_before_its_training_it_could_none_of_that() -> None:
     fresh = load_step(FOLDER, 0, device=CPU, dtype=FLOAT)
-    assert pattern_scores(fresh).max() < 0.1
+    assert probe_scores(fresh).max() < 0.1
     assert abs(repetition_gain(fresh)) < 0.1
 
 

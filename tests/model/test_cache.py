@@ -1,4 +1,4 @@
-"""What is kept is exact, bounded, and found again by every text that begins the same."""
+"""What is cache is exact, bounded, and found again by every text that begins the same."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from model.cache import PrefixCache, shared_prefix_length
 from model.gpt import GPT
-from model.prefix import Kept, n_common
-from model.trace import STAGES, Trace, read, read_on
+from model.reading import read, read_batch
+from model.trace import STAGES, Trace
 from model.weights.folder import load
 from tests.checkpoints import write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT
@@ -20,15 +21,15 @@ IDS = st.lists(st.integers(0, 399), min_size=1, max_size=60)
 
 @pytest.fixture(scope="module", params=[write_gpt2, write_llama])
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GPT:
-    return load(request.param(tmp_path_factory.mktemp("kept") / "tiny"), device=CPU, dtype=FLOAT)[0]
+    return load(request.param(tmp_path_factory.mktemp("cache") / "tiny"), device=CPU, dtype=FLOAT)[0]
 
 
-def read_with(kept: Kept, network: GPT, ids: list[int]) -> Trace:
-    """Read a text the way the engine does: from where what is kept ends."""
-    trace = kept.longest(network, tuple(ids))
+def read_with(cache: PrefixCache, network: GPT, ids: list[int]) -> Trace:
+    """Read a text the way the engine does: from where what is cache ends."""
+    trace = cache.longest_prefix(network, tuple(ids))
     if trace.n_tokens < len(ids):
-        trace = read_on(network, [(trace, ids[trace.n_tokens :])])[0]
-    kept.keep(tuple(ids), trace)
+        trace = read_batch(network, [(trace, ids[trace.n_tokens :])])[0]
+    cache.put(tuple(ids), trace)
     return trace
 
 
@@ -62,13 +63,13 @@ def test_a_reading_with_what_is_kept_equals_a_fresh_one(
     network: GPT, ids: list[int], edits: list[tuple[int, int, list[int]]]
 ) -> None:
     """Edits replace some tokens anywhere by others: typing, deleting, pasting."""
-    kept = Kept(2_000_000)
-    read_with(kept, network, ids)
+    cache = PrefixCache(2_000_000)
+    read_with(cache, network, ids)
     for at, n_gone, new in edits:
         at = min(at, len(ids))
         ids = [*ids[:at], *new, *ids[at + n_gone :]][:64] or [1]
-        found = read_with(kept, network, ids)
-    assert_same(found if edits else read_with(kept, network, ids), read(network, ids))
+        found = read_with(cache, network, ids)
+    assert_same(found if edits else read_with(cache, network, ids), read(network, ids))
 
 
 @given(st.lists(st.tuples(IDS, st.integers(0, 60)), min_size=2, max_size=5))
@@ -77,33 +78,33 @@ def test_texts_that_are_read_together_equal_each_read_alone(network: GPT, texts:
     starts = [min(n_kept, len(ids) - 1) for ids, n_kept in texts]
     before = [read(network, ids[:n]) if n else Trace(network, ()) for (ids, _), n in zip(texts, starts, strict=True)]
     rest = [ids[n:] for (ids, _), n in zip(texts, starts, strict=True)]
-    for (ids, _), found in zip(texts, read_on(network, list(zip(before, rest, strict=True))), strict=True):
+    for (ids, _), found in zip(texts, read_batch(network, list(zip(before, rest, strict=True))), strict=True):
         assert_same(found, read(network, ids))
 
 
 def test_a_text_that_was_just_read_is_not_read_again(network: GPT) -> None:
-    kept = Kept(1_000_000)
-    first = read_with(kept, network, [1, 2, 3])
-    assert kept.longest(network, (1, 2, 3)) is first
-    assert kept.longest(network, (1, 2, 4)).n_tokens == 2
-    assert kept.longest(network, (1, 2)).n_tokens == 2
-    assert kept.longest(network, (4, 2, 3)).n_tokens == 0
+    cache = PrefixCache(1_000_000)
+    first = read_with(cache, network, [1, 2, 3])
+    assert cache.longest_prefix(network, (1, 2, 3)) is first
+    assert cache.longest_prefix(network, (1, 2, 4)).n_tokens == 2
+    assert cache.longest_prefix(network, (1, 2)).n_tokens == 2
+    assert cache.longest_prefix(network, (4, 2, 3)).n_tokens == 0
 
 
 def test_what_is_kept_of_one_model_is_not_shown_for_another(network: GPT, tmp_path: Path) -> None:
     other = load(write_llama(tmp_path / "other"), device=CPU, dtype=FLOAT)[0]
-    kept = Kept(1_000_000)
-    read_with(kept, network, [1, 2])
-    assert kept.longest(other, (1, 2)).n_tokens == 0
+    cache = PrefixCache(1_000_000)
+    read_with(cache, network, [1, 2])
+    assert cache.longest_prefix(other, (1, 2)).n_tokens == 0
 
 
 def test_the_text_longest_unused_is_let_go_first(network: GPT) -> None:
-    kept = Kept(2 * read(network, [1, 2]).n_bytes)
+    cache = PrefixCache(2 * read(network, [1, 2]).n_bytes)
     for ids in ([1, 2], [3, 4]):
-        read_with(kept, network, ids)
-    kept.longest(network, (1, 2))
-    read_with(kept, network, [5, 6])
-    assert [kept.longest(network, ids).n_tokens for ids in ((1, 2), (3, 4), (5, 6))] == [2, 0, 2]
+        read_with(cache, network, ids)
+    cache.longest_prefix(network, (1, 2))
+    read_with(cache, network, [5, 6])
+    assert [cache.longest_prefix(network, ids).n_tokens for ids in ((1, 2), (3, 4), (5, 6))] == [2, 0, 2]
 
 
 @given(st.lists(IDS, max_size=12), st.integers(0, 400_000))
@@ -111,25 +112,25 @@ def test_the_text_longest_unused_is_let_go_first(network: GPT) -> None:
 def test_never_more_is_kept_than_allowed_and_every_byte_is_counted(
     network: GPT, texts: list[list[int]], most: int
 ) -> None:
-    kept = Kept(most)
+    cache = PrefixCache(most)
     for ids in texts:
-        read_with(kept, network, ids)
-        stretches = {stretch for trace in kept._traces.values() for stretch in trace.stretches}
-        assert kept.n_bytes == sum(stretch.n_bytes for stretch in stretches) <= most
+        read_with(cache, network, ids)
+        chunks = {stretch for trace in cache._traces.values() for stretch in trace.chunks}
+        assert cache.n_bytes == sum(stretch.n_bytes for stretch in chunks) <= most
 
 
 def test_texts_that_begin_alike_share_memory(network: GPT) -> None:
-    kept = Kept(10_000_000)
-    long = read_with(kept, network, [7] * 60)
-    read_with(kept, network, [7] * 60 + [8])
-    assert kept.n_bytes < 1.5 * long.n_bytes  # but for the last stretch of up to 32 tokens
+    cache = PrefixCache(10_000_000)
+    long = read_with(cache, network, [7] * 60)
+    read_with(cache, network, [7] * 60 + [8])
+    assert cache.n_bytes < 1.5 * long.n_bytes  # but for the last stretch of up to 32 tokens
 
 
 def test_a_forgotten_model_leaves_nothing_behind(network: GPT) -> None:
-    kept = Kept(1_000_000)
-    read_with(kept, network, [1, 2, 3])
-    kept.forget(network)
-    assert (len(kept), kept.n_bytes, kept.longest(network, (1, 2, 3)).n_tokens) == (0, 0, 0)
+    cache = PrefixCache(1_000_000)
+    read_with(cache, network, [1, 2, 3])
+    cache.evict_model(network)
+    assert (len(cache), cache.n_bytes, cache.longest_prefix(network, (1, 2, 3)).n_tokens) == (0, 0, 0)
 
 
 @given(st.lists(st.integers(0, 2), max_size=30), st.lists(st.integers(0, 2), max_size=30))
@@ -137,4 +138,4 @@ def test_the_common_beginning_is_as_long_as_counting_finds(one: list[int], other
     n = 0
     while n < min(len(one), len(other)) and one[n] == other[n]:
         n += 1
-    assert n_common(one, other) == n
+    assert shared_prefix_length(one, other) == n
