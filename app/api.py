@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
 from app import figures, frame, picture, problems, views
-from app.engine import Engine, Progressed, Watch
-from app.errors import AnswerTooLarge, NoSuchHead, VisitorLeft
+from app.engine import Engine, ReadingProgress, ResultStream
+from app.errors import ClientDisconnected, NoSuchHead, ReplyTooLarge
 from app.models import Loaded
 from app.picture import Shown
 from app.schemas import (
@@ -23,10 +23,10 @@ from app.schemas import (
     Checkpoint,
     CheckpointsReply,
     CurvePoint,
-    LookRequest,
     ModelInfo,
     ModelsReply,
     NormsReply,
+    PageRequest,
     Patterns,
     PredictionsReply,
     PredictionsRequest,
@@ -35,8 +35,8 @@ from app.schemas import (
     TokensRequest,
     ViewRequest,
 )
+from model.heads import PROBE_PATTERNS
 from model.tokenizer import Tokens
-from model.training.probes import PATTERNS
 from model.training.record import read_record
 from model.weights.folder import steps_of
 
@@ -71,7 +71,7 @@ class Visitor:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
-            raise VisitorLeft
+            raise ClientDisconnected
         finally:
             working.cancel()
             leaving.cancel()
@@ -101,7 +101,7 @@ async def get_checkpoints(name: str, engine: EngineHere) -> CheckpointsReply:
     found = []
     for step in steps:
         patterns = await engine.models.patterns(await engine.models.at(name, step))
-        scores = {pattern: values.tolist() for pattern, values in zip(PATTERNS, patterns, strict=True)}
+        scores = {pattern: values.tolist() for pattern, values in zip(PROBE_PATTERNS, patterns, strict=True)}
         found.append(Checkpoint(step=step, patterns=Patterns(**scores)))
     return CheckpointsReply(model=model.name, checkpoints=found, curve=curve, n_drills=n_drills)
 
@@ -148,8 +148,8 @@ async def post_attention(
     heads = list(range(config.n_heads)) if ask.heads is None else ask.heads
     _check_heads(model, layers, heads)
     _check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format)
-    watch = engine.watch(model, tokens, lambda trace: views.stages(trace, ask.stage, layers, heads))
-    found, timings = await visitor.waits_for(_all(watch))
+    stream = engine.submit(model, tokens, lambda trace: views.stages(trace, ask.stage, layers, heads))
+    found, timings = await visitor.waits_for(_all(stream))
     values = await asyncio.to_thread(np.stack, found)  # some 250 MB, at most
     mask = views.mask(len(tokens))
     if format == "npz":
@@ -176,7 +176,7 @@ async def post_norms(ask: TokensRequest, engine: EngineHere, visitor: VisitorHer
     A LayerNorm uses `mean` and `variance`; an RMSNorm uses `rms` alone, and the other two are given to compare.
     """
     model, tokens = await read(engine, ask)
-    norms, timings = await visitor.waits_for(engine.look(model, tokens, views.norms))
+    norms, timings = await visitor.waits_for(engine.compute(model, tokens, views.norms))
     return json_reply(
         {
             "model": model.name,
@@ -194,11 +194,11 @@ async def post_predictions(ask: PredictionsRequest, engine: EngineHere, visitor:
     model, tokens = await read(engine, ask)
     n = len(tokens)
     positions = range(n) if ask.positions == "all" else range(n - 1, n)
-    work = engine.look(
+    work = engine.compute(
         model,
         tokens,
         lambda trace: views.predictions(trace, tokens.ids, model.tokenizer, positions, ask.top),
-        foreseeing=ask.positions == "last",
+        needs_last_logits=ask.positions == "last",
     )
     found, timings = await visitor.waits_for(work)
     return json_reply(
@@ -245,7 +245,7 @@ async def post_view(ask: ViewRequest, engine: EngineHere, visitor: VisitorHere) 
 
 
 async def look_at(
-    engine: Engine, model: Loaded, tokens: Tokens, ask: LookRequest, *, overview: bool
+    engine: Engine, model: Loaded, tokens: Tokens, ask: PageRequest, *, overview: bool
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What the page shows of a text: the frame's header and arrays."""
     found, timings = await _all(watch_page(engine, model, tokens, ask, Shown(), overview=overview))
@@ -254,32 +254,32 @@ async def look_at(
 
 
 def watch_page(
-    engine: Engine, model: Loaded, tokens: Tokens, ask: LookRequest, shown: Shown, *, overview: bool = True
-) -> Watch[picture.Part]:
+    engine: Engine, model: Loaded, tokens: Tokens, ask: PageRequest, shown: Shown, *, overview: bool = True
+) -> ResultStream[picture.Part]:
     """Have a text read for the page: the parts that a client lacks who was sent `shown`.
 
     Raises:
         NoSuchHead, Busy: when there is nothing to wait for.
     """
     _check_heads(model, [ask.layer], [ask.head])
-    return engine.watch(
+    return engine.submit(
         model,
         tokens,
         lambda trace: picture.parts(trace, tokens, model, ask, shown, overview=overview),
-        foreseeing=ask.query in (None, len(tokens) - 1),
+        needs_last_logits=ask.query in (None, len(tokens) - 1),
     )
 
 
-async def _all(watch: Watch[T]) -> tuple[list[T], Timings]:
+async def _all(stream: ResultStream[T]) -> tuple[list[T], Timings]:
     """All parts of a view."""
     found, timings = [], None
     try:
-        async for said in watch:
-            if not isinstance(said, Progressed):
+        async for said in stream:
+            if not isinstance(said, ReadingProgress):
                 part, timings = said
                 found.append(part)
     finally:
-        watch.leave()
+        stream.cancel()
     if timings is None:
         raise RuntimeError("the worker was stopped")
     return found, timings
@@ -330,9 +330,9 @@ def _check_size(engine: Engine, n_numbers: int, format: Literal["json", "npz"]) 
     n_json, n_npz = engine.settings.max_json_numbers, engine.settings.max_npz_numbers
     if format == "json" and n_numbers > n_json:
         archive = f", or for ?format=npz, which holds {n_npz:,}" if n_numbers <= n_npz else ""
-        raise AnswerTooLarge(n_numbers, n_json, f"Ask for fewer layers or heads{archive}.")
+        raise ReplyTooLarge(n_numbers, n_json, f"Ask for fewer layers or heads{archive}.")
     if n_numbers > n_npz:
-        raise AnswerTooLarge(n_numbers, n_npz, "Ask for fewer layers or heads at a time.")
+        raise ReplyTooLarge(n_numbers, n_npz, "Ask for fewer layers or heads at a time.")
 
 
 _NPZ_NAME = {"Content-Disposition": 'attachment; filename="attention.npz"'}

@@ -1,10 +1,10 @@
-"""Waiting texts -> batches -> Traces, in the one thread in which torch works.
+"""Waiting texts -> batches -> Traces -> results, in the one thread in which torch works.
 
-The event loop never waits for torch: it hands the worker whatever texts wait, and the worker reads as many of their
-tokens in one pass as the budget allows, makes one part of a view for each text that is read, and comes back for more.
-So a long text is read in chunks, with everybody else's in between. It is one thread for all of torch because every
-thread that calls it brings a team of OpenMP threads of its own; with two teams on two cores, readings took more than
-twice as long. Knows nothing of HTTP.
+The event loop never waits for torch. It hands all waiting jobs to the worker; the worker reads as many of their tokens
+in one pass as the budget allows, computes one result for each job whose text is read, and comes back for more. So a
+long text is read in chunks, and other jobs run in between. There is one thread for all of torch because every thread
+that calls it starts a team of OpenMP threads of its own; with two teams on two cores, readings took more than twice as
+long. This module knows nothing of HTTP.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from app.errors import Busy, NonFiniteNumbers, OutOfMemory
 from app.models import Loaded, Models
 from app.schemas import Timings
 from app.settings import Settings
-from model.prefix import Kept
+from model.cache import PrefixCache
+from model.reading import compute_last_logits, read_batch
 from model.tokenizer import Tokens
-from model.trace import NonFiniteNumber, Trace, foresee, read_on
+from model.trace import NonFiniteNumber, Trace
 from model.weights.catalogue import Progress, Source
 
 log = logging.getLogger("lookback")
@@ -33,216 +34,218 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Progressed:
+class ReadingProgress:
     """How much of a long text is read."""
 
     n_read: int  # tokens
     n_tokens: int
 
 
-END: Final = object()  # the last that a watch hears
-N_FAILURES = 20  # of the loop around the worker in a row: then it will not get better by going on
+END: Final = object()  # the last event of a ResultStream
+MAX_FAILURES = 20  # consecutive failures of the worker loop, after which going on would not help
 
 
 class WorkerFailed(RuntimeError):
-    """Something in the worker that is no ordinary error, such as the panic of a library; never a visitor's fault."""
+    """The worker failed with something that is no ordinary error, such as the panic of a library."""
 
 
 class WorkerStopped(RuntimeError):
-    """The worker does not go on: the server ends."""
+    """The worker has stopped for good: the server ends."""
 
     def __init__(self) -> None:
         super().__init__("the worker has stopped, and the server ends")
 
 
 def end_process() -> None:
-    """Let the server shut down, as for SIGTERM; whoever watches over it starts another one."""
+    """Shut the server down as SIGTERM does; its supervisor starts another one."""
     signal.raise_signal(signal.SIGTERM)
 
 
 @dataclass(eq=False)
 class Job:
-    """A text on its way through the worker. The worker changes it while it runs, the event loop otherwise."""
+    """A text and the view that is wanted of it. The worker changes it while it runs, the event loop otherwise."""
 
     model: Loaded
     ids: tuple[int, ...]
     view: Callable[[Trace], Iterator[Any]]
-    foreseeing: bool
-    said: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
-    arrived: float = field(default_factory=time.perf_counter)
+    needs_last_logits: bool
+    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)  # ReadingProgress, results, errors, END
+    submitted_at: float = field(default_factory=time.perf_counter)
     computed_s: float = 0.0
-    trace: Trace | None = None  # of what is read of it
-    parts: Iterator[Any] | None = None  # of its view, once it is read
+    trace: Trace | None = None  # of the tokens read so far
+    results: Iterator[Any] | None = None  # of the view, once the whole text is read
     running: bool = False  # the worker has it
-    had_turn: bool = False  # in the step just done
-    left: bool = False  # nobody waits for it any more
+    ran: bool = False  # in the step just done
+    cancelled: bool = False
     done: bool = False
 
     @property
-    def read(self) -> Trace:
-        """What is read of it; the worker looks for its beginning before anything else."""
+    def read_so_far(self) -> Trace:
+        """The trace of the tokens read so far; only in the worker, which looks it up in the cache first."""
         assert self.trace
         return self.trace
 
     @property
     def n_remaining(self) -> int:
-        """Tokens that are still to be read."""
-        return len(self.ids) - self.read.n_tokens
+        """Tokens that are not read yet."""
+        return len(self.ids) - self.read_so_far.n_tokens
 
     @property
     def timings(self) -> Timings:
-        queued_s = max(0.0, time.perf_counter() - self.arrived - self.computed_s)
+        """Time in the queue and time of computation until now."""
+        queued_s = max(0.0, time.perf_counter() - self.submitted_at - self.computed_s)
         return Timings(queued_ms=round(queued_s * 1e3, 3), computed_ms=round(self.computed_s * 1e3, 3))
 
 
-class Watch(Generic[T]):
-    """What comes of a text: `Progressed` while it is long in reading, then the parts of its view, each with timings."""
+Send = Callable[[Job, object], None]  # sends an event of a job from the worker thread to the event loop
 
-    def __init__(self, job: Job, leave: Callable[[Job], None]) -> None:
+
+class ResultStream(Generic[T]):
+    """The events of one job: `ReadingProgress` while a long text is read, then the results, each with its timings."""
+
+    def __init__(self, job: Job, cancel: Callable[[Job], None]) -> None:
         self._job = job
-        self._leave = leave
+        self._cancel = cancel
 
-    async def __aiter__(self) -> AsyncIterator[Progressed | tuple[T, Timings]]:
-        while (said := await self._job.said.get()) is not END:
-            if isinstance(said, NonFiniteNumber):
+    async def __aiter__(self) -> AsyncIterator[ReadingProgress | tuple[T, Timings]]:
+        while (event := await self._job.events.get()) is not END:
+            if isinstance(event, NonFiniteNumber):
                 model = self._job.model
-                raise NonFiniteNumbers(
-                    model.title, said.place, str(model.network.dtype).removeprefix("torch.")
-                ) from said
-            if isinstance(said, BaseException):
-                raise said
-            yield said
+                dtype = str(model.network.dtype).removeprefix("torch.")
+                raise NonFiniteNumbers(model.title, event.place, dtype) from event
+            if isinstance(event, BaseException):
+                raise event
+            yield event
 
-    def leave(self) -> None:
-        """Nobody waits for the rest. What the worker has in hand still comes; nothing else is begun."""
-        self._leave(self._job)
+    def cancel(self) -> None:
+        """Compute nothing more for this job. What the worker computes at the moment still comes."""
+        self._cancel(self._job)
 
 
 def take_batch(remaining: Sequence[int], budget: int) -> list[int]:
-    """How many tokens of each waiting text to read in the next pass: first come, first served, as far as they go.
+    """How many tokens of each waiting text to read in the next pass: first come, first served, within the budget.
 
     >>> take_batch([3, 500, 1], budget=128)
     [3, 125, 0]
     """
-    taken = []
+    n_taken = []
     for n in remaining:
-        taken.append(min(n, budget))
-        budget -= taken[-1]
-    return taken
+        n_taken.append(min(n, budget))
+        budget -= n_taken[-1]
+    return n_taken
 
 
 class Engine:
-    """The queue of texts, and the models that read them."""
+    """The queue of jobs, and the models that read their texts."""
 
     def __init__(self, sources: Mapping[str, Source], settings: Settings, progress: Progress | None = None) -> None:
         self.settings = settings
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="torch")
-        self._kept = Kept(settings.kept_mb * 1_000_000)
-        self.models = Models(sources, settings, self._worker, self._kept.forget, progress)
+        self._cache = PrefixCache(settings.cache_mb * 1_000_000)
+        self.models = Models(sources, settings, self._worker, self._cache.evict_model, progress)
         self._waiting: list[Job] = []
         self._wake = asyncio.Event()
-        self._n_steps = 0  # of the worker, so far
-        self.is_alive = True  # the worker takes texts
+        self._n_steps = 0  # that the worker has completed
+        self.is_alive = True  # the worker accepts jobs
 
     @classmethod
     @asynccontextmanager
     async def serving(
         cls, sources: Mapping[str, Source], settings: Settings, progress: Progress | None = None
     ) -> AsyncIterator[Self]:
-        """An engine that has begun to load its default model, and is put away at the end."""
+        """An engine that has begun to load its default model, and is closed at the end of the context."""
         engine = cls(sources, settings, progress)
         engine.models.start()
-        work = asyncio.create_task(engine._supervise())
+        supervisor = asyncio.create_task(engine._supervise())
         try:
             yield engine
         finally:
-            work.cancel()
+            supervisor.cancel()
             engine.models.close()
             engine._worker.shutdown(wait=False, cancel_futures=True)
 
     async def tokens(self, text: str, model: Loaded, *, special_tokens: bool = False) -> Tokens:
-        """The tokens of a text, as `Loaded.tokens` gives them; long texts keep nobody waiting."""
+        """The tokens of a text, as `Loaded.tokens` returns them, computed in a thread of their own."""
         try:
             return await asyncio.to_thread(model.tokens, text, special_tokens=special_tokens)
         except (Exception, asyncio.CancelledError):
             raise
-        except BaseException as error:  # tiktoken's PanicException is one; nothing above here would answer it
+        except BaseException as error:  # such as tiktoken's PanicException, which nothing above here would answer
             raise as_error(error, len(text)) from error
 
-    def watch(
-        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], Iterator[T]], *, foreseeing: bool = False
-    ) -> Watch[T]:
-        """Read a text, and make the parts of a view of it one after another, all in the worker thread.
+    def submit(
+        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], Iterator[T]], *, needs_last_logits: bool = False
+    ) -> ResultStream[T]:
+        """Read a text, then compute the results of a view one after another, all in the worker thread.
 
-        A view that asks for the logits after the last token says so by `foreseeing`; they are then computed together
-        with those of the texts that are read at the same time.
+        A view that uses the logits after the last token sets `needs_last_logits`; they are then computed together
+        with those of the other texts of the batch.
 
         Raises:
-            Busy: when too many texts wait already.
-            WorkerStopped: when the worker does not go on.
+            Busy: if too many texts are waiting.
+            WorkerStopped: if the worker has stopped.
         """
         if not self.is_alive:
             raise WorkerStopped
-        n_waiting = sum(not job.left for job in self._waiting)
+        n_waiting = sum(not job.cancelled for job in self._waiting)
         if n_waiting >= self.settings.max_waiting:
             raise Busy(n_waiting, self.settings.max_waiting)
-        self._waiting.append(job := Job(model, tokens.ids, view, foreseeing))
+        self._waiting.append(job := Job(model, tokens.ids, view, needs_last_logits))
         self._wake.set()
-        return Watch(job, self._leave)
+        return ResultStream(job, self._cancel)
 
-    async def look(
-        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], T], *, foreseeing: bool = False
+    async def compute(
+        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], T], *, needs_last_logits: bool = False
     ) -> tuple[T, Timings]:
-        """The same for a view in one part.
+        """The result of a view that has only one, with its timings.
 
         Raises:
-            Busy: when too many texts wait already.
+            Busy: if too many texts are waiting.
         """
-        watch = self.watch(model, tokens, lambda trace: iter([view(trace)]), foreseeing=foreseeing)
+        stream = self.submit(model, tokens, lambda trace: iter([view(trace)]), needs_last_logits=needs_last_logits)
         try:
-            async for said in watch:
-                if not isinstance(said, Progressed):
-                    return said
+            async for event in stream:
+                if not isinstance(event, ReadingProgress):
+                    return event
         finally:
-            watch.leave()
+            stream.cancel()
         raise RuntimeError("the worker was stopped")
 
-    def _leave(self, job: Job) -> None:
-        job.left = True
+    def _cancel(self, job: Job) -> None:
+        job.cancelled = True
         if job in self._waiting and not job.running:
             self._waiting.remove(job)
-            job.said.put_nowait(END)
+            job.events.put_nowait(END)
 
     async def _supervise(self) -> None:
-        """Keep the loop around the worker going. What it had in hand when it failed fails; the next texts are read.
+        """Restart the worker loop when it fails; the jobs it had fail with it, later ones run.
 
-        A loop that fails again and again, whatever it is given, is ended, and the process with it: the server says that
-        it is neither ready nor alive rather than keep everybody waiting.
+        If it fails MAX_FAILURES times in a row, whatever the jobs are, the process ends: it is better to be neither
+        ready nor alive than to let every client wait.
         """
         n_failures = 0
-        while n_failures < N_FAILURES:
-            n_done = self._n_steps
+        while n_failures < MAX_FAILURES:
+            n_steps_before = self._n_steps
             try:
                 await self._work()
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
-                n_failures = 1 if self._n_steps > n_done else n_failures + 1
-                log.exception("the loop around the worker failed; %d texts are given up", len(self._waiting))
-                self._give_up(error)
-        log.critical("the worker does not go on; the server ends")
+                n_failures = 1 if self._n_steps > n_steps_before else n_failures + 1
+                log.exception("the worker loop failed; %d waiting texts fail with it", len(self._waiting))
+                self._fail_all(error)
+        log.critical("the worker loop failed %d times in a row; the server ends", MAX_FAILURES)
         self.is_alive = False
-        self._give_up(WorkerStopped())
+        self._fail_all(WorkerStopped())
         end_process()
 
-    def _give_up(self, error: BaseException) -> None:
-        """Fail every text that waits."""
+    def _fail_all(self, error: BaseException) -> None:
         for job in self._waiting:
-            job.said.put_nowait(as_error(error, len(job.ids)))
+            job.events.put_nowait(as_error(error, len(job.ids)))
         self._waiting.clear()
 
     async def _work(self) -> None:
-        """Let the worker go on with what waits, for ever."""
+        """Let the worker make one step after another over the waiting jobs, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
@@ -254,98 +257,104 @@ class Engine:
                 job.running = True
             await loop.run_in_executor(self._worker, self._step, jobs, loop)
             self._n_steps += 1
-            await asyncio.sleep(0)  # who has heard enough leaves now
+            await asyncio.sleep(0)  # clients that have enough cancel now
             for job in jobs:
                 job.running = False
-                if job.left or job.done:
+                if job.cancelled or job.done:
                     self._waiting.remove(job)
-                    job.said.put_nowait(END)
-            # Who had a turn goes to the end of the line; whom the budget left out stays in front.
-            self._waiting.sort(key=lambda job: job.had_turn)
+                    job.events.put_nowait(END)
+            # Jobs that ran go to the end of the queue; those that did not fit in this batch keep their place in front.
+            self._waiting.sort(key=lambda job: job.ran)
             for job in self._waiting:
-                job.had_turn = False
+                job.ran = False
 
     def _step(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
-        """One turn of the worker: a pass over tokens of the texts that wait, then a part of each view."""
+        """One step of the worker: one forward pass over waiting tokens, then one result of each view."""
 
-        def say(job: Job, what: Any) -> None:
-            loop.call_soon_threadsafe(job.said.put_nowait, what)
+        def send(job: Job, event: object) -> None:
+            loop.call_soon_threadsafe(job.events.put_nowait, event)
 
         try:
-            self._read(jobs, say)
+            self._run(jobs, send)
         except BaseException as error:
             log.exception("a step over %d texts failed", len(jobs))
             for job in jobs:
-                self._fail(job, error, say)
+                self._fail(job, error, send)
 
-    def _fail(self, job: Job, error: BaseException, say: Callable[[Job, Any], object]) -> None:
+    def _fail(self, job: Job, error: BaseException, send: Send) -> None:
         if not job.done:
             job.done = True
-            say(job, as_error(error, len(job.ids)))
+            send(job, as_error(error, len(job.ids)))
 
-    def _read(self, jobs: Sequence[Job], say: Callable[[Job, Any], object]) -> None:
+    def _run(self, jobs: Sequence[Job], send: Send) -> None:
         started = time.perf_counter()
         for job in jobs:
-            job.trace = job.trace or self._kept.longest(job.model.network, job.ids)
-        shares = take_batch([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
-        batch = [(job, n) for job, n in zip(jobs, shares, strict=True) if n]
-        self._read_batch(batch, say)
-        ready = [job for job in jobs if not job.done and not job.n_remaining]
+            job.trace = job.trace or self._cache.longest_prefix(job.model.network, job.ids)
+        n_taken = take_batch([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
+        batch = [(job, n) for job, n in zip(jobs, n_taken, strict=True) if n]
+        self._read_batch(batch, send)
+        read = [job for job in jobs if not job.done and not job.n_remaining]
         try:
-            foresee([job.read for job in ready if job.foreseeing])
-        except BaseException:  # it only saves time: each view then computes these logits, or fails, by itself
-            log.exception("the logits of %d texts could not be computed together", len(ready))
+            compute_last_logits([job.read_so_far for job in read if job.needs_last_logits])
+        except BaseException:  # it only saves time: each view then computes its own logits, or fails by itself
+            log.exception("the logits of %d texts could not be computed together", len(read))
         for job, _ in batch:
             job.computed_s += time.perf_counter() - started
-            job.had_turn = True
+            job.ran = True
             if job.n_remaining and not job.done:
-                self._kept.keep(job.ids[: job.read.n_tokens], job.read)
-                say(job, Progressed(job.read.n_tokens, len(job.ids)))
-        for job in ready:
-            job.had_turn = True
-            self._kept.keep(job.ids, job.read)
-            began = time.perf_counter()
-            try:
-                job.read.check()  # a text whose pass overflowed fails by itself, not with its batch
-                job.parts = job.parts or job.view(job.read)
-                part = next(job.parts, END)
-            except BaseException as error:
-                if not isinstance(error, Exception):
-                    log.exception("a view of %d tokens failed", len(job.ids))
-                self._fail(job, error, say)
-                continue
-            job.computed_s += time.perf_counter() - began
-            if part is END:
-                job.done = True
-            else:
-                say(job, (part, job.timings))
+                self._cache.put(job.ids[: job.read_so_far.n_tokens], job.read_so_far)
+                send(job, ReadingProgress(job.read_so_far.n_tokens, len(job.ids)))
+        for job in read:
+            job.ran = True
+            self._cache.put(job.ids, job.read_so_far)
+            self._compute_next(job, send)
 
-    def _read_batch(self, batch: Sequence[tuple[Job, int]], say: Callable[[Job, Any], object]) -> None:
-        """Read so many more tokens of each of these texts in one pass.
+    def _compute_next(self, job: Job, send: Send) -> None:
+        """The next result of a job whose text is read. A view that fails fails alone, not with its batch."""
+        started = time.perf_counter()
+        try:
+            job.read_so_far.check_finite()
+            job.results = job.results or job.view(job.read_so_far)
+            result = next(job.results, END)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                log.exception("a view of %d tokens failed", len(job.ids))
+            self._fail(job, error, send)
+            return
+        job.computed_s += time.perf_counter() - started
+        if result is END:
+            job.done = True
+        else:
+            send(job, (result, job.timings))
 
-        Where that fails, each is read by itself, so that a text that cannot be computed fails alone.
+    def _read_batch(self, batch: Sequence[tuple[Job, int]], send: Send) -> None:
+        """Read that many more tokens of each job's text in one pass.
+
+        If the pass fails, each text is read by itself, so that only the text that cannot be computed fails.
         """
         if not batch:
             return
-        texts = [(job.read, job.ids[job.read.n_tokens : job.read.n_tokens + n]) for job, n in batch]
+        texts = [
+            (job.read_so_far, job.ids[job.read_so_far.n_tokens : job.read_so_far.n_tokens + n]) for job, n in batch
+        ]
         try:
-            traces = read_on(batch[0][0].model.network, texts)
+            traces = read_batch(batch[0][0].model.network, texts)
         except BaseException as error:
             log.exception("a pass over %d texts failed", len(batch))
             if len(batch) == 1:
-                self._fail(batch[0][0], error, say)
+                self._fail(batch[0][0], error, send)
             for item in batch if len(batch) > 1 else ():
-                self._read_batch([item], say)
+                self._read_batch([item], send)
             return
         for (job, _), trace in zip(batch, traces, strict=True):
             job.trace = trace
 
 
 def as_error(error: BaseException, n_tokens: int) -> Exception:
-    """What to tell of something that went wrong while a text of so many tokens was in hand.
+    """The error to report for one that occurred while a text of `n_tokens` was computed.
 
-    torch says that there is no memory in an error of its own for GPUs, and for the CPU in the words of its allocator.
-    A panic is made an ordinary error, because a request that ended with it would not be answered at all.
+    torch reports missing memory by an error class for GPUs, and by its allocator's message for the CPU. A panic
+    becomes an ordinary error, because a request that ended with it would get no reply at all.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return OutOfMemory(n_tokens)

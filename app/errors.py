@@ -1,30 +1,30 @@
-"""What can go wrong for a visitor, and the status of each.
+"""Errors that a client can understand and fix, each with its HTTP status.
 
     AppError
-    ├── BadText           422
+    ├── InvalidText             422
     │   ├── EmptyText
     │   ├── TextTooLong
     │   ├── UnreadableText
-    │   └── NothingHeld
-    ├── NoSuchHead        422
-    ├── NoSuchPosition    422
-    ├── NoSuchStep        422
-    ├── NonFiniteNumbers  422
-    ├── ModelLacks        422
-    ├── UnknownModel      404
-    ├── ModelNotHere      404
-    ├── ModelTooLarge     404
-    ├── VisitorLeft       499
-    ├── TooLarge          413
+    │   └── NoKnownCharacters
+    ├── NoSuchHead              422
+    ├── NoSuchPosition          422
+    ├── NoSuchStep              422
+    ├── NonFiniteNumbers        422
+    ├── UnsupportedByModel      422
+    ├── UnknownModel            404
+    ├── ModelNotHere            404
+    ├── ModelTooLarge           404
+    ├── ClientDisconnected      499
+    ├── TooLarge                413
     │   ├── BodyTooLarge
-    │   ├── AnswerTooLarge
+    │   ├── ReplyTooLarge
     │   └── OutOfMemory
-    └── NotNow            503, with Retry-After
+    └── TemporarilyUnavailable  503, with Retry-After
         ├── Busy
         ├── ModelLoading
         └── ModelUnavailable
 
-Every message is a sentence with the numbers in it, and a way out.
+Every message says what is wrong, with the value and the limit where that helps, and what to do next.
 """
 
 import re
@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 
 class AppError(Exception):
-    """Something that a visitor can understand and mend."""
+    """An error that the client can understand and fix."""
 
     status = 500
     title = "Something went wrong"
@@ -40,105 +40,114 @@ class AppError(Exception):
 
     @classmethod
     def slug(cls) -> str:
-        """A name for programs: text-too-long."""
+        """The name of this kind of error in addresses: text-too-long."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
 
-class BadText(AppError):
-    """This text cannot be read."""
+class InvalidText(AppError):
+    """The model cannot read this text."""
 
     status = 422
     title = "This text cannot be read"
 
 
-class EmptyText(BadText):
+class EmptyText(InvalidText):
     """There is no text."""
 
     title = "There is no text"
 
     def __init__(self) -> None:
-        super().__init__("The text has 0 characters; a reading needs at least 1. Type a word.")
+        super().__init__("The text is empty. Type a word.")
 
 
-class TextTooLong(BadText):
-    """The text has more tokens than the model reads at a time."""
+class TextTooLong(InvalidText):
+    """The text has more tokens than can be read."""
 
     title = "The text is too long"
 
     def __init__(
         self,
         n_tokens: int,
-        n_most: int,
+        n_max: int,
         reader: str,
         instead: str = "choose a model with a longer context",
         n_context: int | None = None,
     ) -> None:
-        limit = f"{reader} reads {n_most:,}"
-        if n_context:  # the model could read so many
-            limit = f"{reader} reads {n_context:,}, but LOOKBACK_MAX_TOKENS limits texts to {n_most:,} here"
+        """`n_context` is the model's own limit, if LOOKBACK_MAX_TOKENS is below it."""
+        limit = f"{reader} reads {n_max:,}"
+        if n_context:
+            limit = f"{reader} reads {n_context:,}, but LOOKBACK_MAX_TOKENS limits texts to {n_max:,} here"
             instead = "start Lookback with a larger LOOKBACK_MAX_TOKENS"
-        super().__init__(f"This text is {n_tokens:,} tokens; {limit}. Take away {n_tokens - n_most:,}, or {instead}.")
+        super().__init__(f"This text is {n_tokens:,} tokens; {limit}. Remove {n_tokens - n_max:,}, or {instead}.")
 
 
-class UnreadableText(BadText):
-    """The text holds something that stands for no character, or goes on with one kind of character for too long."""
+class UnreadableText(InvalidText):
+    """The text contains half a surrogate pair, or a run of one kind of character that is too long to split."""
 
 
-class NothingHeld(BadText):
-    """No character of the text has a token in the model's vocabulary."""
+class NoKnownCharacters(InvalidText):
+    """No character of the text is in the model's vocabulary."""
 
     title = "The model has no token for this text"
 
     def __init__(self, n_characters: int, model: str) -> None:
+        text = "The character" if n_characters == 1 else f"None of the {n_characters:,} characters"
+        verb = "is not" if n_characters == 1 else "is"
         super().__init__(
-            f"None of the {n_characters:,} characters of this text is in the vocabulary of {model}, so 0 tokens are "
-            "left to read. Add a letter, or choose another model."
+            f"{text} of this text {verb} in the vocabulary of {model}, so there is nothing to read. Add a letter, or "
+            "choose another model."
         )
 
 
 class NoSuchHead(AppError):
-    """A layer or head that the model does not have."""
+    """The model has no layer or head of this number."""
 
     status = 422
     title = "There is no such layer or head"
 
-    def __init__(self, kind: str, wrong: int, n: int, model: str) -> None:
-        super().__init__(f"There is no {kind} {wrong}; {model} has {n} of them, counted from 0. Choose 0 to {n - 1}.")
+    def __init__(self, kind: str, index: int, n: int, model: str) -> None:
+        super().__init__(f"There is no {kind} {index}; {model} has {n} of them, counted from 0. Choose 0 to {n - 1}.")
 
 
 class NoSuchPosition(AppError):
-    """A position behind the end of the text."""
+    """The position is after the end of the text."""
 
     status = 422
     title = "There is no such position"
 
-    def __init__(self, wrong: int, n_tokens: int) -> None:
-        super().__init__(f"There is no position {wrong}; the text has {n_tokens} tokens. Choose 0 to {n_tokens - 1}.")
+    def __init__(self, position: int, n_tokens: int) -> None:
+        super().__init__(
+            f"There is no position {position}; the text has {n_tokens} tokens. Choose 0 to {n_tokens - 1}."
+        )
 
 
-class ModelLacks(AppError):
-    """A lesson on something that the chosen model does not have."""
+class UnsupportedByModel(AppError):
+    """The lesson is about something that the chosen model does not have."""
 
     status = 422
     title = "The model does not have what the lesson is about"
 
-    def __init__(self, model: str, needs: str, other: str) -> None:
-        super().__init__(f"This lesson needs a model with {needs}, which {model} does not have. Choose {other}.")
+    def __init__(self, model: str, needs: str, alternative: str) -> None:
+        super().__init__(f"This lesson needs a model with {needs}, which {model} does not have. Choose {alternative}.")
 
 
 class NoSuchStep(AppError):
-    """A step of training that the model has no parameters of."""
+    """The model has no saved parameters of this training step."""
 
     status = 422
     title = "There is no such step"
 
-    def __init__(self, wrong: int, known: Sequence[int], model: str) -> None:
-        steps = f"There are: {', '.join(map(str, known))}." if known else "It came without any; leave the step out."
-        super().__init__(f"{model} has no parameters of step {wrong}. {steps}")
+    def __init__(self, step: int, saved: Sequence[int], model: str) -> None:
+        steps = (
+            f"Saved steps: {', '.join(map(str, saved))}."
+            if saved
+            else "It came without training steps; leave the step out."
+        )
+        super().__init__(f"{model} has no parameters of step {step}. {steps}")
 
 
 class NonFiniteNumbers(AppError):
-    """The model overflowed: numbers of its pass over this text are infinite or NaN, and so would the answer be."""
+    """The forward pass over this text overflowed: some of its numbers are infinite or NaN."""
 
     status = 422
     title = "The model's numbers are not finite"
@@ -150,122 +159,125 @@ class NonFiniteNumbers(AppError):
             else f"Lookback computes in {dtype} here; start it with --dtype float32."
         )
         super().__init__(
-            f"{model} overflows on this text: at {place} some of its numbers are infinite or NaN, and so is all that "
-            f"is computed from them. {cure}"
+            f"{model} overflows on this text: at {place} some of its numbers are infinite or NaN, and so is everything "
+            f"that is computed from them. {cure}"
         )
 
 
 class UnknownModel(AppError):
-    """No model has this name."""
+    """There is no model of this name."""
 
     status = 404
     title = "There is no such model"
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"There is no model {name[:100]!r}. There are: {', '.join(known)}.")
+        super().__init__(f"There is no model {name[:100]!r}. Models: {', '.join(known)}.")
 
 
 class ModelNotHere(AppError):
-    """The model is known, but its weights are not on this machine, and visitors may not have them fetched."""
+    """The model is known, but its weights are not on this machine, and clients may not have them fetched."""
 
     status = 404
     title = "The model is not here"
 
     def __init__(self, name: str, command: str) -> None:
         super().__init__(
-            f"The weights of {name} are not on this machine. Whoever runs this server brings them with "
-            f"`{command}`, or lets visitors fetch them with LOOKBACK_MODELS={name}."
+            f"The weights of {name} are not on this machine. The operator of this server can fetch them with "
+            f"`{command}`, or let clients fetch them with LOOKBACK_MODELS={name}."
         )
 
 
 class ModelTooLarge(AppError):
-    """The model needs more memory than the server gives to models."""
+    """The model needs more memory than the server reserves for models."""
 
     status = 404
     title = "The model is too large for this server"
 
     def __init__(self, name: str, n_needed: int, n_free: int, n_budget: int) -> None:
+        """All numbers are bytes."""
         super().__init__(
             f"{name} needs {n_needed / 1e6:,.0f} MB while it is loaded; {n_free / 1e6:,.0f} MB of the "
-            f"{n_budget / 1e6:,.0f} MB for models can be had. Whoever runs this server can raise LOOKBACK_MODELS_MB."
+            f"{n_budget / 1e6:,.0f} MB for models can be freed. The operator of this server can raise "
+            "LOOKBACK_MODELS_MB."
         )
 
 
-class VisitorLeft(AppError):
-    """The visitor did not wait for the answer."""
+class ClientDisconnected(AppError):
+    """The client closed the connection before the reply."""
 
     status = 499
-    title = "Nobody waits for this answer"
+    title = "The client closed the connection"
 
     def __init__(self) -> None:
-        super().__init__("The connection was closed before there was an answer, so 0 numbers were sent. Ask again.")
+        super().__init__("The connection was closed before there was a reply. Send the request again.")
 
 
 class TooLarge(AppError):
-    """More than one message may hold."""
+    """A request or reply is larger than allowed."""
 
     status = 413
 
 
 class BodyTooLarge(TooLarge):
-    """The request is longer than the server takes."""
+    """The request is longer than the server accepts."""
 
     title = "The request is too long"
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"This request is over {max_bytes:,} bytes, the most that is taken. Send a shorter text.")
+        super().__init__(f"This request is over {max_bytes:,} bytes, which is the limit. Send a shorter text.")
 
 
-class AnswerTooLarge(TooLarge):
-    """The answer would hold more numbers than one reply may."""
+class ReplyTooLarge(TooLarge):
+    """The reply would contain more numbers than allowed."""
 
-    title = "The answer is too large"
+    title = "The reply is too large"
 
-    def __init__(self, n_numbers: int, n_most: int, cure: str) -> None:
-        super().__init__(f"This answer would be {n_numbers:,} numbers; one reply holds {n_most:,}. {cure}")
+    def __init__(self, n_numbers: int, n_max: int, cure: str) -> None:
+        super().__init__(f"This reply would be {n_numbers:,} numbers; the limit is {n_max:,}. {cure}")
 
 
 class OutOfMemory(TooLarge):
-    """The server's memory did not suffice for this text."""
+    """The server ran out of memory for this text."""
 
     title = "There is not enough memory for this text"
 
     def __init__(self, n_tokens: int) -> None:
         super().__init__(
-            f"The server ran out of memory for this text of {n_tokens:,} tokens; other texts go on. Send a shorter one."
+            f"The server ran out of memory for this text of {n_tokens:,} tokens; other texts are not affected. Send a "
+            "shorter one."
         )
 
 
-class NotNow(AppError):
+class TemporarilyUnavailable(AppError):
     """The same request can succeed later."""
 
     status = 503
     retry_after_s = 1
 
 
-class Busy(NotNow):
-    """More texts are waiting than the server keeps."""
+class Busy(TemporarilyUnavailable):
+    """The queue of waiting texts is full."""
 
     title = "The server is busy"
 
-    def __init__(self, n_waiting: int, n_most: int) -> None:
-        super().__init__(f"{n_waiting} texts are waiting; the server keeps {n_most}. Try again in a second.")
+    def __init__(self, n_waiting: int, n_max: int) -> None:
+        super().__init__(f"{n_waiting} texts are waiting; the limit is {n_max}. Try again in a second.")
 
 
-class ModelLoading(NotNow):
+class ModelLoading(TemporarilyUnavailable):
     """The model is being fetched or loaded."""
 
     title = "The model is loading"
 
     def __init__(self, name: str, doing: str) -> None:
-        super().__init__(f"{name} is not ready yet: {doing}. Try again in a second; /api/v1/models says when.")
+        super().__init__(f"{name} is not ready yet: {doing}. Try again in a second; /api/v1/models shows its state.")
 
 
-class ModelUnavailable(NotNow):
+class ModelUnavailable(TemporarilyUnavailable):
     """The model could not be loaded."""
 
     title = "The model could not be loaded"
     retry_after_s = 30
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name} could not be loaded. {why}")
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} could not be loaded. {reason}")

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from app import api, pages, problems, views
 from app.api import EngineHere, Visitor, VisitorHere
 from app.engine import Engine
-from app.errors import AppError, ModelLacks, ModelLoading, TextTooLong
+from app.errors import AppError, ModelLoading, TextTooLong, UnsupportedByModel
 from app.lessons.checks import Check
 from app.lessons.lesson import Lesson, LessonRequest, Reading, check_heads, lessons
 from app.lessons.posts import SERIES
@@ -264,7 +264,7 @@ async def _answer(
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """The tokens of the text, the parts of the answer, and what they are of."""
     model, tokens = await _read(engine, lesson, ask)
-    work = engine.look(model, tokens, lambda trace: lesson.answer(Reading(model, tokens, trace), ask))
+    work = engine.compute(model, tokens, lambda trace: lesson.answer(Reading(model, tokens, trace), ask))
     answer, timings = await visitor.waits_for(work)
     about = {"model": model.name, "step": model.step, "timings": timings.model_dump()}
     return views.tokens(tokens)["tokens"], answer.model_dump(), about
@@ -272,7 +272,7 @@ async def _answer(
 
 async def _prove(engine: Engine, visitor: Visitor, lesson: AnyLesson, ask: LessonRequest) -> Proof:
     model, tokens = await _read(engine, lesson, ask)
-    work = engine.look(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), ask)))
+    work = engine.compute(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), ask)))
     checks, _ = await visitor.waits_for(work)
     return Proof(model=model.name, step=model.step, checks=checks)
 
@@ -285,7 +285,7 @@ async def _read(engine: Engine, lesson: AnyLesson, ask: LessonRequest) -> tuple[
     if len(tokens) > N_MOST:
         raise TextTooLong(len(tokens), N_MOST, "a lesson", "look at it on the first page")
     if not lesson.fits(model.network.config):
-        raise ModelLacks(model.name, lesson.needs, engine.models.fallback)
+        raise UnsupportedByModel(model.name, lesson.needs, engine.models.fallback)
     check_heads(ask, model.network.config, model.name)
     return model, tokens
 

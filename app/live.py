@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app import api, frame, problems
-from app.engine import Engine, Progressed, Watch
+from app.engine import Engine, ReadingProgress, ResultStream
 from app.errors import AppError
 from app.picture import Part, Shown
 from app.schemas import LiveRequest, Problem
@@ -61,7 +61,7 @@ class Typist:
         self._shown = Shown()
         self._newest: LiveRequest | None = None
         self._asked = asyncio.Event()
-        self._watch: Watch[Part] | None = None
+        self._watch: ResultStream[Part] | None = None
         self._pace = Pace(engine.settings.live_per_second)
 
     async def hear(self) -> None:
@@ -81,7 +81,7 @@ class Typist:
     def leave(self) -> None:
         """Nobody waits any more for what is under way."""
         if self._watch:
-            self._watch.leave()
+            self._watch.cancel()
 
     async def answer(self) -> None:
         """Answer the newest ask, and then the one that has become the newest, for ever."""
@@ -112,9 +112,9 @@ class Typist:
             model, tokens = await api.read(self._engine, ask)
             self._watch = api.watch_page(self._engine, model, tokens, ask, self._shown)
             if self._asked.is_set():  # while the tokens were counted, a newer ask came
-                self._watch.leave()
+                self._watch.cancel()
             async for said in self._watch:
-                if isinstance(said, Progressed):
+                if isinstance(said, ReadingProgress):
                     await self._send({"seq": ask.seq, "progress": {"read": said.n_read, "of": said.n_tokens}})
                 else:
                     (header, arrays), timings = said

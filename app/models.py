@@ -19,9 +19,9 @@ from app.errors import (
     ModelNotHere,
     ModelTooLarge,
     ModelUnavailable,
+    NoKnownCharacters,
     NonFiniteNumbers,
     NoSuchStep,
-    NothingHeld,
     TextTooLong,
     UnknownModel,
     UnreadableText,
@@ -29,10 +29,11 @@ from app.errors import (
 from app.settings import Settings
 from model.config import Config
 from model.gpt import GPT
-from model.linear import choose_roads
+from model.heads import probe_scores
+from model.linear import choose_kernels
+from model.reading import read
 from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
-from model.trace import NonFiniteNumber, read
-from model.training.probes import pattern_scores
+from model.trace import NonFiniteNumber
 from model.training.record import RECORD, Record, read_record
 from model.weights.catalogue import SHIPPED, Progress, Source
 from model.weights.folder import load, load_step, steps_of
@@ -88,7 +89,7 @@ class Loaded:
         except TokenizerError as error:
             raise UnreadableText(str(error)) from error
         if not tokens.tokens:
-            raise NothingHeld(len(text), self.name)
+            raise NoKnownCharacters(len(text), self.name)
         return tokens
 
 
@@ -300,7 +301,7 @@ class Models:
         if model.step not in known:
             loop = asyncio.get_running_loop()
             try:
-                known[model.step] = await loop.run_in_executor(self._worker, pattern_scores, model.network)
+                known[model.step] = await loop.run_in_executor(self._worker, probe_scores, model.network)
             except NonFiniteNumber as error:
                 raise NonFiniteNumbers(model.title, error.place, self.settings.dtype) from error
         return known[model.step]
@@ -387,7 +388,7 @@ class Models:
         self._say(entry, "loading the weights", 0, 0)
         files, record = Files.of(folder), read_record(folder)  # before the weights: what changes now is noticed later
         network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
-        roads = choose_roads(network)
+        roads = choose_kernels(network)
         log.info("%s: linear layers take the roads %s", entry.source.name, roads or "plain")
         read(network, [0])  # the first reading is slow; no visitor should pay for it
         n_context = min(network.config.n_context, self.settings.max_tokens)

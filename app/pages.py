@@ -24,7 +24,7 @@ from app import api, problems
 from app.api import EngineHere
 from app.engine import Engine
 from app.errors import AppError, ModelLoading
-from app.schemas import CurvePoint, LookRequest, ModelInfo, Problem
+from app.schemas import CurvePoint, ModelInfo, PageRequest, Problem
 from model.trace import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
@@ -201,7 +201,7 @@ async def _see(engine: Engine, asked: dict[str, Any]) -> tuple[Seen | None, str,
     if not asked["text"]:
         return None, EMPTY, 200  # nothing is wrong: there is no text yet
     try:
-        ask = LookRequest(**asked)
+        ask = PageRequest(**asked)
         model, tokens = await api.read(engine, ask)
         header, arrays = await api.look_at(engine, model, tokens, ask, overview=False)
     except ModelLoading as error:

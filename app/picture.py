@@ -17,9 +17,9 @@ from app import figures, views
 from app.errors import NoSuchPosition
 from app.figures import Window
 from app.models import Loaded
-from app.schemas import LookRequest
+from app.schemas import PageRequest
+from model.cache import shared_prefix_length
 from model.config import Config
-from model.prefix import n_common
 from model.tokenizer import Tokens
 from model.trace import Trace, norm_sites
 
@@ -42,7 +42,7 @@ class Shown:
 
     def turn_to(self, model: Loaded, ids: tuple[int, ...]) -> int:
         """Another text. How many of its first tokens the client has."""
-        same = n_common(self.ids, ids) if self.model == model.key else 0
+        same = shared_prefix_length(self.ids, ids) if self.model == model.key else 0
         step = views.step_for(len(ids), views.N_THUMBNAIL)
         if not same or step != self.step:
             self.known = [0] * model.network.config.n_layers
@@ -55,7 +55,7 @@ class Shown:
 
 
 def parts(
-    trace: Trace, tokens: Tokens, model: Loaded, ask: LookRequest, shown: Shown, *, overview: bool = True
+    trace: Trace, tokens: Tokens, model: Loaded, ask: PageRequest, shown: Shown, *, overview: bool = True
 ) -> Iterator[Part]:
     """What has to be sent, the most important first; `shown` follows. The last part's header says `done`.
 
@@ -153,7 +153,7 @@ def plan_of(config: Config, n_tokens: int, shown: Shown) -> list[tuple[range, in
 
 
 def _head(
-    trace: Trace, ask: LookRequest, window: Window, shown: Shown, same: int
+    trace: Trace, ask: PageRequest, window: Window, shown: Shown, same: int
 ) -> tuple[dict[str, Any] | None, dict[str, NDArray[Any]]]:
     """The chosen head's picture, or the rows and columns of it that are new; None where it is as it was."""
     n_cells = 0

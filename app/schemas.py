@@ -74,7 +74,7 @@ class PredictionsRequest(TokensRequest):
     positions: Literal["last", "all"] = Field("last", description="after the last token, or after every one")
 
 
-class LookRequest(TokensRequest):
+class PageRequest(TokensRequest):
     """What the page has on its screen."""
 
     layer: Index = 0
@@ -88,7 +88,7 @@ class LookRequest(TokensRequest):
     )
 
 
-class ViewRequest(LookRequest):
+class ViewRequest(PageRequest):
     """What the page has on its screen, for one answer."""
 
     overview: bool = Field(
@@ -96,7 +96,7 @@ class ViewRequest(LookRequest):
     )
 
 
-class LiveRequest(LookRequest):
+class LiveRequest(PageRequest):
     """What the page has on its screen now, for the live channel."""
 
     seq: int = Field(ge=0, le=2**53, description="the number of this ask; a client counts up")

@@ -11,7 +11,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 if TYPE_CHECKING:
     import torch  # takes seconds to import, and settings are also read to refuse them or to print help
 
-REMOVED = {"LOOKBACK_MAX_LOADED": "LOOKBACK_MODELS_MB bounds the memory of all models together"}
+REMOVED = {
+    "LOOKBACK_MAX_LOADED": "LOOKBACK_MODELS_MB limits the memory of all models together",
+    "LOOKBACK_KEPT_MB": "it is LOOKBACK_CACHE_MB now",
+}
 
 
 class Settings(BaseSettings):
@@ -47,7 +50,7 @@ class Settings(BaseSettings):
     )
     live_per_second: int = Field(60, ge=1, description="messages that one live socket may send a second")
     live_idle_s: int = Field(900, ge=1, description="seconds after which a live socket that asks for nothing is closed")
-    kept_mb: int = Field(1_000, ge=0, description="memory for what was read of the latest texts, in MB")
+    cache_mb: int = Field(1_000, ge=0, description="memory for what was read of the latest texts, in MB")
 
     @field_validator("models", mode="before")
     @classmethod

@@ -129,14 +129,14 @@ def thumbnails(trace: Trace, layers: range, n_known: int = 0) -> tuple[NDArray[n
     single cells that tell heads apart. The first `n_known` tokens, which somebody has already, are left out of both:
     where they end within a row of pixels, the first row here is of the rest of it.
     """
-    trace.check()
+    trace.check_finite()
     n, step = trace.n_tokens, step_for(trace.n_tokens, N_THUMBNAIL)
     config = trace.model.config
     n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
     pictures, first = [], []
     for begin in range(layers.start, layers.stop, n_layers):
         some = slice(begin, min(begin + n_layers, layers.stop))
-        keys_LGTD = torch.cat([stretch.keys_LGTD[some] for stretch in trace.stretches], dim=2).float()
+        keys_LGTD = torch.cat([stretch.keys_LGTD[some] for stretch in trace.chunks], dim=2).float()
         n_rows = max(step, N_BLOCK // (len(keys_LGTD) * config.n_heads * n) // step * step)
         tops = range(n_known // step * step, n, n_rows)
         blocks = [range(max(top, n_known), min(top + n_rows, n)) for top in tops]
@@ -165,7 +165,7 @@ def _weights(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor) -> Ten
     q_LHRD = torch.cat(
         [
             stretch.queries_LHTD[layers, :, max(rows.start - first, 0) : rows.stop - first]
-            for first, stretch in trace.placed()
+            for first, stretch in trace.with_offsets()
             if first < rows.stop and first + len(stretch) > rows.start
         ],
         dim=2,

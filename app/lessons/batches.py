@@ -20,8 +20,9 @@ from app.schemas import Index, Text
 from model import attention
 from model.attention import Heads
 from model.gpt import GPT
+from model.reading import read
 from model.tokenizer import Tokens, show
-from model.trace import Trace, read
+from model.trace import Trace
 
 N_MOST = 256  # tokens of each text
 N_FEATURES = 8  # that are drawn

@@ -32,5 +32,5 @@ def vectors(reading: Reading, source: Source) -> tuple[Tensor, list[str]]:
     ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
     at_T = torch.arange(ids_BT.shape[1], device=network.device)
     with torch.inference_mode():
-        x_BTM: Tensor = network.positions.place(network.embed(ids_BT), at_T)
+        x_BTM: Tensor = network.positions.add_positions(network.embed(ids_BT), at_T)
     return x_BTM[0].float().cpu(), reading.pieces

@@ -160,13 +160,13 @@ def recall_from_all(n: int, asked_for: int, ask: BottleneckRequest) -> float:
 def counts(reading: Reading, ask: BottleneckRequest, n: int) -> dict[str, float]:
     """How many numbers are taken along after n tokens of the text, counted where they are."""
     states_TH = encoder(ask.width, reading.config.d_model).states(embedded(reading)[None, :n])[0]
-    start = reading.trace.start(n)
+    start = reading.trace.prefix(n)
     return {
         "recurrent network: the last state": float(states_TH[-1].numel()),
         "attention over its states": float(kept(states_TH, ask).numel()),
         "GPT: a vector for each token": float(kept(start.hidden_TM, ask).numel()),
         "GPT: keys and values of all layers": float(
-            sum(one.keys_LGTD.numel() + one.values_LGTD.numel() for one in start.stretches)
+            sum(one.keys_LGTD.numel() + one.values_LGTD.numel() for one in start.chunks)
         ),
     }
 

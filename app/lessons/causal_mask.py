@@ -17,7 +17,7 @@ from app.lessons.parts import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbe
 from app.lessons.posts import PART_9, chapter
 from app.schemas import Index, Text
 from model import attention
-from model.attention import Look, look_back, look_by_stages
+from model.attention import AttentionFn, fused_attention, staged_attention
 from model.tokenizer import show
 
 Route = Literal["mask, then softmax", "softmax, then mask, then share anew", "softmax, then mask", "zero, then softmax"]
@@ -83,7 +83,7 @@ def by_route(scaled_HTS: Tensor, route: Route, *, broken: bool = False) -> Tenso
     if broken:
         return attention.weights(scaled_HTS)
     n = scaled_HTS.shape[-1]
-    seen_TS = attention.visible(n, n, device=scaled_HTS.device)
+    seen_TS = attention.causal_mask(n, n, device=scaled_HTS.device)
     if route == "mask, then softmax":
         return attention.weights(attention.masked(scaled_HTS))
     if route == "zero, then softmax":
@@ -94,7 +94,7 @@ def by_route(scaled_HTS: Tensor, route: Route, *, broken: bool = False) -> Tenso
 
 def look_everywhere(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
     """A Look without a mask: every query sees every key."""
-    return look_by_stages(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled_BHTS: scaled_BHTS)
+    return staged_attention(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled_BHTS: scaled_BHTS)
 
 
 def edited(reading: Reading, ask: CausalMaskRequest) -> tuple[int, int]:
@@ -110,15 +110,15 @@ def edited(reading: Reading, ask: CausalMaskRequest) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def moved_by(reading: Reading, place: int, id: int, look: Look, *, exact: bool = False) -> Tensor:
+def moved_by(reading: Reading, place: int, id: int, look: AttentionFn, *, exact: bool = False) -> Tensor:
     """How far the logits after each token move when one token becomes another: the largest of V changes, (T,).
 
     What has been read already is not read again with the usual look, unless it must be `exact`: two roads round apart.
     """
     network, ids_BT = reading.model.network, reading.ids_BT.repeat(2, 1)
     ids_BT[1, place] = id
-    first = int(look is look_back and not exact)
-    hidden_BTM = network.hidden(ids_BT[first:], looks=[look] * network.config.n_layers)
+    first = int(look is fused_attention and not exact)
+    hidden_BTM = network.hidden(ids_BT[first:], attention_fns=[look] * network.config.n_layers)
     logits_BTV = network.unembed(hidden_BTM).float()
     before_TV = reading.trace.logits(range(len(reading.tokens))) if first else logits_BTV[0]
     moved_T: Tensor = (logits_BTV[-1] - before_TV).abs().amax(-1).cpu()
@@ -180,8 +180,8 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
     )
 
 
-def _look(ask: CausalMaskRequest) -> Look:
-    return look_everywhere if ask.broken else look_back
+def _look(ask: CausalMaskRequest) -> AttentionFn:
+    return look_everywhere if ask.broken else fused_attention
 
 
 def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:

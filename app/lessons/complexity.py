@@ -266,9 +266,7 @@ def checks(reading: Reading, ask: ComplexityRequest) -> Iterator[Check]:
     )
     tera = weight_bytes(GPT_2, 1_047_576) / 1e12
     yield printed("its weights at 1,047,576 tokens differ from 632 TB by", tera, 632, digits=0)
-    kept = sum(
-        part.nbytes for one in reading.trace.stretches for part in (one.keys_LGTD.float(), one.values_LGTD.float())
-    )
+    kept = sum(part.nbytes for one in reading.trace.chunks for part in (one.keys_LGTD.float(), one.values_LGTD.float()))
     yield at_most(0, abs(kept - n * cache_bytes(config)), "bytes of the keys and values kept differ by")
     window = max(1, n // 2)
     ids, other = reading.tokens.ids, _changed(reading, 0)

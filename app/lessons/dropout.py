@@ -18,7 +18,7 @@ from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, shares, sign
 from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
 from model import attention
-from model.attention import Attention, Heads, look_back, look_by_stages
+from model.attention import Attention, Heads, fused_attention, staged_attention
 
 N_CELLS = 4_000_000  # numbers of all draws together; a long text gets fewer draws
 N_CHECKED = 32  # tokens; the statistics of more rows would need more draws than anybody waits for
@@ -97,18 +97,18 @@ def expected(reading: Reading, ask: DropoutRequest) -> Tensor:
     def after(_module: nn.Module, _given: Any, x_BX: Tensor) -> Tensor:
         return drop(x_BX)
 
-    look = partial(look_by_stages, share=lambda masked_BHTT: drop(attention.weights(masked_BHTT)))
+    look = partial(staged_attention, normalise=lambda masked_BHTT: drop(attention.weights(masked_BHTT)))
     parts: dict[Place, list[nn.Module]] = {
         "attention weights": [],
         "context vectors": [part for part in network.modules() if isinstance(part, Heads)],
         "embedded tokens": [network.dropout],
         "what attention adds": [part for part in network.modules() if isinstance(part, Attention)],
     }
-    looks = [look if ask.place == "attention weights" else look_back] * network.config.n_layers
+    looks = [look if ask.place == "attention weights" else fused_attention] * network.config.n_layers
     with ExitStack() as hooks:
         for part in parts[ask.place]:
             hooks.enter_context(part.register_forward_hook(after))
-        hidden_NTM = network.hidden(reading.ids_BT.repeat(N_RUNS, 1), looks=looks)
+        hidden_NTM = network.hidden(reading.ids_BT.repeat(N_RUNS, 1), attention_fns=looks)
     probability_NV: Tensor = network.unembed(hidden_NTM[:, -1]).float().softmax(-1).cpu()
     return probability_NV
 

@@ -25,7 +25,7 @@ from app.lessons.checks import Arithmetic, Check, product_norms
 from app.lessons.posts import Reference
 from app.models import Loaded
 from app.schemas import TokensRequest
-from model.attention import Look, look_back
+from model.attention import AttentionFn, fused_attention
 from model.config import Config
 from model.gpt import Block
 from model.linear import Linear
@@ -122,7 +122,7 @@ class Reading:
         """
         network, ids_BT = self.model.network, self.ids_BT[:, :n_most]
         at_T = torch.arange(ids_BT.shape[1], device=network.device)
-        x_BTM, turn = network.positions.place(network.embed(ids_BT), at_T), network.positions.turn(at_T)
+        x_BTM, turn = network.positions.add_positions(network.embed(ids_BT), at_T), network.positions.rotation(at_T)
         heard: list[tuple[Tensor, Tensor]] = []
 
         def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
@@ -130,14 +130,14 @@ class Reading:
 
         with part.register_forward_hook(note):
             for block in network.blocks[: layer + 1]:
-                x_BTM = block(x_BTM, turn, look_back)
+                x_BTM = block(x_BTM, turn, fused_attention)
         return heard[0]
 
     @torch.inference_mode()
-    def again(self, looks: Sequence[Look] | None = None) -> Tensor:
+    def again(self, looks: Sequence[AttentionFn] | None = None) -> Tensor:
         """The logits after each token of the text, read anew: with other looks, or under hooks; (T, V), float32."""
         network = self.model.network
-        logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, looks=looks)[0]).float().cpu()
+        logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, attention_fns=looks)[0]).float().cpu()
         return logits_TV
 
     @property
@@ -158,8 +158,8 @@ class Reading:
         Softmax passes on at most half of an error in its scores, each a sum of products q·k / √d_head.
         """
         config = self.config
-        q_HTD = torch.cat([stretch.queries_LHTD[layer] for stretch in self.trace.stretches], dim=1).float()
-        k_GTD = torch.cat([stretch.keys_LGTD[layer] for stretch in self.trace.stretches], dim=1).float()
+        q_HTD = torch.cat([stretch.queries_LHTD[layer] for stretch in self.trace.chunks], dim=1).float()
+        k_GTD = torch.cat([stretch.keys_LGTD[layer] for stretch in self.trace.chunks], dim=1).float()
         k_HTD = k_GTD.repeat_interleave(config.n_heads // config.n_kv_heads, 0)
         pairs = zip(q_HTD, k_HTD, strict=True)
         scales = [product_norms(q_TD, k_TD).max().item() for q_TD, k_TD in pairs]

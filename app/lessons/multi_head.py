@@ -112,7 +112,7 @@ def walk(reading: Reading, layer: int, x_TM: Tensor, off: Sequence[int] = (), *,
     """From a layer's input to its output, with all heads in one array; where one is off, zeros are joined."""
     config, part = reading.config, reading.block(layer).attention
     n, n_heads, d_head = len(x_TM), config.n_heads, config.d_head
-    turn = reading.model.network.positions.turn(torch.arange(n, device=x_TM.device))
+    turn = reading.model.network.positions.rotation(torch.arange(n, device=x_TM.device))
     q_TX = part.query(x_TM)
     q_THD = q_TX.view(n, d_head, n_heads).transpose(1, 2) if broken else q_TX.view(n, n_heads, d_head)
     q_HTD = q_THD.transpose(0, 1)
@@ -144,7 +144,7 @@ def walk(reading: Reading, layer: int, x_TM: Tensor, off: Sequence[int] = (), *,
 def alone(reading: Reading, layer: int, x_TM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All heads, each a module of its own: queries, (H, T, D), weights, (H, T, S), context vectors, (H, T, D)."""
     config, part = reading.config, reading.block(layer).attention
-    turn = reading.model.network.positions.turn(torch.arange(len(x_TM), device=x_TM.device))
+    turn = reading.model.network.positions.rotation(torch.arange(len(x_TM), device=x_TM.device))
 
     def own(linear: nn.Linear, place: int) -> Tensor:
         rows = slice(place * config.d_head, (place + 1) * config.d_head)
@@ -167,10 +167,10 @@ def block_lengths(reading: Reading, layer: int) -> tuple[Tensor, list[str], list
     config = reading.config
     weight_XM = reading.block(layer).attention.query.weight.detach().float().cpu()
     weight_HDM = weight_XM.view(config.n_heads, config.d_head, config.d_model)
-    stretches = torch.arange(config.d_model).tensor_split(config.n_heads)
-    length_HI = torch.stack([weight_HDM[..., stretch].flatten(1).norm(dim=1) for stretch in stretches], dim=1)
+    chunks = torch.arange(config.d_model).tensor_split(config.n_heads)
+    length_HI = torch.stack([weight_HDM[..., stretch].flatten(1).norm(dim=1) for stretch in chunks], dim=1)
     blocks = torch.arange(len(weight_XM)).tensor_split(config.n_heads)
-    rows, columns = ([f"{one[0].item()}–{one[-1].item()}" for one in several] for several in (blocks, stretches))
+    rows, columns = ([f"{one[0].item()}–{one[-1].item()}" for one in several] for several in (blocks, chunks))
     return length_HI, rows, columns
 
 
@@ -230,7 +230,7 @@ def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
     cut_HTS, alone_HTS = steps[5].values, alone(reading, ask.layer, x_TM)[1]
     is_cut = ask.way == "one matrix, cut"
     weight_HTS = (cut_HTS if is_cut else alone_HTS).float().cpu()
-    length_HI, blocks, stretches = block_lengths(reading, ask.layer)
+    length_HI, blocks, chunks = block_lengths(reading, ask.layer)
     width = config.n_heads * config.d_head
     matrices = f"1 of {width}" if is_cut else f"{config.n_heads} of {config.d_head}"
     next_tokens, effect = with_heads_off(reading, ask, heard.logits_V)
@@ -254,7 +254,7 @@ def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
         reads=signed(
             f"W_q of layer {ask.layer} ({width} × {config.d_model}): each head's rows, over stretches of the input",
             blocks[:N_HEADS],
-            stretches,
+            chunks,
             length_HI[:N_HEADS],
         ),
         ways=facts(

@@ -67,7 +67,7 @@ def placed(reading: Reading, ids_T: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens' vectors, and the same with their positions' added, by the network's own parts; (T, M) each."""
     network = reading.model.network
     token_TM = network.embed(ids_T)
-    sum_TM = network.positions.place(token_TM, torch.arange(len(ids_T), device=network.device))
+    sum_TM = network.positions.add_positions(token_TM, torch.arange(len(ids_T), device=network.device))
     return token_TM.float().cpu(), sum_TM.float().cpu()
 
 

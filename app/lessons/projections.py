@@ -115,7 +115,7 @@ def mapped(reading: Reading, ask: ProjectionsRequest) -> Map:
     return Map(reading.pieces, x_TI, weight_OI.roll(1, 0) if ask.broken else weight_OI, bias_O)
 
 
-def stretches(weight_OI: Tensor) -> Tensor:
+def chunks(weight_OI: Tensor) -> Tensor:
     """The singular values of a matrix, (R,), the largest first: how much it stretches along each of its directions."""
     n_outputs, n_inputs = weight_OI.shape
     narrow_RR = weight_OI @ weight_OI.T if n_outputs < n_inputs else weight_OI.T @ weight_OI
@@ -174,7 +174,7 @@ def answer(reading: Reading, ask: ProjectionsRequest) -> ProjectionsReply:
     one, other = (min(reading.position(place), len(names) - 1) for place in (ask.one, ask.other))
     what = f"layer {ask.layer}, head {ask.head}: {ask.which}" if ask.which in ("query", "key", "value") else ask.which
     what = f"layer {ask.layer}: {ask.which}" if ask.which == "feed-forward up" else what
-    stretch_R = stretches(found.rows_OI)
+    stretch_R = chunks(found.rows_OI)
     rank = int((stretch_R > FLAT * stretch_R[0]).sum())
     lost_T = null_part(x_TI, found.weight_OI).norm(dim=1) / x_TI.norm(dim=1).clamp_min(1e-12)
     far, near = (x_TI[one] - x_TI[other]).norm(), (y_TO[one] - y_TO[other]).norm()
@@ -242,7 +242,7 @@ def checks(reading: Reading, ask: ProjectionsRequest) -> Iterator[Check]:
     rows_OI = found.rows_OI
     rank = torch.linalg.matrix_rank((rows_OI.T @ rows_OI).double(), rtol=FLAT**2, hermitian=True)
     yield at_most(min(found.weight_OI.shape), float(rank), "directions that get through (Wᵀ W has so many)")
-    products, most = Arithmetic(n_terms=n_inputs), stretches(rows_OI)[0]
+    products, most = Arithmetic(n_terms=n_inputs), chunks(rows_OI)[0]
     hidden_TI = null_part(found.x_TI, found.weight_OI)
     through = (hidden_TI @ rows_OI.T).norm() / (found.x_TI.norm() * most)
     yield at_most(

@@ -101,7 +101,7 @@ def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
     score_TT, divided_by = scores_and_width(reading, ask)
     query = reading.position(ask.query)
     rows = [weights_at(score_TT, divided_by, exponent)[query] for exponent in EXPONENTS]
-    seen_TT = attention.visible(len(reading.tokens), len(reading.tokens))
+    seen_TT = attention.causal_mask(len(reading.tokens), len(reading.tokens))
     raw = score_TT[seen_TT]
     scaled = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()[seen_TT]
     unscaled, divided = random_experiment()
@@ -156,7 +156,7 @@ def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
         "scores differ from the scaled ones times √d_head by", score_TT, scaled_TT, Arithmetic(), score_TT.abs()
     )
     entropies = torch.stack([entropy_bits(weights_at(score_TT, width, exponent)) for exponent in EXPONENTS])
-    seen = score_TT[attention.visible(n, n)]
+    seen = score_TT[attention.causal_mask(n, n)]
     yield at_least(
         -sums.error((1 + largest(seen)) * math.log2(n + 1)),
         entropies.diff(dim=0).min().item(),

@@ -21,7 +21,7 @@ from app.lessons.parts import Bars, Facts, Heatmap, Number, Point, Points, facts
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
-from model.attention import Look
+from model.attention import AttentionFn
 
 N_HEADS_NAMED = 12
 N_MOVED = 10
@@ -81,10 +81,10 @@ class Head:
 def of_model(reading: Reading, layer: int, head: int, *, broken: bool = False) -> Head:
     """The head as the model ran it, queries and keys with rotary positions if the model has them; broken, keys ask."""
     key_head = head // (reading.config.n_heads // reading.config.n_kv_heads)
-    stretches = reading.trace.stretches
-    q_TD = torch.cat([one.queries_LHTD[layer, head] for one in stretches]).float().cpu()
-    k_TD = torch.cat([one.keys_LGTD[layer, key_head] for one in stretches]).float().cpu()
-    v_TD = torch.cat([one.values_LGTD[layer, key_head] for one in stretches]).float().cpu()
+    chunks = reading.trace.chunks
+    q_TD = torch.cat([one.queries_LHTD[layer, head] for one in chunks]).float().cpu()
+    k_TD = torch.cat([one.keys_LGTD[layer, key_head] for one in chunks]).float().cpu()
+    v_TD = torch.cat([one.values_LGTD[layer, key_head] for one in chunks]).float().cpu()
     if broken:
         q_TD, k_TD = k_TD, q_TD
     score_TT = attention.scores(q_TD, k_TD)
@@ -129,7 +129,7 @@ def edges(reading: Reading, edge: tuple[int, int], more: tuple[int, int]) -> tup
     return found[0], found[1]
 
 
-def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[Look]:
+def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[AttentionFn]:
     """How each layer looks when one edge of one head is cut; the others of the row share what it had."""
 
     def mask(scaled_BHTT: Tensor) -> Tensor:
@@ -137,8 +137,8 @@ def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[
         masked_BHTT[:, head, query, key] = -math.inf
         return masked_BHTT
 
-    look = partial(attention.look_by_stages, mask=mask)
-    return [look if one == layer else attention.look_back for one in range(n_layers)]
+    look = partial(attention.staged_attention, mask=mask)
+    return [look if one == layer else attention.fused_attention for one in range(n_layers)]
 
 
 def _moved(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor | None, str]:
@@ -262,7 +262,7 @@ def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> t
     block, config, network = reading.block(layer), reading.config, reading.model.network
     x_TM, _ = reading.hear(layer, block.attention)
     d, key_head = config.d_head, head // (config.n_heads // config.n_kv_heads)
-    turn = network.positions.turn(torch.arange(len(reading.tokens), device=network.device))
+    turn = network.positions.rotation(torch.arange(len(reading.tokens), device=network.device))
     found = []
     for linear, number in (
         (block.attention.query, head),

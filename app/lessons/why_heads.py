@@ -125,9 +125,9 @@ def every_head(reading: Reading, ask: WhyHeadsRequest) -> Tensor:
 def queries_and_keys(reading: Reading, ask: WhyHeadsRequest) -> tuple[Tensor, Tensor]:
     """Of the real head, as it uses them; (T, D) each."""
     group = ask.head // (reading.config.n_heads // reading.config.n_kv_heads)
-    stretches = reading.trace.stretches
-    q_TD = torch.cat([stretch.queries_LHTD[ask.layer, ask.head] for stretch in stretches])
-    k_TD = torch.cat([stretch.keys_LGTD[ask.layer, group] for stretch in stretches])
+    chunks = reading.trace.chunks
+    q_TD = torch.cat([stretch.queries_LHTD[ask.layer, ask.head] for stretch in chunks])
+    k_TD = torch.cat([stretch.keys_LGTD[ask.layer, group] for stretch in chunks])
     return q_TD.float().cpu(), k_TD.float().cpu()
 
 

@@ -18,10 +18,11 @@ from starlette.types import Message
 
 from app import frame, schemas
 from app.api import Visitor
-from app.errors import VisitorLeft
+from app.errors import ClientDisconnected
 from model.gpt import GPT
+from model.reading import read
 from model.tokenizer import Tokenizer
-from model.trace import STAGES, read
+from model.trace import STAGES
 from model.weights.folder import load
 from tests.conftest import CPU, ROUNDING, SERVED
 
@@ -205,8 +206,8 @@ def problem(client: TestClient, status: int, call: str = "attention", **body: An
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"text": ""}, 422, "0 characters; a reading needs at least 1"),
-        ({"text": "cat " * 100}, 422, "tokens; tiny-llama reads 64. Take away "),
+        ({"text": ""}, 422, "The text is empty. Type a word."),
+        ({"text": "cat " * 100}, 422, "tokens; tiny-llama reads 64. Remove "),
         ({"stage": "dropped"}, 422, "stage: Input should be 'scores', 'scaled', 'masked' or 'weights'"),
         ({"layers": [0, 3]}, 422, "There is no layer 3; tiny-llama has 3 of them, counted from 0. Choose 0 to 2."),
         ({"heads": [4]}, 422, "There is no head 4; tiny-llama has 4"),
@@ -217,9 +218,9 @@ def problem(client: TestClient, status: int, call: str = "attention", **body: An
         ({"text": None}, 422, "text: Input should be a valid string"),
         ({"text": 5}, 422, "text: Input should be a valid string"),
         ({"txet": "typo"}, 422, "txet: Extra inputs are not permitted"),
-        ({"model": "gpt5"}, 404, "There is no model 'gpt5'. There are: tiny-llama, smollm2-135m"),
+        ({"model": "gpt5"}, 404, "There is no model 'gpt5'. Models: tiny-llama, smollm2-135m"),
         ({"model": "x" * 10_000}, 404, "There is no model"),
-        ({"text": "cat " * 42}, 413, "numbers; one reply holds 20,000. Ask for fewer layers or heads, or"),
+        ({"text": "cat " * 42}, 413, "numbers; the limit is 20,000. Ask for fewer layers or heads, or"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_an_error_with_the_numbers_and_a_way_out(
@@ -385,7 +386,7 @@ def test_what_nobody_waits_for_any_more_is_given_up() -> None:
         waiting = asyncio.ensure_future(visitor.waits_for(work()))
         await asyncio.sleep(0.01)
         left.set()
-        with pytest.raises(VisitorLeft):
+        with pytest.raises(ClientDisconnected):
             await waiting
         await asyncio.wait_for(given_up.wait(), 1)
 

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 
 from app import models, schemas
 from app.settings import Settings
-from model.trace import read
-from model.training.probes import PATTERNS, pattern_scores
+from model.heads import PROBE_PATTERNS, probe_scores
+from model.reading import read
 from model.weights.folder import load, load_step
 from tests.conftest import CPU, ROUNDING, SERVED, serve
 
@@ -51,7 +51,7 @@ def test_their_patterns_are_what_the_heads_of_that_step_do(client: TestClient, t
     found = client.get("/api/v1/models/tiny-run/checkpoints").json()["checkpoints"]
     for place, step in ((0, 0), (4, 8)):
         network = load_step(tiny_run, step, device=CPU, dtype=SERVED)
-        for pattern, scores_LH in zip(PATTERNS, pattern_scores(network), strict=True):
+        for pattern, scores_LH in zip(PROBE_PATTERNS, probe_scores(network), strict=True):
             assert np.allclose(found[place]["patterns"][pattern], scores_LH, atol=ROUNDING / 10)
 
 
@@ -71,7 +71,7 @@ def test_every_request_takes_a_step_and_every_reply_names_it(client: TestClient,
     assert post(client, path)["step"] is None
 
 
-@pytest.mark.parametrize(("step", "words"), [(3, "There are: 0, 1, 2, 4, 8"), (10**12, "no parameters of step")])
+@pytest.mark.parametrize(("step", "words"), [(3, "Saved steps: 0, 1, 2, 4, 8"), (10**12, "no parameters of step")])
 def test_a_step_that_was_not_kept_is_refused_with_those_that_were(client: TestClient, step: int, words: str) -> None:
     reply = client.post("/api/v1/tokens", json={"text": TEXT, "step": step})
     assert reply.status_code == 422

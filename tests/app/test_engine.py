@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import engine as engine_module
-from app.engine import Engine, Progressed, WorkerFailed, WorkerStopped, take_batch
+from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, take_batch
 from app.errors import Busy, ModelLoading, ModelNotHere, ModelTooLarge, ModelUnavailable, OutOfMemory, UnknownModel
 from app.models import Entry, Loaded
 from app.settings import Settings
 from model.gpt import GPT
+from model.reading import read, read_batch
 from model.tokenizer import Token, Tokens
-from model.trace import Trace, read, read_on
+from model.trace import Trace
 from model.weights.catalogue import FetchError, FolderSource, Progress, catalogue
 from model.weights.folder import load
 
@@ -101,7 +102,7 @@ def test_a_model_that_cannot_be_had_says_why_and_can_be_asked_for_again(
 def test_an_unknown_model_is_told_which_there_are(tiny_llama: Path) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            with pytest.raises(UnknownModel, match=r"There is no model 'other'\. There are: tiny"):
+            with pytest.raises(UnknownModel, match=r"There is no model 'other'\. Models: tiny"):
                 engine.models.get("other")
 
     run(test())
@@ -242,15 +243,15 @@ def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: 
                 gate.wait()
                 return trace.n_tokens
 
-            first, second = (asyncio.ensure_future(engine.look(model, tokens, wait)) for _ in range(2))
+            first, second = (asyncio.ensure_future(engine.compute(model, tokens, wait)) for _ in range(2))
             await asyncio.to_thread(begun.wait)
             await asyncio.sleep(0.05)
-            with pytest.raises(Busy, match="2 texts are waiting; the server keeps 2"):
-                await engine.look(model, tokens, wait)
+            with pytest.raises(Busy, match="2 texts are waiting; the limit is 2"):
+                await engine.compute(model, tokens, wait)
             gate.set()
             assert (await first)[0] == (await second)[0] == len(tokens)
             assert (await second)[1].queued_ms > 20
-            await engine.look(model, tokens, wait)
+            await engine.compute(model, tokens, wait)
 
     run(test())
 
@@ -261,7 +262,9 @@ def test_the_event_loop_goes_on_while_torch_works(tiny_llama: Path) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            look = asyncio.ensure_future(engine.look(model, await engine.tokens("cat", model), lambda _: gate.wait()))
+            look = asyncio.ensure_future(
+                engine.compute(model, await engine.tokens("cat", model), lambda _: gate.wait())
+            )
             for _ in range(5):
                 await asyncio.sleep(0.01)
             assert not look.done()
@@ -283,12 +286,12 @@ def test_torch_works_in_one_thread_alone_whatever_the_work(tiny_llama: Path, mon
         return note
 
     monkeypatch.setattr("app.models.load", noted(load))
-    monkeypatch.setattr("app.engine.read_on", noted(read_on))
+    monkeypatch.setattr("app.engine.read_batch", noted(read_batch))
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            await engine.look(model, await engine.tokens("cat", model), noted(lambda trace: trace.logits([0])))
+            await engine.compute(model, await engine.tokens("cat", model), noted(lambda trace: trace.logits([0])))
 
     run(test())
     assert threads == {"torch_0"}
@@ -311,21 +314,21 @@ class Passes:
         self.seen: list[dict[int, int]] = []
         self.gate = threading.Event()
         self.gate.set()
-        monkeypatch.setattr("app.engine.read_on", self._read_on)
+        monkeypatch.setattr("app.engine.read_batch", self._read_batch)
 
-    def _read_on(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
         self.gate.wait()
-        read = read_on(model, texts)
+        read = read_batch(model, texts)
         self.seen.append({self._first(trace): len(ids) for trace, (_, ids) in zip(read, texts, strict=True)})
         return read
 
     def _first(self, trace: Trace) -> int:
         """The first token, by the key that it left behind."""
-        key = trace.stretches[0].keys_LGTD[0, 0, 0]
+        key = trace.chunks[0].keys_LGTD[0, 0, 0]
         return next(id for id, known in enumerate(self.keys) if torch.allclose(key, known, atol=1e-5))
 
     def know(self, model: Loaded) -> None:
-        self.keys = [read(model.network, [id]).stretches[0].keys_LGTD[0, 0, 0] for id in range(10)]
+        self.keys = [read(model.network, [id]).chunks[0].keys_LGTD[0, 0, 0] for id in range(10)]
 
 
 def text(first: int, n: int) -> Tokens:
@@ -352,7 +355,7 @@ def test_what_waits_is_read_in_one_pass_and_each_gets_its_own(tiny_llama: Path, 
             def last(trace: Trace) -> torch.Tensor:
                 return trace.logits([trace.n_tokens - 1])[0]
 
-            looks = [asyncio.ensure_future(engine.look(model, text(i, i), last)) for i in range(1, 6)]
+            looks = [asyncio.ensure_future(engine.compute(model, text(i, i), last)) for i in range(1, 6)]
             await when_waiting(engine, 5)
             passes.gate.set()
             found = [(await look)[0] for look in looks]
@@ -374,7 +377,7 @@ def test_a_long_text_lets_short_ones_in_between(tiny_llama: Path, passes: Passes
             done = []
 
             async def look(first: int, n: int) -> None:
-                await engine.look(model, text(first, n), lambda trace: trace.n_tokens)
+                await engine.compute(model, text(first, n), lambda trace: trace.n_tokens)
                 done.append(first)
 
             looks = [asyncio.ensure_future(look(1, 35))]
@@ -394,8 +397,8 @@ def test_a_long_text_says_how_far_it_is_and_its_view_comes_part_by_part(tiny_lla
         limits = settings(max_batch_tokens=4)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
             model = await ready(engine)
-            heard = [said async for said in engine.watch(model, text(1, 10), lambda _: iter("ab"))]
-            assert heard[:2] == [Progressed(4, 10), Progressed(8, 10)]
+            heard = [said async for said in engine.submit(model, text(1, 10), lambda _: iter("ab"))]
+            assert heard[:2] == [ReadingProgress(4, 10), ReadingProgress(8, 10)]
             assert [part for part, _ in heard[2:]] == ["a", "b"]  # type: ignore[misc]
 
     run(test())
@@ -407,15 +410,17 @@ def test_who_has_left_is_not_read(tiny_llama: Path, passes: Passes) -> None:
             model = await ready(engine)
             passes.know(model)
             passes.gate.clear()
-            first = asyncio.ensure_future(engine.look(model, text(1, 3), lambda trace: trace.n_tokens))
+            first = asyncio.ensure_future(engine.compute(model, text(1, 3), lambda trace: trace.n_tokens))
             await when_waiting(engine, 1)
             await asyncio.sleep(0.05)
-            gone = [asyncio.ensure_future(engine.look(model, text(i, 3), lambda t: t.n_tokens)) for i in (2, 3)]
+            gone = [asyncio.ensure_future(engine.compute(model, text(i, 3), lambda t: t.n_tokens)) for i in (2, 3)]
             await when_waiting(engine, 3)
             for look in gone:
                 look.cancel()
             await asyncio.sleep(0)
-            last = asyncio.ensure_future(engine.look(model, text(4, 3), lambda trace: trace.n_tokens))  # there is room
+            last = asyncio.ensure_future(
+                engine.compute(model, text(4, 3), lambda trace: trace.n_tokens)
+            )  # there is room
             await asyncio.sleep(0.01)
             passes.gate.set()
             await asyncio.gather(first, last)
@@ -430,12 +435,12 @@ def test_who_leaves_a_long_text_stops_its_reading_and_what_was_read_is_kept(tiny
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
             model = await ready(engine)
             passes.know(model)
-            watch = engine.watch(model, text(1, 30), lambda trace: iter([trace.n_tokens]))
-            async for _ in watch:
-                watch.leave()
+            stream = engine.submit(model, text(1, 30), lambda trace: iter([trace.n_tokens]))
+            async for _ in stream:
+                stream.cancel()
             n_read = sum(one[1] for one in passes.seen)
             assert n_read < 30
-            assert (await engine.look(model, text(1, 30), lambda trace: trace.n_tokens))[0] == 30
+            assert (await engine.compute(model, text(1, 30), lambda trace: trace.n_tokens))[0] == 30
             assert sum(one[1] for one in passes.seen) == 30
 
     run(test())
@@ -449,9 +454,9 @@ def test_a_view_that_fails_fails_alone(tiny_llama: Path) -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
             found = await asyncio.gather(
-                engine.look(model, text(1, 2), lambda trace: trace.n_tokens),
-                engine.look(model, text(2, 3), fail),
-                engine.look(model, text(3, 4), lambda trace: trace.n_tokens),
+                engine.compute(model, text(1, 2), lambda trace: trace.n_tokens),
+                engine.compute(model, text(2, 3), fail),
+                engine.compute(model, text(3, 4), lambda trace: trace.n_tokens),
                 return_exceptions=True,
             )
             assert [one[0] if isinstance(one, tuple) else type(one) for one in found] == [2, ZeroDivisionError, 4]
@@ -467,14 +472,14 @@ def test_a_panic_in_a_view_fails_that_text_alone_and_the_worker_goes_on(tiny_lla
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
             results = await asyncio.gather(
-                engine.look(model, text(1, 2), panic),
-                engine.look(model, text(2, 3), lambda trace: trace.n_tokens),
+                engine.compute(model, text(1, 2), panic),
+                engine.compute(model, text(2, 3), lambda trace: trace.n_tokens),
                 return_exceptions=True,
             )
             assert isinstance(results[0], WorkerFailed)
             assert "Panic: called unwrap" in str(results[0])
             assert results[1][0] == 3  # type: ignore[index]
-            assert (await engine.look(model, text(3, 4), lambda trace: trace.n_tokens))[0] == 4
+            assert (await engine.compute(model, text(3, 4), lambda trace: trace.n_tokens))[0] == 4
 
     run(test())
 
@@ -498,14 +503,14 @@ def test_a_text_that_cannot_be_read_fails_that_text_not_its_batch(
         gate.wait()
         if any(ids[0] == 2 for _, ids in texts):
             raise error
-        return read_on(model, texts)
+        return read_batch(model, texts)
 
-    monkeypatch.setattr("app.engine.read_on", reading)
+    monkeypatch.setattr("app.engine.read_batch", reading)
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            looks = [engine.look(model, text(i, 3), lambda trace: trace.n_tokens) for i in (1, 2, 3)]
+            looks = [engine.compute(model, text(i, 3), lambda trace: trace.n_tokens) for i in (1, 2, 3)]
             waiting = asyncio.gather(*looks, return_exceptions=True)
             await when_waiting(engine, 3)
             gate.set()
@@ -541,8 +546,8 @@ def test_a_failure_of_the_loop_around_the_worker_fails_what_waits_and_the_loop_g
             with monkeypatch.context() as patch:
                 patch.setattr(engine, "_step", None)  # the worker cannot call it
                 with pytest.raises(TypeError):
-                    await engine.look(model, text(1, 2), lambda trace: trace.n_tokens)
-            assert (await engine.look(model, text(1, 2), lambda trace: trace.n_tokens))[0] == 2
+                    await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens)
+            assert (await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens))[0] == 2
             assert engine.is_alive
 
     run(test())
@@ -558,11 +563,11 @@ def test_a_worker_that_cannot_go_on_ends_the_process_and_says_so(
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
             monkeypatch.setattr(engine, "_step", None)
-            for _ in range(engine_module.N_FAILURES):
+            for _ in range(engine_module.MAX_FAILURES):
                 with pytest.raises(TypeError):
-                    await engine.look(model, text(1, 2), lambda trace: trace.n_tokens)
+                    await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens)
             assert (engine.is_alive, ended) == (False, ["ended"])
             with pytest.raises(WorkerStopped):
-                await engine.look(model, text(1, 2), lambda trace: trace.n_tokens)
+                await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens)
 
     run(test())

@@ -1,4 +1,4 @@
-"""Every error has a status of its own, a title, and words with a number and a way out."""
+"""Every error has a status, a title and a message that says what to do next."""
 
 import pytest
 
@@ -11,18 +11,18 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.EmptyText: (),
     errors.TextTooLong: (2_100, 2_048, "smollm2-135m"),
     errors.UnreadableText: ("character 1 of this text is half a surrogate pair. Take it away.",),
-    errors.NothingHeld: (3, "tiny"),
+    errors.NoKnownCharacters: (3, "tiny"),
     errors.NoSuchHead: ("head", 9, 4, "tiny"),
     errors.NoSuchPosition: (9, 4),
     errors.NoSuchStep: (3, [0, 1, 2], "tiny"),
-    errors.ModelLacks: ("tiny", "learned positions", "gpt2"),
+    errors.UnsupportedByModel: ("tiny", "learned positions", "gpt2"),
     errors.NonFiniteNumbers: ("tiny", "layers.3.norm_1", "float32"),
     errors.UnknownModel: ("gpt5", ["gpt2"]),
     errors.ModelNotHere: ("gpt2", "lookback fetch gpt2"),
     errors.ModelTooLarge: ("gpt2-xl", 12_461_000_000, 6_900_000_000, 8_000_000_000),
-    errors.VisitorLeft: (),
+    errors.ClientDisconnected: (),
     errors.BodyTooLarge: (1_048_576,),
-    errors.AnswerTooLarge: (5_000_000, 4_000_000, "Ask for fewer heads."),
+    errors.ReplyTooLarge: (5_000_000, 4_000_000, "Ask for fewer heads."),
     errors.OutOfMemory: (2_000,),
     errors.Busy: (64, 64),
     errors.ModelLoading: ("gpt2", "fetching, 3 of 500 MB"),
@@ -41,16 +41,16 @@ def test_an_error_has_a_status_a_title_and_a_meaning(kind: type[AppError]) -> No
     assert error.status != 500
     assert error.title != AppError.title
     assert kind.__doc__
-    assert str(error).endswith(".") or "says when" in str(error)
+    assert str(error).endswith(".") or "shows its state" in str(error)
     assert (error.retry_after_s is not None) == (error.status == 503)
 
 
-def test_a_text_that_is_too_long_is_told_both_numbers() -> None:
-    told = str(errors.TextTooLong(2_100, 2_048, "smollm2-135m"))
-    assert "2,100 tokens; smollm2-135m reads 2,048. Take away 52" in told
+def test_the_message_for_a_long_text_has_both_numbers() -> None:
+    message = str(errors.TextTooLong(2_100, 2_048, "smollm2-135m"))
+    assert "2,100 tokens; smollm2-135m reads 2,048. Remove 52" in message
 
 
-def test_an_overflow_is_told_another_dtype_only_where_there_is_one() -> None:
+def test_the_message_for_an_overflow_names_float32_only_where_that_helps() -> None:
     assert "start it with --dtype float32" in str(errors.NonFiniteNumbers("tiny", "logits", "bfloat16"))
     assert "--dtype" not in str(errors.NonFiniteNumbers("tiny", "logits", "float32"))
 

@@ -20,8 +20,8 @@ from app.lessons.lesson import Reading, lessons
 from app.models import Loaded
 from app.settings import Settings
 from model.gpt import GPT
+from model.reading import read
 from model.tokenizer import Tokenizer
-from model.trace import read
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load
 from tests.checkpoints import N_VOCAB, write_gpt2
@@ -208,7 +208,7 @@ def parts(answer: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("slug", SLUGS)
 def test_what_cannot_be_read_is_refused_in_words(served: TestClient, slug: str) -> None:
     n, model = n_context(served, SHIPPED.name), SHIPPED.name
-    for text, said in (("", "0 characters"), ("the" + " the" * n, f"{n + 1} tokens")):
+    for text, said in (("", "The text is empty"), ("the" + " the" * n, f"{n + 1} tokens")):
         reply = served.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
         assert said in reply.json()["detail"]

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from app import frame, models
 from app.settings import Settings
-from model.trace import read
+from model.reading import read
 from model.weights.folder import load
 from tests.conftest import CPU, ROUNDING, SERVED, serve
 
@@ -123,4 +123,4 @@ def test_what_was_read_with_the_old_parameters_is_let_go(client: TestClient, fol
     weights(client)
     entry = engine.models.entries["going"]
     assert (entry.steps, entry.loaded.version) == ({}, 1)
-    assert {key[0] for key in engine._kept._traces} == {entry.loaded.network}
+    assert {key[0] for key in engine._cache._traces} == {entry.loaded.network}

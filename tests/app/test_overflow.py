@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from app import frame, views
 from app.settings import Settings
-from model.trace import NonFiniteNumber, Trace, read, read_on
+from model.reading import read, read_batch
+from model.trace import NonFiniteNumber, Trace
 from model.weights.folder import load
 from tests.checkpoints import write_llama
 from tests.conftest import CPU, FLOAT, serve
@@ -47,7 +48,7 @@ def test_a_pass_that_overflows_says_where_it_first_did(tmp_path: Path, name: str
     network, _ = load(overflowing(tmp_path / "loud", name), device=CPU, dtype=FLOAT)
     trace = read(network, [5, 9, 200])
     for look in (
-        trace.check,
+        trace.check_finite,
         lambda: trace.norms_STK,
         lambda: trace.logits([2]),
         lambda: trace.stage("weights", 0, [0]),
@@ -59,23 +60,23 @@ def test_a_pass_that_overflows_says_where_it_first_did(tmp_path: Path, name: str
 
 def test_a_pass_that_does_not_overflow_has_no_such_place(tiny_llama: Path) -> None:
     trace = read(load(tiny_llama, device=CPU, dtype=FLOAT)[0], [5, 9, 200])
-    assert [stretch.non_finite for stretch in trace.stretches] == [None]
+    assert [stretch.non_finite for stretch in trace.chunks] == [None]
 
 
 def with_key(trace: Trace, number: float) -> Trace:
     """The same trace, in which one key of layer 1 has one number more than the model gave it."""
-    keys_LGTD = trace.stretches[0].keys_LGTD.clone()
+    keys_LGTD = trace.chunks[0].keys_LGTD.clone()
     keys_LGTD[1, 0, 1, 0] = number
-    return replace(trace, stretches=(replace(trace.stretches[0], keys_LGTD=keys_LGTD),))
+    return replace(trace, chunks=(replace(trace.chunks[0], keys_LGTD=keys_LGTD),))
 
 
 @pytest.mark.parametrize("number", [3e38, -3e38])
 def test_scores_that_overflow_though_queries_and_keys_do_not_are_said_too(tiny_llama: Path, number: float) -> None:
     """A score of -inf would be a weight of 0, which no later number shows, and a `null` where the mask is true."""
     trace = read(load(tiny_llama, device=CPU, dtype=FLOAT)[0], [5, 9, 200])
-    queries_LHTD = trace.stretches[0].queries_LHTD * 100
-    loud = with_key(replace(trace, stretches=(replace(trace.stretches[0], queries_LHTD=queries_LHTD),)), number)
-    loud.check()
+    queries_LHTD = trace.chunks[0].queries_LHTD * 100
+    loud = with_key(replace(trace, chunks=(replace(trace.chunks[0], queries_LHTD=queries_LHTD),)), number)
+    loud.check_finite()
     with pytest.raises(NonFiniteNumber, match=r"layers\.1\.attention\.scores"):
         loud.stage("masked", 1, [0])
     assert loud.stage("weights", 0, [0]).isfinite().all()
@@ -83,9 +84,9 @@ def test_scores_that_overflow_though_queries_and_keys_do_not_are_said_too(tiny_l
 
 def test_thumbnails_of_scores_that_overflow_are_refused(tiny_llama: Path) -> None:
     trace = read(load(tiny_llama, device=CPU, dtype=FLOAT)[0], [5, 9, 200])
-    loud = replace(trace.stretches[0], queries_LHTD=trace.stretches[0].queries_LHTD.sign() * 100)
+    loud = replace(trace.chunks[0], queries_LHTD=trace.chunks[0].queries_LHTD.sign() * 100)
     with pytest.raises(NonFiniteNumber, match=r"layers\.1\.attention\.scores"):
-        views.thumbnails(with_key(replace(trace, stretches=(loud,)), 3e38), range(3))
+        views.thumbnails(with_key(replace(trace, chunks=(loud,)), 3e38), range(3))
 
 
 def test_a_text_that_overflows_leaves_the_numbers_of_its_batch_alone(tiny_llama: Path) -> None:
@@ -93,10 +94,10 @@ def test_a_text_that_overflows_leaves_the_numbers_of_its_batch_alone(tiny_llama:
     with torch.no_grad():
         network.embed.weight[7] = 3e38  # one token that is too loud for the second norm's squares
     alone = read(network, [5, 9])
-    quiet, loud = read_on(network, [(Trace(network, ()), [5, 9]), (Trace(network, ()), [5, 7])])
+    quiet, loud = read_batch(network, [(Trace(network, ()), [5, 9]), (Trace(network, ()), [5, 7])])
     torch.testing.assert_close(quiet.norms_STK, alone.norms_STK)
     with pytest.raises(NonFiniteNumber, match=r"layers\.0\.norm_1"):
-        loud.check()
+        loud.check_finite()
 
 
 @pytest.mark.parametrize("path", ["attention", "norms", "predictions", "view"])

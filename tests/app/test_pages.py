@@ -366,7 +366,7 @@ def test_a_model_without_steps_says_so(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
-        ({"step": 3}, 422, "no parameters of step 3. There are: 0, 1, 2, 4, 8"),
+        ({"step": 3}, 422, "no parameters of step 3. Saved steps: 0, 1, 2, 4, 8"),
         ({"step": "x"}, 422, "step: Input should be a valid integer"),
         ({"model": "gpt5"}, 404, "There is no model 'gpt5'"),
         ({"text": "cat " * 99}, 422, "tiny-run reads 64"),

@@ -12,10 +12,11 @@ from app import picture, views
 from app.figures import Window
 from app.models import Loaded
 from app.picture import Shown, n_right, plan_of, window_of
-from app.schemas import LookRequest
-from model.prefix import Kept
+from app.schemas import PageRequest
+from model.cache import PrefixCache
+from model.reading import read, read_batch
 from model.tokenizer import Token, Tokens
-from model.trace import Trace, read, read_on
+from model.trace import Trace
 from tests.app.screen import Screen, shares, tensors, thumbnails
 
 
@@ -31,15 +32,15 @@ class Typist:
 
     def __init__(self, model: Loaded) -> None:
         self.model = model
-        self.shown, self.screen, self.kept = Shown(), Screen(), Kept(100_000_000)
+        self.shown, self.screen, self.cache = Shown(), Screen(), PrefixCache(100_000_000)
 
     def turn_to(self, ids: list[int], n_parts: int | None = None, **ask: Any) -> list[picture.Part]:
-        trace = self.kept.longest(self.model.network, tuple(ids))
+        trace = self.cache.longest_prefix(self.model.network, tuple(ids))
         if trace.n_tokens < len(ids):
-            trace = read_on(self.model.network, [(trace, ids[trace.n_tokens :])])[0]
-        self.kept.keep(tuple(ids), trace)
+            trace = read_batch(self.model.network, [(trace, ids[trace.n_tokens :])])[0]
+        self.cache.put(tuple(ids), trace)
         sent = []
-        made = picture.parts(trace, text(ids), self.model, LookRequest(text="x", **ask), self.shown)
+        made = picture.parts(trace, text(ids), self.model, PageRequest(text="x", **ask), self.shown)
         for _, (header, arrays) in zip(range(n_parts or 1000), made, strict=False):
             self.screen.apply(header, arrays)
             sent.append((header, arrays))

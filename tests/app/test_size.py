@@ -6,11 +6,12 @@ import torch
 from app import frame, picture
 from app.models import Loaded
 from app.picture import Shown
-from app.schemas import LookRequest
+from app.schemas import PageRequest
 from model.config import Config
 from model.gpt import GPT
+from model.reading import read_batch
 from model.tokenizer import Token, Tokens
-from model.trace import Trace, read_on
+from model.trace import Trace
 
 N = 2_048
 MOST_BYTES = 4_000_000
@@ -35,17 +36,17 @@ def text(n: int) -> Tokens:
 
 
 def sizes(model: Loaded, trace: Trace, shown: Shown) -> list[int]:
-    made = picture.parts(trace, text(trace.n_tokens), model, LookRequest(text="x"), shown)
+    made = picture.parts(trace, text(trace.n_tokens), model, PageRequest(text="x"), shown)
     return [len(frame.encode(header, arrays)) for header, arrays in made]
 
 
 def test_no_reply_is_over_4_mb_and_an_appended_token_is_small(model: Loaded) -> None:
-    almost = read_on(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
-    whole = read_on(model.network, [(almost, text(N).ids[-1:])])[0]
+    almost = read_batch(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
+    whole = read_batch(model.network, [(almost, text(N).ids[-1:])])[0]
     shown = Shown()
     first = sizes(model, almost, shown)
     assert len(first) > 10  # in parts
     assert max(first) < MOST_BYTES
     assert sum(sizes(model, whole, shown)) < 100_000
-    at_once = picture.whole(list(picture.parts(whole, text(N), model, LookRequest(text="x"), Shown())))
+    at_once = picture.whole(list(picture.parts(whole, text(N), model, PageRequest(text="x"), Shown())))
     assert len(frame.encode(*at_once)) < MOST_BYTES
