@@ -1,28 +1,48 @@
-"""What is drawn of a reading -> Plotly figures, as plain dicts. Pure: no torch, no request.
+"""Plotly figures as plain dicts. Pure functions: no torch, no request.
 
-Numbers do not travel inside a figure, and neither do tokens. A trace's `meta` names the arrays that belong in it and
-the axes along which tokens stand, and static/figure.js puts them there; so does `filled`, for everybody who has the
-arrays in Python. Colours come from the page's theme, as Plotly's template.
+A figure contains neither its numbers nor its token labels. The `meta` of a Plotly trace names the arrays to insert and
+the axes that are labelled with tokens; static/figure.js inserts them, and so does `filled`, for Python. Colours come
+from the page's theme, as Plotly's template.
 """
 
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.trace import Stage
+from model.sites import Stage
 
-Figure = dict[str, Any]
 Array = NDArray[np.float32]
+Attributes = dict[str, object]  # of Plotly, by their names
 
-MARGIN = {"l": 10, "r": 10, "t": 62, "b": 10}  # px; the top holds Plotly's buttons, and the title below them
+
+class Figure(TypedDict):
+    """A figure as Plotly takes it."""
+
+    data: list[Attributes]
+    layout: Attributes
+
+
+class TraceMeta(TypedDict, total=False):
+    """Where a Plotly trace gets its numbers and labels; static/types.d.ts has the same."""
+
+    z: str  # the array of the cells
+    customdata: str  # the array of the numbers that hovering shows
+    masked_from: int | None  # row r has no value from column r + masked_from + 1 on; None if nothing is masked
+    signed: bool  # colours run from minus the largest magnitude to plus it
+    shade: tuple[str, float]  # the function of the numbers that the colours show, as in SHADES
+    x: list[int]  # first token, last token, tokens per cell
+    y: list[int]
+
+
+MARGIN = {"l": 10, "r": 10, "t": 62, "b": 10}  # px; above the figure are Plotly's buttons, and the title below them
 GAP_PX = 26  # between the three norm panels
-N_LABEL = 24  # characters of a token's label on an axis, at most
+N_LABEL = 24  # characters of a token label on an axis, at most
 MEAN_UNIT = 0.01  # means are shaded by asinh(mean / unit): linear below it, logarithmic far above
-SMALLEST = 1e-12  # the logarithm of nothing smaller is taken
+SMALLEST = 1e-12  # smaller numbers are replaced by this before taking the logarithm
 SHADES: dict[str, tuple[str, float]] = {
     "mean": ("asinh", MEAN_UNIT),
     "variance": ("log10", SMALLEST),
@@ -37,61 +57,64 @@ STAGE_NAMES: dict[Stage, str] = {
 }
 
 
-def labels(pieces: Sequence[str], first: int = 0, last: int | None = None, step: int = 1) -> list[str]:
-    """One axis label a cell. The position makes it unique: Plotly would draw equal categories as one.
+def labels(tokens: Sequence[str], first: int = 0, last: int | None = None, step: int = 1) -> list[str]:
+    """One axis label per cell. The position makes it unique, because Plotly draws equal categories as one.
 
     >>> labels(["the", "<b>", "the"])
     ['0 the', '1 &lt;b&gt;', '2 the']
     >>> labels(["the", "fat", "cat"], step=2)
     ['0–1 the', '2 cat']
     """
-    made = []
-    for begin in range(first, end := len(pieces) if last is None else last, step):
-        piece = pieces[begin] if len(pieces[begin]) <= N_LABEL else pieces[begin][: N_LABEL - 1] + "…"
+    labels = []
+    for begin in range(first, end := len(tokens) if last is None else last, step):
+        token = tokens[begin] if len(tokens[begin]) <= N_LABEL else tokens[begin][: N_LABEL - 1] + "…"
         until = min(begin + step, end) - 1
-        made.append(f"{begin}{f'–{until}' if until > begin else ''} {html.escape(piece, quote=False)}")
-    return made
+        labels.append(f"{begin}{f'–{until}' if until > begin else ''} {html.escape(token, quote=False)}")
+    return labels
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which cells of a head are shown, and how closely. Rows are queries, columns are keys."""
+    """The part of a head that is shown, in tokens. Rows are queries, columns are keys."""
 
     top: int
-    bottom: int  # behind the last row
+    bottom: int  # after the last row
     left: int
-    right: int  # behind the last column
-    step: int = 1  # tokens a side of a cell; 1 shows every number
+    right: int  # after the last column
+    step: int = 1  # tokens per side of a cell; 1 shows every number
 
     @property
     def height(self) -> int:
+        """Rows of cells."""
         return -(-(self.bottom - self.top) // self.step)
 
     @property
     def width(self) -> int:
+        """Columns of cells."""
         return -(-(self.right - self.left) // self.step)
 
 
 def head(window: Window, stage: Stage, *, model: str, layer: int, index: int) -> Figure:
-    """One stage of one head as a heatmap: queries down, keys across.
+    """One stage of one head as a heatmap: one row per query, one column per key.
 
-    Weights are coloured from 0 to 1, scores around 0. Cells behind the mask stay blank where the stage has no value
-    for them, and are hatched at every stage. The theme's template holds the two colour scales: a heatmap's own runs
-    one way, the automatic one around 0.
+    Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
+    and are hatched at every stage. The theme's template holds both colour scales: the heatmap's own for weights, the
+    automatic one for numbers around 0.
     """
     is_fine = max(window.height, window.width) <= 64
     name = f"{model} · layer {layer}, head {index} · {STAGE_NAMES[stage]}"
     if window.step > 1:
-        name += f" · a cell is the largest of {window.step}×{window.step}"
-    trace = {
+        name += f" · each cell is the largest of {window.step}×{window.step}"
+    meta: TraceMeta = {
+        "z": "scaled" if stage == "masked" and window.step == 1 else stage,
+        "masked_from": (window.top - window.left) // window.step if stage in ("masked", "weights") else None,
+        "signed": stage != "weights",
+        "x": [window.left, window.right, window.step],
+        "y": [window.top, window.bottom, window.step],
+    }
+    trace: Attributes = {
         "type": "heatmap",
-        "meta": {
-            "z": "scaled" if stage == "masked" and window.step == 1 else stage,
-            "behind": (window.top - window.left) // window.step if stage in ("masked", "weights") else None,
-            "reach": stage != "weights",
-            "x": [window.left, window.right, window.step],
-            "y": [window.top, window.bottom, window.step],
-        },
+        "meta": meta,
         "zmin": 0,
         "zmax": 1,
         "autocolorscale": stage != "weights",
@@ -117,11 +140,11 @@ def head(window: Window, stage: Stage, *, model: str, layer: int, index: int) ->
     }
 
 
-def hatch(height: int, width: int, ahead: int = 0) -> str:
-    """Slanted lines over the cells behind the causal mask, as one SVG path in units of cells.
+def hatch(height: int, width: int, offset: int = 0) -> str:
+    """Diagonal lines over the masked cells, as one SVG path in units of cells.
 
-    Row y sees the columns up to y + `ahead`. On each line row + column is constant. It runs from the top or right edge
-    down to the staircase that the visible cells make.
+    Row y may attend to the columns up to y + `offset`. On each line row + column is constant. It runs from the top or
+    right edge down to the staircase of the cells that are not masked.
 
     >>> hatch(2, 2)
     'M1,-0.5L0.5,0M1.5,-0.5L0.5,0.5M1.5,0L1,0.5'
@@ -131,10 +154,10 @@ def hatch(height: int, width: int, ahead: int = 0) -> str:
     for total in np.arange(step, height + width - 2, step):
         x0 = min(total + 0.5, width - 0.5)
         y0 = total - x0
-        row = (total - ahead) // 2
-        below = total - ahead - row - 0.5
-        x1, y1 = (row + 0.5, below) if total - ahead - 2 * row <= 1 else (below, row + 0.5)
-        x1 = max(x1 + ahead, total - height + 0.5, -0.5)
+        row = (total - offset) // 2
+        below = total - offset - row - 0.5
+        x1, y1 = (row + 0.5, below) if total - offset - 2 * row <= 1 else (below, row + 0.5)
+        x1 = max(x1 + offset, total - height + 0.5, -0.5)
         y1 = total - x1
         if y1 > y0:
             lines.append(f"M{x0:g},{y0:g}L{x1:g},{y1:g}")
@@ -142,42 +165,25 @@ def hatch(height: int, width: int, ahead: int = 0) -> str:
 
 
 def norms(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Array], *, model: str) -> Figure:
-    """Mean, variance and rms before every norm: three heatmaps, tokens down and sites across.
+    """Mean, variance and rms before every norm: three heatmaps, one row per token and one column per site.
 
-    The colours are logarithmic, because a trained model's first token is often a thousand times the others; the
-    numbers on hover are the model's.
+    `statistics` are (T, S) each. The colours are logarithmic, because the first token of a trained model is often a
+    thousand times the others; hovering shows the model's numbers.
     """
-    data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {}
     n_panels = len(statistics)
     panel_px = min(max(16 * n_tokens, 90), 320)
     plot_px = n_panels * (panel_px + GAP_PX) - GAP_PX
+    data: list[Attributes] = []
+    layout: Attributes = {
+        "title": _title(f"{model} · statistics before every norm, for every token"),
+        "margin": MARGIN,
+        "height": MARGIN["t"] + plot_px + 95,  # below the plot are the names of the sites
+    }
     for number, (name, values_TS) in enumerate(statistics.items()):
-        shade_TS = shaded(name, values_TS)
-        suffix = "" if number == 0 else str(number + 1)
         top = 1 - number * (panel_px + GAP_PX) / plot_px
         bottom = max(top - panel_px / plot_px, 0)
-        reach = max(float(np.abs(shade_TS).max()), 1e-6)
-        data.append(
-            {
-                "type": "heatmap",
-                "meta": {"z": name, "customdata": name, "shade": SHADES[name], "y": [0, n_tokens, 1]},
-                "x": list(sites),
-                "xaxis": f"x{suffix}",
-                "yaxis": f"y{suffix}",
-                "zmin": -reach if name == "mean" else float(shade_TS.min()),
-                "zmax": reach if name == "mean" else float(shade_TS.max()),
-                "autocolorscale": name == "mean",
-                "hovertemplate": f"token %{{y}}<br>%{{x}}<br>{name} %{{customdata:.7~g}}<extra></extra>",
-                "colorbar": {
-                    "thickness": 10,
-                    "outlinewidth": 0,
-                    "y": (top + bottom) / 2,
-                    "len": top - bottom,
-                    **_ticks(name, shade_TS),
-                },
-            }
-        )
+        suffix = "" if number == 0 else str(number + 1)
+        data.append(_norm_panel(name, shaded(name, values_TS), sites, suffix, (bottom, top)))
         layout[f"xaxis{suffix}"] = {
             "type": "category",
             "anchor": f"y{suffix}",
@@ -199,50 +205,76 @@ def norms(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Array], 
             "showgrid": False,
             **({"matches": "y"} if number else {}),
         }
-    layout["title"] = _title(f"{model} · what every norm finds in every token")
-    layout |= {"margin": MARGIN, "height": MARGIN["t"] + plot_px + 95}  # the sites' names stand below
     return {"data": data, "layout": layout}
 
 
+def _norm_panel(
+    name: str, shade_TS: Array, sites: Sequence[str], suffix: str, domain: tuple[float, float]
+) -> Attributes:
+    """One of the heatmaps of `norms`, between two heights of the plot."""
+    bottom, top = domain
+    limit = max(float(np.abs(shade_TS).max()), 1e-6)
+    meta: TraceMeta = {"z": name, "customdata": name, "shade": SHADES[name], "y": [0, len(shade_TS), 1]}
+    return {
+        "type": "heatmap",
+        "meta": meta,
+        "x": list(sites),
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "zmin": -limit if name == "mean" else float(shade_TS.min()),
+        "zmax": limit if name == "mean" else float(shade_TS.max()),
+        "autocolorscale": name == "mean",
+        "hovertemplate": f"token %{{y}}<br>%{{x}}<br>{name} %{{customdata:.7~g}}<extra></extra>",
+        "colorbar": {
+            "thickness": 10,
+            "outlinewidth": 0,
+            "y": (top + bottom) / 2,
+            "len": top - bottom,
+            **_ticks(name, shade_TS),
+        },
+    }
+
+
 def shaded(name: str, values: Array) -> Array:
-    """The numbers that colour a norm heatmap: asinh for the mean, which has a sign, and log10 for the others."""
+    """The numbers that the colours of a norm heatmap show: asinh of the mean, which has a sign, log10 of the others."""
     kind, unit = SHADES[name]
     return np.arcsinh(values / np.float32(unit)) if kind == "asinh" else np.log10(np.maximum(values, np.float32(unit)))
 
 
-def filled(figure: Figure, arrays: Mapping[str, Array], pieces: Sequence[str]) -> Figure:
-    """The figure with its numbers and tokens in it, as Plotly draws it."""
-    return {"data": [_fill(trace, arrays, pieces) for trace in figure["data"]], "layout": figure["layout"]}
+def filled(figure: Figure, arrays: Mapping[str, Array], tokens: Sequence[str]) -> Figure:
+    """The figure with its numbers and token labels, as Plotly draws it."""
+    return {"data": [_fill(trace, arrays, tokens) for trace in figure["data"]], "layout": figure["layout"]}
 
 
-def _fill(trace: Mapping[str, Any], arrays: Mapping[str, Array], pieces: Sequence[str]) -> dict[str, Any]:
-    meta = trace["meta"]
+def _fill(trace: Attributes, arrays: Mapping[str, Array], tokens: Sequence[str]) -> Attributes:
+    meta = cast(TraceMeta, trace["meta"])
     values = arrays[meta["z"]]
-    if meta.get("behind") is not None:
-        values = np.where(np.tri(len(values), values.shape[1], meta["behind"], dtype=np.bool_), values, np.nan)
+    if (offset := meta.get("masked_from")) is not None:
+        values = np.where(np.tri(len(values), values.shape[1], offset, dtype=np.bool_), values, np.nan)
     if "shade" in meta:
         values = shaded(meta["z"], values)
-    more: dict[str, Any] = {"z": values}
-    more |= {axis: labels(pieces, *meta[axis]) for axis in ("x", "y") if axis in meta}
-    if meta.get("reach"):
-        reach = max(float(np.nanmax(np.abs(values))), 1e-6)
-        more |= {"zmin": -reach, "zmax": reach}
+    inserted: Attributes = {"z": values}
+    axes: tuple[Literal["x", "y"], ...] = ("x", "y")
+    inserted |= {axis: labels(tokens, *meta[axis]) for axis in axes if axis in meta}
+    if meta.get("signed"):
+        limit = max(float(np.nanmax(np.abs(values))), 1e-6)
+        inserted |= {"zmin": -limit, "zmax": limit}
     if "customdata" in meta:
-        more["customdata"] = arrays[meta["customdata"]]
-    return dict(trace) | more
+        inserted["customdata"] = arrays[meta["customdata"]]
+    return trace | inserted
 
 
-def _title(words: str) -> dict[str, Any]:
+def _title(text: str) -> Attributes:
     below_the_buttons = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 34}}
     return {
-        "text": html.escape(words, quote=False),
+        "text": html.escape(text, quote=False),
         "font": {"size": 13},
         "x": 0,
         "xanchor": "left",
     } | below_the_buttons
 
 
-def _ticks(name: str, shade_TS: Array) -> dict[str, Any]:
+def _ticks(name: str, shade_TS: Array) -> Attributes:
     """A few ticks of a colour bar, at powers of ten of the true numbers."""
     low, high = float(shade_TS.min()), float(shade_TS.max())
     if name == "mean":

@@ -191,8 +191,14 @@ class Models:
         self._fetcher.shutdown(wait=False, cancel_futures=True)
 
     @property
+    def waiting_for(self) -> str:
+        """What the default model is waiting for, or why it failed; without a full stop."""
+        entry = self.entries[self.default]
+        return (entry.failure or entry.doing).rstrip(".")
+
+    @property
     def ready(self) -> bool:
-        """The default model can answer."""
+        """Whether the default model is loaded."""
         return self.entries[self.default].loaded is not None
 
     def shape(self, name: str) -> tuple[Config, int]:

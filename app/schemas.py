@@ -1,22 +1,25 @@
-"""What crosses the wire: bounds, units, and where counting starts. Layers, heads and positions count from 0."""
+"""Requests and replies of the JSON API, with their limits and units. Layers, heads and positions count from 0.
 
-from typing import Annotated, Any, Literal
+Without torch: what imports this file starts fast.
+"""
+
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from model.trace import Stage
+from model.sites import Stage
 
 
 def _no_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError(f"character {text.index(chr(0))} of this text is a NUL, which no text holds; take it away")
+        raise ValueError(f"character {text.index(chr(0))} of this text is a NUL, which no text contains; remove it")
     return text
 
 
 Text = Annotated[
     str,
     AfterValidator(_no_nul),
-    Field(description="what to read; at least one character, at most the model's `max_tokens`"),
+    Field(description="the text to read: at least one character, at most the model's `max_tokens`"),
 ]
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 Step = Annotated[
@@ -24,11 +27,11 @@ Step = Annotated[
     Field(
         ge=0,
         le=2**53,
-        description="a step of the model's training, from `GET /api/v1/models/{name}/checkpoints`; its end if left out",
+        description="a training step of the model, from `GET /api/v1/models/{name}/checkpoints`; the last if left out",
     ),
 ]
 Indices = Annotated[list[Index], Field(min_length=1, max_length=256, fail_fast=True)]
-N_UNKNOWN = 10  # fields that are told one by one
+N_UNKNOWN = 10  # unknown fields that are reported one by one
 
 
 class _Request(BaseModel):
@@ -36,12 +39,12 @@ class _Request(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_many_at_once(cls, given: Any) -> Any:
-        """An error for each of 90,000 unknown fields would keep every other request waiting for seconds."""
-        unknown = given.keys() - cls.model_fields.keys() if isinstance(given, dict) else ()
+    def _refuse_many_unknown(cls, data: object) -> object:
+        """One error for each of 90,000 unknown fields would make every other request wait for seconds."""
+        unknown = data.keys() - cls.model_fields.keys() if isinstance(data, dict) else ()
         if len(unknown) > N_UNKNOWN:
             raise ValueError(f"{len(unknown):,} fields are unknown; the known ones are {', '.join(cls.model_fields)}")
-        return given
+        return data
 
 
 class _Reply(BaseModel):
@@ -49,7 +52,7 @@ class _Reply(BaseModel):
 
 
 class TokensRequest(_Request):
-    """A text, and the model that is to read it."""
+    """A text, and the model that reads it."""
 
     text: Text
     model: str | None = Field(None, description="a name from `GET /api/v1/models`; the default model if left out")
@@ -60,22 +63,24 @@ class TokensRequest(_Request):
 
 
 class AttentionRequest(TokensRequest):
-    """Which heads to look at, and at which stage."""
+    """Which heads, and which stage of them."""
 
-    layers: Indices | None = Field(None, description="layers, in the order of the answer; all if left out")
-    heads: Indices | None = Field(None, description="heads of each layer, in the order of the answer; all if left out")
-    stage: Stage = Field("weights", description="`scores` q·k; `scaled` by √d_head; `masked`; `weights` after softmax")
+    layers: Indices | None = Field(None, description="layers, in the order of the reply; all if left out")
+    heads: Indices | None = Field(None, description="heads of each layer, in the order of the reply; all if left out")
+    stage: Stage = Field(
+        "weights", description="`scores` q·k; `scaled`: divided by √d_head; `masked`; `weights`: after softmax"
+    )
 
 
 class PredictionsRequest(TokensRequest):
-    """How many next tokens, and where."""
+    """How many next tokens, and after which positions."""
 
     top: int = Field(10, ge=1, le=100, description="how many next tokens, the likeliest first")
     positions: Literal["last", "all"] = Field("last", description="after the last token, or after every one")
 
 
 class PageRequest(TokensRequest):
-    """What the page has on its screen."""
+    """What the page shows: the chosen head, its stage, and the chosen query."""
 
     layer: Index = 0
     head: Index = 0
@@ -89,21 +94,21 @@ class PageRequest(TokensRequest):
 
 
 class ViewRequest(PageRequest):
-    """What the page has on its screen, for one answer."""
+    """What the page shows, in one reply."""
 
     overview: bool = Field(
-        True, description="send what does not depend on the chosen head too: thumbnails of all heads, and the norms"
+        True, description="also send what does not depend on the chosen head: thumbnails of all heads, and the norms"
     )
 
 
 class LiveRequest(PageRequest):
-    """What the page has on its screen now, for the live channel."""
+    """What the page shows now, for the live channel."""
 
-    seq: int = Field(ge=0, le=2**53, description="the number of this ask; a client counts up")
+    seq: int = Field(ge=0, le=2**53, description="the number of this request; the client counts up")
 
 
 class ModelInfo(_Reply):
-    """A model: its shape, where it comes from, and whether it can answer."""
+    """A model: its shape, where it comes from, and whether it is ready."""
 
     name: str
     family: Literal["gpt2", "llama"]
@@ -113,62 +118,66 @@ class ModelInfo(_Reply):
     d_model: int = Field(description="features of the residual stream")
     d_head: int = Field(description="features of a query, a key, a value")
     n_vocab: int
-    n_context: int = Field(description="the most tokens that the model can read at a time")
-    max_tokens: int = Field(description="the most tokens that are read here: `n_context`, or less")
+    n_context: int = Field(description="the longest text that the model can read, in tokens")
+    max_tokens: int = Field(description="the longest text that this server reads, in tokens: `n_context` or less")
     max_tokens_from: Literal["n_context", "LOOKBACK_MAX_TOKENS"] = Field(
-        description="what limits `max_tokens`: the model, or the setting of whoever runs the server"
+        description="what limits `max_tokens`: the model, or a setting of this server"
     )
     n_parameters: int = Field(description="tied ones counted once")
     norm: Literal["layernorm", "rmsnorm"]
     positions: Literal["learned", "rotary"]
     tied: bool = Field(description="the unembedding is the embedding")
-    about: str = Field(description="the model, the precision of its weights, and the numbers that it computes with")
+    about: str = Field(description="the model, the precision of its weights, and the dtype of the computation")
     source: str = Field(description="where the weights come from")
     state: Literal["ready", "loading", "failed", "available", "not here"] = Field(
         description="`available`: the first request loads it; `not here`: its weights are not on this machine, and no "
         "request fetches them"
     )
-    command: str | None = Field(description="what whoever runs this server types to bring it; `null` unless `not here`")
+    command: str | None = Field(description="the command with which the operator fetches it; `null` unless `not here`")
     default: bool
-    device: str | None = Field(description="where it runs, `null` until it is ready")
+    device: str | None = Field(description="where it runs; `null` until it is ready")
     dtype: Literal["float32", "bfloat16"]
 
 
 class ModelsReply(_Reply):
+    """All models."""
+
     models: list[ModelInfo]
 
 
 class CurvePoint(_Reply):
-    """The losses of a training run after some steps."""
+    """The losses of a training run at one step."""
 
     step: int
-    n_tokens: int = Field(description="read so far")
-    loss: float = Field(description="mean over the steps since the last point, in nats a token")
-    held_out_loss: float = Field(description="on text that training never sees, in nats a token")
-    bits_per_byte: float = Field(description="the same in bits, for each byte of that text")
+    n_tokens: int = Field(description="read until then")
+    loss: float = Field(description="mean over the steps since the last point, in nats per token")
+    held_out_loss: float = Field(description="on text that is not used for training, in nats per token")
+    bits_per_byte: float = Field(description="the held-out loss in bits per byte of text")
 
 
 class Patterns(_Reply):
-    """What each head does, `[layer][head]`, as mean weights over random tokens that are said twice; 0 to 1."""
+    """What each head does, `[layer][head]`, as mean weights over random tokens that are repeated once; 0 to 1."""
 
     previous: list[list[float]] = Field(description="from every token but the first to the one before it")
     first: list[list[float]] = Field(description="from every token but the first to the first")
     induction: list[list[float]] = Field(
-        description="from every token of the second time to the one that followed it the first time"
+        description="from every repeated token to the one that followed it the first time"
     )
 
 
 class Checkpoint(_Reply):
-    """A model as it was at a step of its training."""
+    """A model at one step of its training."""
 
-    step: int | None = Field(description="for the field `step` of other requests; `null` where nobody knows it")
+    step: int | None = Field(description="for the field `step` of other requests; `null` if it is unknown")
     patterns: Patterns
 
 
 class CheckpointsReply(_Reply):
+    """A model through its training."""
+
     model: str
-    checkpoints: list[Checkpoint] = Field(description="in the order of training; the last is the model as it is")
-    curve: list[CurvePoint] = Field(description="empty where the model came without a record of its training")
+    checkpoints: list[Checkpoint] = Field(description="in the order of training; the last is the finished model")
+    curve: list[CurvePoint] = Field(description="empty if the model came without a record of its training")
     n_drills: int = Field(description="steps at the beginning that read no text, but tokens that repeat themselves")
 
 
@@ -177,16 +186,14 @@ class TokenInfo(_Reply):
 
     position: int
     id: int
-    text: str = Field(
-        description="its bytes as a reader can see them: `·` is a space, `↵` a line end, `‹e2 80›` raw bytes"
-    )
+    text: str = Field(description="its bytes made visible: `·` is a space, `↵` a line end, `‹e2 80›` raw bytes")
     bytes: str = Field(description="in hexadecimal")
     start: int
     end: int
 
 
 class DroppedInfo(_Reply):
-    """A character that the vocabulary cannot hold; the model does not see it."""
+    """A character that is not in the vocabulary; the model does not see it."""
 
     start: int
     end: int
@@ -194,15 +201,19 @@ class DroppedInfo(_Reply):
 
 
 class Timings(_Reply):
-    """Where the time of this answer went."""
+    """Where the time went."""
 
-    queued_ms: float = Field(ge=0, description="waiting while others were read")
-    computed_ms: float = Field(ge=0, description="reading the text and making this answer's numbers; less if kept")
+    queued_ms: float = Field(ge=0, description="waiting while other texts were read")
+    computed_ms: float = Field(
+        ge=0, description="reading the text and computing this reply; shorter if the text was cached"
+    )
 
 
 class TokensReply(_Reply):
+    """The tokens of a text."""
+
     model: str
-    step: int | None = Field(description="of the model's training; `null` is its end")
+    step: int | None = Field(description="training step; `null` is the finished model")
     tokens: list[TokenInfo]
     dropped: list[DroppedInfo]
 
@@ -213,7 +224,7 @@ class AttentionReply(TokensReply):
     stage: Stage
     layers: list[int]
     heads: list[int]
-    mask: list[list[bool]] = Field(description="`mask[query][key]`: true where the query may look")
+    mask: list[list[bool]] = Field(description="`mask[query][key]`: true where the query may attend to the key")
     values: list[list[list[list[float | None]]]] = Field(
         description="`values[layer][head][query][key]`, in the order of `layers` and `heads`; a masked score is `null`"
     )
@@ -221,13 +232,13 @@ class AttentionReply(TokensReply):
 
 
 class NormStatistics(_Reply):
-    """One norm, over all tokens: each list has an entry for every token. Variances are biased."""
+    """One norm: each list has one number per token. Variances are biased (divided by the number of features)."""
 
     site: str = Field(examples=["layers.0.norm_1", "norm_final"])
     layer: int | None = Field(description="`null` for the final norm")
     kind: Literal["layernorm", "rmsnorm"]
     eps: float
-    mean: list[float] = Field(description="of the features that the norm finds")
+    mean: list[float] = Field(description="of the features before the norm")
     variance: list[float]
     rms: list[float] = Field(description="root of the mean of squares")
     normalised_mean: list[float] = Field(description="after normalising, before gain and bias")
@@ -237,39 +248,44 @@ class NormStatistics(_Reply):
 
 
 class NormsReply(TokensReply):
-    norms: list[NormStatistics] = Field(description="2 · layers + 1 sites, in the order in which a token passes them")
+    """The statistics of every norm."""
+
+    norms: list[NormStatistics] = Field(description="2 · layers + 1 norms, in the order of the forward pass")
     timings: Timings
 
 
 class NextToken(_Reply):
+    """A possible next token."""
+
     id: int
     text: str = Field(
-        description="its bytes as a reader can see them; `(no token 50301)` for a row of the embedding that the "
-        "tokenizer has no token for"
+        description="its bytes made visible; `(no token 50301)` for a row of the embedding without a token"
     )
-    bytes: str = Field(description="in hexadecimal: tells tokens apart that look alike; empty where there is no token")
+    bytes: str = Field(description="in hexadecimal; empty if there is no token")
     logit: float
     probability: float = Field(description="over the whole vocabulary")
 
 
 class Prediction(_Reply):
-    """What the model expects after one token."""
+    """The next-token distribution after one token."""
 
     position: int
     top: list[NextToken]
     entropy_bits: float = Field(description="of the distribution over the whole vocabulary")
-    surprisal_bits: float | None = Field(description="of the token that did come next; `null` after the last")
+    surprisal_bits: float | None = Field(description="of the token that comes next in the text; `null` after the last")
 
 
 class PredictionsReply(TokensReply):
+    """Next-token predictions."""
+
     predictions: list[Prediction]
     timings: Timings
 
 
 class Problem(BaseModel):
-    """What went wrong, as RFC 9457 (`application/problem+json`) has it."""
+    """An error in the format of RFC 9457 (`application/problem+json`)."""
 
     type: str = Field(examples=["/problems/text-too-long"])
     title: str
     status: int
-    detail: str = Field(description="a sentence with the numbers in it, and a way out")
+    detail: str = Field(description="what is wrong and what to do next")

@@ -76,7 +76,7 @@ class Page:
     def read(self, edits: Edits) -> Iterator[Sample]:
         for case in ("first", "shorter", "appended", "changed", "middle"):
             heard = self.channel.ask(getattr(edits, case).text)
-            assert heard.header["n"] == len(getattr(edits, case).ids), "the server cuts the text otherwise"
+            assert heard.header["n_tokens"] == len(getattr(edits, case).ids), "the server cuts the text otherwise"
             if case != "shorter":
                 yield Sample(
                     self.name,

@@ -14,7 +14,7 @@ import gevent
 import orjson
 from locust import User, events, task
 
-from app import frame
+from app.live import frame
 from bench.keystrokes import Waiting, typing
 from bench.wire import ask, open_channel
 

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from app import frame
+from app.live import frame
 
-LIVE = "/api/v1/live"
-VIEW = "/api/v1/view"
+LIVE = "/api/v2/live"
+VIEW = "/api/v2/view"
 LOOK = {"layer": 11, "head": 7, "query": None, "stage": "weights"}  # what the page opens with
 TIMEOUT_S = 300
 

@@ -11,30 +11,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from model import attention
-from model.config import Config
 from model.gpt import GPT
-
-Stage = Literal["scores", "scaled", "masked", "weights"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+from model.sites import STATISTICS, Stage
 
 # Tokens per chunk. Larger chunks cost more to copy where two texts start to differ, smaller ones more to concatenate.
 N_CHUNK = 32
-
-STATISTICS = (
-    "mean",
-    "variance",
-    "rms",
-    "normalised_mean",
-    "normalised_variance",
-    "output_mean",
-    "output_variance",
-)
 
 
 class NonFiniteNumber(ArithmeticError):
@@ -43,26 +29,6 @@ class NonFiniteNumber(ArithmeticError):
     def __init__(self, place: str) -> None:
         super().__init__(f"the numbers of this pass are no longer finite at {place}")
         self.place = place  # the first such place: layers.3.norm_1, layers.3.attention.scores, logits
-
-
-@dataclass(frozen=True)
-class NormSite:
-    """One of the 2·layers + 1 norms of a network."""
-
-    name: str  # layers.0.norm_1, layers.0.norm_2, …, norm_final
-    layer: int | None  # None for the final norm
-    kind: Literal["layernorm", "rmsnorm"]
-    eps: float
-
-
-def norm_sites(config: Config) -> tuple[NormSite, ...]:
-    """All norm sites in the order of the forward pass, which is also the order of S in `Trace.norms_STK`."""
-    layers = [
-        NormSite(f"layers.{layer}.{norm}", layer, config.norm, config.norm_eps)
-        for layer in range(config.n_layers)
-        for norm in ("norm_1", "norm_2")
-    ]
-    return (*layers, NormSite("norm_final", None, config.norm, config.norm_eps))
 
 
 @dataclass(frozen=True, eq=False)

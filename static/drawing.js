@@ -5,7 +5,7 @@ import { layersAndHeads, sayDrawn, sayFacts } from "./form.js";
 import { Grid } from "./grid.js";
 import { Head } from "./head.js";
 import { chooseTokens, drawDropped, drawSink, drawTokens, drawUnfinished } from "./panels.js";
-import { firstShare } from "./picture.js";
+import { meanToFirstToken } from "./picture.js";
 import { onView } from "./reader.js";
 import { onLook } from "./theme.js";
 
@@ -36,7 +36,7 @@ export function drawViews(drawMore, redrawMore) {
       grid.draw(picture, layersAndHeads());
       sayDrawn(view);
     }
-    drawSink(find("sink"), picture.header.n, firstShare(picture));
+    drawSink(find("sink"), picture.header.n_tokens, meanToFirstToken(picture));
     drawUnfinished(find("grid-state"), picture, layersAndHeads()[0]);
     sayFacts(seen);
   });

@@ -136,17 +136,17 @@ const SHADES = {
 /** @param {PlotlyTrace} trace @param {Record<string, Tensor>} arrays @param {string[]} pieces @returns {PlotlyTrace} */
 function filled(trace, arrays, pieces) {
   if (!trace.meta) return trace; // it has its numbers
-  const { z, customdata, behind = null, reach, shade, x, y } = trace.meta;
+  const { z, customdata, masked_from: maskedFrom = null, signed, shade, x, y } = trace.meta;
   let matrix = rows(arrays[z]);
   if (shade) matrix = matrix.map((row) => row.map(SHADES[shade[0]](shade[1])));
   // a shorter row leaves its end blank
-  if (behind !== null) matrix = matrix.map((row, i) => row.subarray(0, Math.max(0, i + behind + 1)));
+  if (maskedFrom !== null) matrix = matrix.map((row, i) => row.subarray(0, Math.max(0, i + maskedFrom + 1)));
   return {
     ...trace,
     z: matrix,
     ...(x ? { x: labels(pieces, ...x) } : {}),
     ...(y ? { y: labels(pieces, ...y) } : {}),
-    ...(reach ? around(matrix) : {}),
+    ...(signed ? around(matrix) : {}),
     ...(customdata ? { customdata: rows(arrays[customdata]) } : {}),
   };
 }

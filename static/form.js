@@ -45,7 +45,7 @@ export function sayDrawn(view) {
 
 /** Say what was read, and how long it took. @param {import("./reader.js").View} view */
 export function sayFacts({ picture: { header }, elapsed_ms, road }) {
-  const { model: name, step, device, dtype, n, timings } = header;
+  const { model: name, step, device, dtype, n_tokens: n, timings } = header;
   for (const about of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("p.about")))
     about.hidden = about.dataset.model !== name;
   find("facts").textContent = [
@@ -106,9 +106,9 @@ function sayProgress(isReading, progress) {
   find("reading").hidden = !isReading;
   find("facts").hidden = isReading; // they are of the reading before
   const bar = find("progress");
-  if (progress) [bar.max, bar.value] = [progress.of, progress.read];
+  if (progress) [bar.max, bar.value] = [progress.n_tokens, progress.n_read];
   else bar.removeAttribute("value");
-  const [read, of] = [progress?.read, progress?.of].map((n) => n?.toLocaleString("en"));
+  const [read, of] = [progress?.n_read, progress?.n_tokens].map((n) => n?.toLocaleString("en"));
   find("progress-words").textContent = progress ? `read ${read} of ${of} tokens` : "waiting for the server";
 }
 

@@ -72,9 +72,9 @@ export class Grid {
    *  @param {CanvasRenderingContext2D} pen @param {number} layer @param {Uint32Array} palette */
   paint(pen, layer, palette) {
     const { picture, shape: [, nHeads], side: width } = this;
-    const { known, side: nColumns, pixels } = picture.layers[layer];
-    const n = Math.ceil(picture.header.n / picture.step);
-    const nRows = Math.ceil(known / picture.step); // below them nothing has come yet
+    const { nTokens, side: nColumns, pixels } = picture.layers[layer];
+    const n = Math.ceil(picture.header.n_tokens / picture.step);
+    const nRows = Math.ceil(nTokens / picture.step); // below them nothing has come yet
     const side = Math.round(width * this.scale);
     const edge = this.start(0); // what is to the left of it stays
     const image = pen.createImageData(this.canvas.width - edge, side);

@@ -28,7 +28,7 @@ export class Head {
     this.zoom.hear(this.figure);
     this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.picture, ...cellOf(point)));
     this.figure.on("plotly_click", ({ points: [point] }) => {
-      const { window: [top], step } = this.picture.one;
+      const { window: [top], step } = this.picture.cells;
       choose(top + step * cellOf(point)[0]);
     });
     /** @type {HTMLElement} */ (document.querySelector(".stages")).addEventListener("click", chooseStage);

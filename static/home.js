@@ -39,7 +39,7 @@ function drawNorms() {
     await normsFigure.draw(norms.figure, norms.arrays, tokens.map((token) => token.text));
     normsDrawn = norms;
     if (norms === view.picture.norms) find("norms-figure").classList.remove("late");
-  }, view.picture.header.n <= N_QUICK ? 20 : 300);
+  }, view.picture.header.n_tokens <= N_QUICK ? 20 : 300);
 }
 
 follow();

@@ -16,7 +16,7 @@ export class Http {
     return Boolean(this.#timer || this.#under);
   }
 
-  /** Ask POST /api/v1/view. @param {() => string} body made when it is sent, of what is then the newest */
+  /** Ask POST /api/v2/view. @param {() => string} body made when it is sent, of what is then the newest */
   ask(body) {
     this.stop();
     this.#timer = setTimeout(() => {
@@ -48,7 +48,7 @@ export class Http {
 async function outcome(body, signal) {
   try {
     const headers = { "Content-Type": "application/json" };
-    const reply = await fetch("/api/v1/view", { method: "POST", headers, body, signal });
+    const reply = await fetch("/api/v2/view", { method: "POST", headers, body, signal });
     if (reply.ok) {
       const frame = await reply.arrayBuffer();
       return (asker) => asker.onAnswer(frame);

@@ -1,4 +1,4 @@
-// The live channel: one WebSocket, opened when something is asked, and again when it is lost. app/live.py answers.
+// The live channel: one WebSocket, opened when something is asked, and again when it is lost. app/routes/live.py answers.
 //
 // It carries messages and knows nothing of what they say. A socket that could not be had twice in a row is given up,
 // though tried again from time to time: a proxy may be in the way, and whoever asks has another road.
@@ -70,7 +70,7 @@ export class Live {
   #open() {
     let socket;
     try {
-      socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v1/live`);
+      socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v2/live`);
     } catch {
       return this.#lost(0); // this browser has none, or a policy forbids it
     }

@@ -58,7 +58,7 @@ function chip({ position, id, text, bytes }, split) {
   return element("button", { type: "button", className: "token", dir: "auto", value: position, title, textContent: text });
 }
 
-/** Of each token, the characters of which it holds but a part, in words; empty for most. app/pages.py does the same.
+/** Of each token, the characters of which it holds but a part, in words; empty for most. app/routes/pages.py does the same.
  *  @param {Token[]} tokens @param {string} text */
 function splitCharacters(tokens, text) {
   const sharesWithNext = tokens.map(({ end }, i) => tokens[i + 1]?.start < end);
@@ -97,8 +97,8 @@ export function drawSink(place, nTokens, share) {
 
 /** How much of the grid is still to come.
  *  @param {HTMLElement} place @param {Picture} picture @param {number} nLayers */
-export function drawUnfinished(place, { header: { n }, layers, done }, nLayers) {
-  const nDrawn = layers.filter((layer) => layer?.known === n).length;
+export function drawUnfinished(place, { header: { n_tokens: n }, layers, done }, nLayers) {
+  const nDrawn = layers.filter((layer) => layer?.nTokens === n).length;
   place.textContent = done ? "" : `${nDrawn} of ${nLayers} layers are drawn.`;
 }
 
@@ -121,7 +121,7 @@ export function drawRow(section, picture, text) {
 }
 
 /** @param {HTMLElement} section @param {Picture} picture */
-function drawNumbers(section, { header: { n, query }, tokens, head }) {
+function drawNumbers(section, { header: { n_tokens: n, query }, tokens, head }) {
   const [scores, scaled, weights] = ["scores", "scaled", "weights"].map((name) => head[`row_${name}`].values);
   let keys = tokens.map((token) => token.position);
   /** @type {HTMLElement} */
@@ -180,8 +180,8 @@ export function drawNext(section, { tokens, header: { query, prediction } }) {
  * One cell at every stage, in the model's numbers.
  * @param {HTMLElement} place @param {Picture} picture @param {number} row @param {number} column
  */
-export function drawCell(place, { tokens, head, one }, row, column) {
-  const { window: [top, bottom, left, right], step } = one;
+export function drawCell(place, { tokens, head, cells }, row, column) {
+  const { window: [top, bottom, left, right], step } = cells;
   const width = head.weights.shape[1];
   const at = row * width + column;
   const exact = (/** @type {string} */ name) => Number(head[name].values[at].toPrecision(9)).toPrecision(7);

@@ -1,6 +1,6 @@
 // What the page has of a text, and how a frame of the server changes it. Knows nothing of how frames come.
 //
-// A frame holds only what is new (app/picture.py). Nothing that was handed out is ever changed: what is on the screen
+// A frame holds only what is new (app/live/delta.py). Nothing that was handed out is ever changed: what is on the screen
 // stays whole while frames of a text that is on its way to the next one are taken in.
 
 /** @typedef {import("./frame.js").Tensor} Tensor */
@@ -11,10 +11,10 @@
 /**
  * A layer's thumbnails, as far as they have come.
  * @typedef {object} Thumbnails
- * @property {number} known how many tokens they show
+ * @property {number} nTokens the tokens that they show
  * @property {number} side pixels of a row
  * @property {Uint8Array} pixels head × row × column; 255 is a weight of 1
- * @property {Float32Array} first a number a token: how much of its attention goes to the first, the mean of the heads
+ * @property {Float32Array} toFirstToken the weight that each token gives the first one, averaged over heads
  */
 
 /** What `head` of a picture holds; a cell is step² numbers. @typedef {{window: import("./address.js").Window, step: number}} Cells */
@@ -23,10 +23,10 @@
 
 /**
  * @typedef {object} Picture
- * @property {FirstHeader} header the latest answer's: model, n, layer, head, stage, query, prediction, figure, timings, …
+ * @property {FirstHeader} header the latest answer's: model, n_tokens, layer, head, stage, query, prediction, figure, timings, …
  * @property {import("./types.js").Token[]} tokens all of them
  * @property {Arrays} head scores, scaled and weights in the window, and the chosen query's rows
- * @property {Cells | null} one
+ * @property {Cells | null} cells what `head` covers
  * @property {Norms | null} norms
  * @property {number} step tokens a pixel of the thumbnails
  * @property {(Thumbnails | undefined)[]} layers
@@ -35,7 +35,7 @@
 
 /** @type {Readonly<Picture>} */
 export const NOTHING = Object.freeze({
-  header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, one: null, norms: null, step: 0, layers: [], done: false,
+  header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, cells: null, norms: null, step: 0, layers: [], done: false,
 });
 
 const ROWS = ["row_scores", "row_scaled", "row_weights"];
@@ -47,7 +47,7 @@ const STAGES = ["scores", "scaled", "masked", "weights"]; // masked ones only wh
  * @returns {Readonly<Picture>}
  */
 export function applied(had, { header, arrays }) {
-  const begun = "same" in header ? turned(had, header, arrays) : had;
+  const begun = "n_shared" in header ? switched(had, header, arrays) : had;
   const { grid, done, timings } = header;
   const before = grid && grid.step !== begun.step ? [] : begun.layers; // thumbnails of another scale begin anew
   const layers = grid ? filledIn(before, grid, arrays) : before;
@@ -56,9 +56,9 @@ export function applied(had, { header, arrays }) {
 
 /** The mean share of its attention that a later token gives the first one; null where there is none, or not all.
  *  @param {Picture} picture */
-export function firstShare({ header: { n }, layers, done }) {
+export function meanToFirstToken({ header: { n_tokens: n }, layers, done }) {
   if (!done || n < 2 || !layers.length) return null;
-  const sums = layers.map(({ first }) => first.subarray(1, n).reduce((total, value) => total + value, 0));
+  const sums = layers.map(({ toFirstToken }) => toFirstToken.subarray(1, n).reduce((total, value) => total + value, 0));
   return sums.reduce((total, value) => total + value, 0) / (layers.length * (n - 1));
 }
 
@@ -66,25 +66,25 @@ export function firstShare({ header: { n }, layers, done }) {
  * The first frame of an answer: all but thumbnails.
  * @param {Readonly<Picture>} had @param {FirstHeader} header @param {Arrays} arrays @returns {Picture}
  */
-function turned(had, header, arrays) {
-  const { same } = header;
-  const before = same ? had : NOTHING;
+function switched(had, header, arrays) {
+  const { n_shared: nShared } = header;
+  const before = nShared ? had : NOTHING;
   return {
     ...before,
     header,
-    tokens: [...before.tokens.slice(0, same), ...header.tokens],
+    tokens: [...before.tokens.slice(0, nShared), ...header.tokens],
     head: {
       ...Object.fromEntries(ROWS.map((name) => [name, arrays[name]])),
-      ...(header.one ? headOf(before.head, header.one, arrays) : pick(before.head, STAGES)),
+      ...(header.heatmap ? headOf(before.head, header.heatmap, arrays) : pick(before.head, STAGES)),
     },
-    one: header.one ?? before.one,
+    cells: header.heatmap ?? before.cells,
     norms: header.norms ? normsOf(before.norms, header.norms, arrays) : before.norms,
-    layers: before.layers.map((layer) => layer && upTo(layer, same, before.step)),
+    layers: before.layers.map((layer) => layer && upTo(layer, nShared, before.step)),
   };
 }
 
 /** The chosen head's cells: the first `from` rows and columns are there already. What is behind the mask stays 0 or −∞.
- *  @param {Arrays} before @param {Cells & {from: number}} one @param {Arrays} arrays @returns {Arrays} */
+ *  @param {Arrays} before @param {Cells & {from: number}} heatmap @param {Arrays} arrays @returns {Arrays} */
 function headOf(before, { window: [top, bottom, left, right], step, from }, arrays) {
   const [height, width] = [Math.ceil((bottom - top) / step), Math.ceil((right - left) / step)];
   return Object.fromEntries(
@@ -126,19 +126,19 @@ function stacked(before, n, { values: below, shape: [nRows, nColumns] }) {
   return { values, shape: [n + nRows, nColumns] };
 }
 
-/** The thumbnails after all but the first `same` tokens changed: a pixel of any changed token is no longer right.
- *  @param {Thumbnails} layer @param {number} same @param {number} step @returns {Thumbnails} */
-function upTo(layer, same, step) {
-  return layer.known <= same ? layer : { ...layer, known: Math.floor(same / step) * step };
+/** The thumbnails after all but the first `nShared` tokens changed: a pixel of any changed token is no longer right.
+ *  @param {Thumbnails} layer @param {number} nShared @param {number} step @returns {Thumbnails} */
+function upTo(layer, nShared, step) {
+  return layer.nTokens <= nShared ? layer : { ...layer, nTokens: Math.floor(nShared / step) * step };
 }
 
 /**
  * @param {(Thumbnails | undefined)[]} before @param {import("./types.js").GridHeader} header @param {Arrays} arrays
  * @returns {(Thumbnails | undefined)[]}
  */
-function filledIn(before, { layers: [begin, end], known, from, step }, { grid, first }) {
+function filledIn(before, { layers: [begin, end], n_sent: nSent, from, step }, { grid, to_first_token: toFirst }) {
   const [, nHeads, nRows, side] = grid.shape;
-  const nTokens = first.shape[1];
+  const nNew = toFirst.shape[1];
   const layers = [...before];
   for (let layer = begin; layer < end; layer++) {
     const had = before[layer];
@@ -151,16 +151,16 @@ function filledIn(before, { layers: [begin, end], known, from, step }, { grid, f
       }
       const sent = ((layer - begin) * nHeads + head) * nRows * side;
       pixels.set(grid.values.subarray(sent, sent + nRows * side), at + from * side);
-      if (known % step) {
+      if (nSent % step) {
         // of this row of pixels the upper part is there already; a pixel is the largest weight of both
         const [row, upper] = [at + from * side, (head * had.side + from) * had.side];
         for (let i = 0; i < had.side; i++) pixels[row + i] = Math.max(pixels[row + i], had.pixels[upper + i]);
       }
     }
-    const share = new Float32Array(known + nTokens);
-    if (known) share.set(had.first.subarray(0, known));
-    share.set(first.values.subarray((layer - begin) * nTokens, (layer - begin + 1) * nTokens), known);
-    layers[layer] = { known: known + nTokens, side, pixels, first: share };
+    const toFirstToken = new Float32Array(nSent + nNew);
+    if (nSent) toFirstToken.set(had.toFirstToken.subarray(0, nSent));
+    toFirstToken.set(toFirst.values.subarray((layer - begin) * nNew, (layer - begin + 1) * nNew), nSent);
+    layers[layer] = { nTokens: nSent + nNew, side, pixels, toFirstToken };
   }
   return layers;
 }

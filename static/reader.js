@@ -22,7 +22,7 @@ const RETRY_MS = [500, 1000, 2000, 4000];
  * @property {"live" | "http"} road
  */
 
-/** How far a reading is, in tokens; null where nobody knows. @typedef {{read: number, of: number} | null} Progress */
+/** How far a reading is, in tokens; null where nobody knows. @typedef {{n_read: number, n_tokens: number} | null} Progress */
 
 /** What is in the way: nothing, something that passes, something the visitor must change, that there is no text yet, or
  *  that he stopped it. @typedef {"" | "passing" | "final" | "empty" | "stopped"} Obstacle */
@@ -77,7 +77,7 @@ export function follow() {
 
 /** Stop to read the text that is asked for, until something else is typed. */
 export function cancel() {
-  const words = progress ? ` after ${progress.read.toLocaleString("en")} of ${progress.of.toLocaleString("en")} tokens` : "";
+  const words = progress ? ` after ${progress.n_read.toLocaleString("en")} of ${progress.n_tokens.toLocaleString("en")} tokens` : "";
   stopped = key(now());
   pending = null;
   clearTimeout(again);
@@ -149,7 +149,7 @@ function answer(buffer) {
   failures = 0;
   const { header, arrays } = decode(buffer);
   // Without thumbnails it is an answer to somebody who has those of the same text.
-  const frame = header.grid ? { header, arrays } : { header: { ...header, same: /** @type {FirstHeader} */ (header).n, tokens: /** @type {FirstHeader["tokens"]} */ ([]) }, arrays };
+  const frame = header.grid ? { header, arrays } : { header: { ...header, n_shared: /** @type {FirstHeader} */ (header).n_tokens, tokens: /** @type {FirstHeader["tokens"]} */ ([]) }, arrays };
   take(frame, pending, "http");
 }
 

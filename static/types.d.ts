@@ -9,8 +9,8 @@ export type Token = { position: number; id: number; text: string; bytes: string;
 export type TraceMeta = {
   z: string;
   customdata?: string;
-  behind?: number | null;
-  reach?: boolean;
+  masked_from?: number | null;
+  signed?: boolean;
   shade?: ["asinh" | "log10", number];
   x?: [first: number, last: number, step: number];
   y?: [first: number, last: number, step: number];
@@ -54,8 +54,8 @@ export type Prediction = {
 /** What came instead of a view: RFC 9457. */
 export type Problem = { status: number; detail: string };
 
-/** Which thumbnails a frame holds: app/picture.py. */
-export type GridHeader = { layers: [begin: number, end: number]; step: number; from: number; known: number };
+/** Which thumbnails a frame holds: app/live/delta.py. */
+export type GridHeader = { layers: [begin: number, end: number]; step: number; from: number; n_sent: number };
 export type Window = import("./address.js").Window;
 
 /** The header of the first frame of an answer; the frames after it have `grid`, `done` and `timings` alone. */
@@ -64,8 +64,8 @@ export type FirstHeader = {
   step: number | null;
   device: string;
   dtype: string;
-  n: number;
-  same: number;
+  n_tokens: number;
+  n_shared: number;
   tokens: Token[];
   dropped: { start: number; end: number; text: string }[];
   layer: number;
@@ -73,7 +73,7 @@ export type FirstHeader = {
   stage: string;
   query: number;
   prediction: Prediction;
-  one: { window: Window; step: number; from: number } | null;
+  heatmap: { window: Window; step: number; from: number } | null;
   figure: PlotlyFigure;
   norms?: { from: number; figure: PlotlyFigure };
   grid?: GridHeader;
@@ -86,7 +86,7 @@ export type FrameHeader = FirstHeader | Pick<FirstHeader, "grid" | "done" | "tim
 export type LiveHeader = FrameHeader & {
   seq?: number;
   pong?: number;
-  progress?: { read: number; of: number };
+  progress?: { n_read: number; n_tokens: number };
   problem?: Problem;
   retry_after_s?: number | null;
 };

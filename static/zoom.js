@@ -33,17 +33,17 @@ export class Zoom {
     figure.on("plotly_doubleclick", () => show({ window: null }));
     figure.on("plotly_relayout", (changed) => {
       if (!this.shown || !Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) return;
-      const { one, header } = this.shown;
+      const { cells, header } = this.shown;
       const { xaxis, yaxis } = /** @type {import("./types.js").PlotlyElement} */ (figure.element).layout;
-      const wanted = covered(one, xaxis.range, yaxis.range);
-      if (one.step > 1 || reachesOut(wanted, one.window)) show({ window: inText(wanted, one.window, header.n) });
+      const wanted = covered(cells, xaxis.range, yaxis.range);
+      if (cells.step > 1 || reachesOut(wanted, cells.window)) show({ window: inText(wanted, cells.window, header.n_tokens) });
     });
   }
 
   /** Say what is seen. @param {import("./picture.js").Picture} picture */
   draw(picture) {
     this.shown = picture;
-    const { header: { n }, one: { window, step } } = picture;
+    const { header: { n_tokens: n }, cells: { window, step } } = picture;
     const isPart = !isWhole(window, n);
     this.place.hidden = step === 1 && !isPart && now().window === null;
     this.whole.hidden = now().window === null;
@@ -63,8 +63,8 @@ const number = (/** @type {number} */ n) => n.toLocaleString("en");
 const isWhole = ([top, bottom, left, right], n) => !top && !left && bottom === n && right === n;
 
 /** As many tokens as are exact, with the chosen one in their middle.
- *  @param {{query: number, n: number}} header @returns {Window} */
-export function middle({ query, n }) {
+ *  @param {{query: number, n_tokens: number}} header @returns {Window} */
+export function middle({ query, n_tokens: n }) {
   const first = Math.max(0, Math.min(query - N_EXACT / 2, n - N_EXACT));
   const behind = Math.min(n, first + N_EXACT);
   return [first, behind, first, behind];

@@ -7,6 +7,7 @@ import json
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app import frame
+from app.live import frame
 
 Array = NDArray[Any]
 NODE = Path(sys.executable).with_name("node")
@@ -42,7 +43,7 @@ class Screen:
         assert stdin
         stdin.write(struct.pack("<II", 4 + len(sent), self._number) + sent)
 
-    def apply(self, header: dict[str, Any], arrays: dict[str, Array]) -> None:
+    def apply(self, header: Mapping[str, object], arrays: dict[str, Array]) -> None:
         """The same for a frame that was not encoded yet."""
         self.take(frame.encode({"timings": {}, **header}, arrays))
 
@@ -65,17 +66,17 @@ def tensors(named: dict[str, Any]) -> dict[str, Array]:
 
 def thumbnails(picture: dict[str, Any]) -> Array:
     """All layers' thumbnails, cut to the text as it is now; (layers, heads, pixels, pixels)."""
-    n = picture["header"]["n"]
+    n = picture["header"]["n_tokens"]
     side = -(-n // picture["step"])
     layers = picture["layers"]
-    assert [layer["known"] for layer in layers] == [n] * len(layers)
+    assert [layer["nTokens"] for layer in layers] == [n] * len(layers)
     squares = [layer["pixels"].reshape(-1, layer["side"], layer["side"]) for layer in layers]
     return np.stack([square[:, :side, :side] for square in squares])
 
 
-def shares(picture: dict[str, Any]) -> Array:
-    """The mean share that each token gives the first; (layers, tokens)."""
-    return np.stack([layer["first"][: picture["header"]["n"]] for layer in picture["layers"]])
+def to_first_token(picture: dict[str, Any]) -> Array:
+    """The mean weight that each token gives the first one; (layers, tokens)."""
+    return np.stack([layer["toFirstToken"][: picture["header"]["n_tokens"]] for layer in picture["layers"]])
 
 
 def _unpacked(value: dict[str, Any]) -> Any:

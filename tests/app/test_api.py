@@ -16,17 +16,23 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import Message
 
-from app import frame, schemas
-from app.api import Visitor
+from app import schemas
 from app.errors import ClientDisconnected
+from app.live import frame
+from app.service import Client
 from model.gpt import GPT
 from model.reading import read
+from model.sites import STAGES
 from model.tokenizer import Tokenizer
-from model.trace import STAGES
 from model.weights.folder import load
 from tests.conftest import CPU, ROUNDING, SERVED
 
 TEXT = "the fat cat sat"
+
+
+def address(call: str) -> str:
+    """The address of a call; frames have a version of their own."""
+    return f"/api/v{frame.VERSION if call == 'view' else 1}/{call}"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def tiny(tiny_llama: Path) -> tuple[GPT, Tokenizer]:
 
 
 def post(client: TestClient, call: str, **body: Any) -> Any:
-    reply = client.post(f"/api/v1/{call}", json={"text": TEXT, **body})
+    reply = client.post(address(call), json={"text": TEXT, **body})
     assert reply.status_code == 200, reply.text
     return reply.json()
 
@@ -160,7 +166,7 @@ def assert_same_prediction(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 def test_a_view_holds_what_the_calls_say(client: TestClient) -> None:
     ask = {"text": TEXT, "layer": 2, "head": 1, "query": 1, "stage": "masked"}
-    reply = client.post("/api/v1/view", json=ask)
+    reply = client.post("/api/v2/view", json=ask)
     assert reply.headers["content-type"] == frame.MEDIA_TYPE
     header, arrays = frame.decode(reply.content)
     for stage in ("scores", "scaled", "weights"):
@@ -173,11 +179,11 @@ def test_a_view_holds_what_the_calls_say(client: TestClient) -> None:
     assert_same_prediction(header["prediction"], post(client, "predictions", positions="all")["predictions"][1])
     weights = np.array(post(client, "attention")["values"])
     assert np.abs(arrays["grid"] / 255 - weights).max() <= 0.5 / 255 + 1e-6
-    np.testing.assert_allclose(arrays["first"], weights[..., 0].mean(1), atol=1e-6)
+    np.testing.assert_allclose(arrays["to_first_token"], weights[..., 0].mean(1), atol=1e-6)
 
 
 def test_a_view_without_the_overview_is_of_the_chosen_head_alone(client: TestClient) -> None:
-    _, arrays = frame.decode(client.post("/api/v1/view", json={"text": TEXT, "overview": False}).content)
+    _, arrays = frame.decode(client.post("/api/v2/view", json={"text": TEXT, "overview": False}).content)
     assert set(arrays) == {f"{of}{stage}" for of in ("", "row_") for stage in ("scores", "scaled", "weights")}
 
 
@@ -194,7 +200,7 @@ def test_timings_say_how_long_the_text_waited_and_was_computed(client: TestClien
 
 
 def problem(client: TestClient, status: int, call: str = "attention", **body: Any) -> str:
-    reply = client.post(f"/api/v1/{call}", json={"text": TEXT, **body})
+    reply = client.post(address(call), json={"text": TEXT, **body})
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
     told = schemas.Problem.model_validate(reply.json())
@@ -220,7 +226,7 @@ def problem(client: TestClient, status: int, call: str = "attention", **body: An
         ({"txet": "typo"}, 422, "txet: Extra inputs are not permitted"),
         ({"model": "gpt5"}, 404, "There is no model 'gpt5'. Models: tiny-llama, smollm2-135m"),
         ({"model": "x" * 10_000}, 404, "There is no model"),
-        ({"text": "cat " * 42}, 413, "numbers; the limit is 20,000. Ask for fewer layers or heads, or"),
+        ({"text": "cat " * 42}, 413, "numbers; the limit is 20,000. Request fewer layers or heads, or"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_an_error_with_the_numbers_and_a_way_out(
@@ -252,7 +258,7 @@ def test_bad_input_gets_an_error_with_the_numbers_and_a_way_out(
 )
 def test_a_body_that_is_no_request_is_refused_and_harms_nothing(client: TestClient, body: bytes) -> None:
     for call in ("tokens", "attention", "norms", "predictions", "view"):
-        reply = client.post(f"/api/v1/{call}", content=body, headers={"Content-Type": "application/json"})
+        reply = client.post(address(call), content=body, headers={"Content-Type": "application/json"})
         assert reply.status_code in (400, 422) or (reply.status_code == 404 and b"model" in body), reply.text
         assert reply.headers["content-type"] == "application/problem+json"
     post(client, "tokens")
@@ -262,14 +268,14 @@ def test_a_body_that_is_no_request_is_refused_and_harms_nothing(client: TestClie
 def test_malformed_json_is_400_and_says_where(client: TestClient, body: bytes) -> None:
     reply = client.post("/api/v1/tokens", content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code == 400
-    assert re.match(r"This is no JSON: .*, at character \d+\.$", reply.json()["detail"])
+    assert re.match(r"This is not JSON: .*, at character \d+\.$", reply.json()["detail"])
 
 
 @pytest.mark.parametrize("body", [b'{"text": "\xff"}', b"[" * 100_000, b'{"text": ' + b"9" * 5_000 + b"}"])
 def test_json_that_no_reader_takes_is_400_and_says_why_it_may_be(client: TestClient, body: bytes) -> None:
     reply = client.post("/api/v1/tokens", content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code == 400
-    assert "not UTF-8, is nested too deeply, or has a number of too many digits" in reply.json()["detail"]
+    assert "not UTF-8, is nested too deeply, or has a number with too many digits" in reply.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +311,7 @@ def test_however_much_is_wrong_with_a_request_at_most_ten_errors_are_made(client
             kind.model_validate(body)
         assert caught.value.error_count() <= 15
         call = kind.__name__.removesuffix("Request").lower()
-        reply = client.post(f"/api/v1/{call}", json=body)
+        reply = client.post(address(call), json=body)
         assert reply.status_code == 422
         assert 1 <= len(reply.json()["detail"].split("; ")) <= 10
         assert len(reply.content) < 2_000
@@ -332,7 +338,7 @@ def test_a_text_of_nearly_a_mebibyte_is_counted_and_refused(client: TestClient) 
 
 @pytest.mark.parametrize("call", ["", "nothing", "attention/x"])
 def test_an_address_with_nothing_behind_it_is_a_problem_too(client: TestClient, call: str) -> None:
-    reply = client.post(f"/api/v1/{call}", json={})
+    reply = client.post(address(call), json={})
     assert (reply.status_code, reply.headers["content-type"]) == (404, "application/problem+json")
 
 
@@ -350,7 +356,7 @@ def test_a_query_behind_the_end_is_refused(client: TestClient) -> None:
 @given(text=st.text(max_size=60), call=st.sampled_from(["tokens", "attention", "norms", "predictions", "view"]))
 @settings(max_examples=80, deadline=None)
 def test_no_text_makes_the_server_fail(client: TestClient, text: str, call: str) -> None:
-    reply = client.post(f"/api/v1/{call}", json={"text": text})
+    reply = client.post(address(call), json={"text": text})
     assert reply.status_code in (200, 413, 422)
     if reply.status_code == 200 and call == "attention":
         values = np.array(reply.json()["values"])
@@ -361,13 +367,13 @@ def test_no_text_makes_the_server_fail(client: TestClient, text: str, call: str)
 def test_every_call_is_described(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     for call in ("models", "tokens", "attention", "norms", "predictions", "view"):
-        (operation,) = description["paths"][f"/api/v1/{call}"].values()
+        (operation,) = description["paths"][address(call)].values()
         assert operation["summary"]
         assert operation["description"]
         assert {"404", "413", "422", "503"} <= set(operation["responses"])
 
 
-def test_what_nobody_waits_for_any_more_is_given_up() -> None:
+def test_work_is_cancelled_when_the_client_disconnects() -> None:
     async def test() -> None:
         left, given_up = asyncio.Event(), asyncio.Event()
 
@@ -382,8 +388,8 @@ def test_what_nobody_waits_for_any_more_is_given_up() -> None:
                 given_up.set()
                 raise
 
-        visitor = Visitor(Request({"type": "http"}, receive))
-        waiting = asyncio.ensure_future(visitor.waits_for(work()))
+        visitor = Client(Request({"type": "http"}, receive))
+        waiting = asyncio.ensure_future(visitor.cancel_on_disconnect(work()))
         await asyncio.sleep(0.01)
         left.set()
         with pytest.raises(ClientDisconnected):
@@ -402,6 +408,6 @@ def test_an_answer_beats_a_leave() -> None:
         async def work() -> int:
             return 7
 
-        assert await Visitor(Request({"type": "http"}, receive)).waits_for(work()) == 7
+        assert await Client(Request({"type": "http"}, receive)).cancel_on_disconnect(work()) == 7
 
     asyncio.run(test())

@@ -85,7 +85,7 @@ def test_a_model_without_its_training_has_one_step_that_has_no_number(tiny_llama
         assert [one["step"] for one in reply["checkpoints"]] == [None]
         assert reply["curve"] == []
         refused = client.post("/api/v1/tokens", json={"text": TEXT, "step": 0})
-        assert "came without any; leave the step out" in refused.json()["detail"]
+        assert "came without training steps; leave the step out" in refused.json()["detail"]
 
 
 def test_checkpoints_of_an_unknown_model_are_refused(client: TestClient) -> None:
@@ -106,10 +106,10 @@ def test_few_steps_are_in_memory_and_the_others_are_read_again(
 
 def test_a_live_socket_gets_another_step_as_another_model(client: TestClient) -> None:
     """Nothing of one step's picture may stay in another's, though the tokens are the same."""
-    with client.websocket_connect("/api/v1/live") as socket:
+    with client.websocket_connect("/api/v2/live") as socket:
         for seq, step in enumerate((0, 8, None)):
             socket.send_json({"seq": seq, "text": TEXT, "step": step})
             frame = socket.receive_bytes()
-            assert b'"same":0' in frame
+            assert b'"n_shared":0' in frame
             title = "tiny-run" if step is None else f"tiny-run at step {step}"
             assert title.encode() in frame

@@ -4,9 +4,9 @@ import pytest
 
 from app import errors
 from app.errors import AppError
-from app.pages import _descendants
+from app.routes.pages import descendants
 
-LEAVES = [kind for kind in _descendants(AppError) if not kind.__subclasses__()]
+LEAVES = [kind for kind in descendants(AppError) if not kind.__subclasses__()]
 EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.EmptyText: (),
     errors.TextTooLong: (2_100, 2_048, "smollm2-135m"),
@@ -57,4 +57,4 @@ def test_the_message_for_an_overflow_names_float32_only_where_that_helps() -> No
 
 def test_the_tree_at_the_top_of_the_file_names_every_error() -> None:
     assert errors.__doc__
-    assert all(kind.__name__ in errors.__doc__ for kind in _descendants(AppError))
+    assert all(kind.__name__ in errors.__doc__ for kind in descendants(AppError))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app import figures
 from app.figures import Window
-from model.trace import STAGES, Stage
+from model.sites import STAGES, Stage
 
 PIECES = ["the", "·fat", "·cat", "the", "<b>x</b>"]
 N = len(PIECES)
@@ -21,7 +21,7 @@ def values(seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(size=(N, N)).astype(np.float32)
 
 
-def head(stage: Stage) -> figures.Figure:
+def head(stage: Stage) -> Any:
     return figures.head(Window(0, N, 0, N), stage, model="tiny", layer=3, index=1)
 
 
@@ -58,9 +58,8 @@ def test_every_picture_names_its_model_layer_head_and_stage() -> None:
     assert head("weights")["layout"]["title"]["text"] == "tiny · layer 3, head 1 · attention weights"
 
 
-def drawn(stage: Stage, arrays: dict[str, Any]) -> dict[str, Any]:
-    trace: dict[str, Any] = figures.filled(head(stage), arrays, PIECES)["data"][0]
-    return trace
+def drawn(stage: Stage, arrays: dict[str, Any]) -> Any:
+    return figures.filled(head(stage), arrays, PIECES)["data"][0]
 
 
 def test_weights_run_from_zero_to_one_and_scores_around_zero() -> None:
@@ -78,7 +77,7 @@ def test_what_is_behind_the_mask_does_not_stretch_the_colours_of_masked_scores()
 
 def test_a_window_names_its_own_tokens_and_hides_what_is_behind_the_mask_there() -> None:
     figure = figures.head(Window(3, 5, 1, 5), "weights", model="tiny", layer=0, index=0)
-    trace = figures.filled(figure, {"weights": np.ones((2, 4), np.float32)}, PIECES)["data"][0]
+    trace: Any = figures.filled(figure, {"weights": np.ones((2, 4), np.float32)}, PIECES)["data"][0]
     assert (trace["y"], trace["x"]) == (
         ["3 the", "4 &lt;b&gt;x&lt;/b&gt;"],
         ["1 ·fat", "2 ·cat", "3 the", "4 &lt;b&gt;x&lt;/b&gt;"],
@@ -87,9 +86,10 @@ def test_a_window_names_its_own_tokens_and_hides_what_is_behind_the_mask_there()
 
 
 def test_a_cell_of_many_tokens_says_so() -> None:
-    figure = figures.head(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, index=0)
-    assert "a cell is the largest of 2×2" in figure["layout"]["title"]["text"]
-    assert figures.filled(figure, {"weights": np.ones((3, 3), np.float32)}, PIECES)["data"][0]["x"][0] == "0–1 the"
+    figure: Any = figures.head(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, index=0)
+    assert "each cell is the largest of 2×2" in figure["layout"]["title"]["text"]
+    filled: Any = figures.filled(figure, {"weights": np.ones((3, 3), np.float32)}, PIECES)
+    assert filled["data"][0]["x"][0] == "0–1 the"
 
 
 @given(st.lists(st.text(max_size=40), max_size=20))

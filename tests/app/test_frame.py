@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from app import frame
+from app.live import frame
 
 ARRAYS = st.dictionaries(
     st.text(min_size=1, max_size=8),

@@ -14,11 +14,11 @@ import torch
 from fastapi.testclient import TestClient
 from torch import Tensor
 
-from app.lesson_routes import words
 from app.lessons import checks
 from app.lessons.lesson import Reading, lessons
 from app.models import Loaded
 from app.settings import Settings
+from app.templating import format_value
 from model.gpt import GPT
 from model.reading import read
 from model.tokenizer import Tokenizer
@@ -228,7 +228,7 @@ def shown(part: dict[str, Any]) -> str:
             return f">{text}"
         case {"values": [*_, number]}:
             pass
-    return f"<td>{words(number)}</td>"
+    return f"<td>{format_value(number)}</td>"
 
 
 @pytest.mark.parametrize("slug", SLUGS)

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from starlette.testclient import WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from app import frame
-from app.live import FOREIGN, IDLE, TOO_FAST
+from app.live import frame
+from app.live.session import IDLE, TOO_FAST
+from app.routes.live import FOREIGN
 from app.settings import Settings
 from tests.app.screen import Screen, tensors, thumbnails
 from tests.conftest import serve
 
-ADDRESS = "/api/v1/live"
+ADDRESS = "/api/v2/live"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -66,7 +67,7 @@ def channel(client: TestClient) -> Iterator[Channel]:
 
 def whole(client: TestClient, text: str, **more: Any) -> Screen:
     """The same over HTTP, in one answer."""
-    reply = client.post("/api/v1/view", json={"text": text, **more})
+    reply = client.post("/api/v2/view", json={"text": text, **more})
     assert reply.status_code == 200, reply.text
     screen = Screen()
     screen.take(reply.content)
@@ -97,22 +98,22 @@ def test_after_any_typing_the_screen_is_what_http_gives(client: TestClient, text
 def test_an_appended_token_brings_itself_alone(client: TestClient) -> None:
     with channel(client) as live:
         live.show("the fat cat")
-        n = live.screen.picture["header"]["n"]
+        n = live.screen.picture["header"]["n_tokens"]
         header = live.show("the fat cat sat")
-        assert header["same"] == n == header["n"] - len(header["tokens"])
+        assert header["n_shared"] == n == header["n_tokens"] - len(header["tokens"])
         assert header["grid"]["from"] == n
 
 
 def test_a_new_connection_begins_anew(client: TestClient) -> None:
     for _ in range(2):
         with channel(client) as live:
-            assert live.show("the fat cat")["same"] == 0
+            assert live.show("the fat cat")["n_shared"] == 0
 
 
 def test_each_typist_has_a_screen_of_their_own(client: TestClient) -> None:
     with channel(client) as one, channel(client) as other:
         one.show("the cat")
-        assert other.show("the cat sat")["same"] == 0
+        assert other.show("the cat sat")["n_shared"] == 0
         assert_shows(one.screen, whole(client, "the cat"))
 
 
@@ -120,7 +121,7 @@ def test_an_error_names_its_ask_and_the_next_one_is_answered(client: TestClient)
     with channel(client) as live:
         live.show("cat")
         for ask, words in (
-            ({"text": ""}, "0 characters"),
+            ({"text": ""}, "The text is empty"),
             ({"text": "cat", "layer": 9}, "There is no layer 9"),
             ({"text": "cat", "query": 9}, "There is no position 9"),
             ({"text": "cat", "model": "gpt5"}, "There is no model 'gpt5'"),
@@ -131,7 +132,7 @@ def test_an_error_names_its_ask_and_the_next_one_is_answered(client: TestClient)
             header = live.show(**ask)
             assert words in header["problem"]["detail"]
             assert header["problem"]["type"].startswith("/problems/")
-            assert live.show("cat")["same"] == 1
+            assert live.show("cat")["n_shared"] == 1
 
 
 def test_half_a_surrogate_pair_is_answered_with_its_number_and_the_words_of_the_other_calls(client: TestClient) -> None:
@@ -223,9 +224,9 @@ def test_a_long_text_says_how_far_it_is(strict: TestClient) -> None:
         heard = [live.hear()]
         while "progress" in heard[-1]:
             heard.append(live.hear())
-        n = heard[-1]["n"]
+        n = heard[-1]["n_tokens"]
         assert n > 4
-        assert [one["progress"] for one in heard[:-1]] == [{"read": read, "of": n} for read in range(2, n, 2)]
+        assert [one["progress"] for one in heard[:-1]] == [{"n_read": read, "n_tokens": n} for read in range(2, n, 2)]
 
 
 def test_the_newest_wins(client: TestClient) -> None:
@@ -237,7 +238,7 @@ def test_the_newest_wins(client: TestClient) -> None:
         answered: list[int] = []
         while not answered or answered[-1] < len(texts):
             header = live.hear()
-            if "same" in header:
+            if "n_shared" in header:
                 answered.append(header["seq"])
                 assert "".join(token["text"] for token in live.screen.picture["tokens"]) == texts[
                     header["seq"] - 1

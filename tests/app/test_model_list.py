@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from app.pages import templates
+from app.templating import templates
 
 
 def info(name: str, **more: Any) -> SimpleNamespace:
@@ -20,7 +20,7 @@ MODELS = [
 
 
 def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_said() -> None:
-    parts: Any = templates.env.get_template("parts.html").module
+    parts: Any = templates().env.get_template("parts.html").module
     options = [" ".join(option.split()) for option in str(parts.models_to_choose(MODELS, "gpt2")).split("</option>")]
     assert options[0] == '<option value="here" data-layers="3" data-heads="4">here'
     assert options[1] == '<option value="gpt2" selected data-layers="3" data-heads="4">gpt2'
@@ -31,5 +31,5 @@ def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_said() -> 
 
 
 def test_where_all_models_are_here_nothing_is_said() -> None:
-    parts: Any = templates.env.get_template("parts.html").module
+    parts: Any = templates().env.get_template("parts.html").module
     assert str(parts.models_not_here(MODELS[:2])).strip() == ""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app import frame, models
+from app import models
+from app.live import frame
 from app.settings import Settings
 from model.reading import read
 from model.weights.folder import load
@@ -81,12 +82,12 @@ def test_a_step_that_the_run_has_just_reached_is_there_at_once(
 
 def test_a_live_picture_is_drawn_anew_from_the_new_parameters(client: TestClient, folder: Path, tiny_run: Path) -> None:
     """The tokens are the same, so a picture could be taken for one that the client has."""
-    with client.websocket_connect("/api/v1/live") as socket:
+    with client.websocket_connect("/api/v2/live") as socket:
         for seq, step in ((1, 2), (2, 12)):
             become(folder, tiny_run, step)
             socket.send_json({"seq": seq, "text": TEXT, "layer": 1, "head": 1})
             header, arrays = frame.decode(socket.receive_bytes())
-            assert header["same"] == 0
+            assert header["n_shared"] == 0
             np.testing.assert_allclose(arrays["weights"], weights_of_a_fresh_load(folder)[1, 1], atol=ROUNDING / 10)
 
 

@@ -9,7 +9,8 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 
-from app import frame, views
+from app import views
+from app.live import frame
 from app.settings import Settings
 from model.reading import read, read_batch
 from model.trace import NonFiniteNumber, Trace
@@ -100,9 +101,9 @@ def test_a_text_that_overflows_leaves_the_numbers_of_its_batch_alone(tiny_llama:
         loud.check_finite()
 
 
-@pytest.mark.parametrize("path", ["attention", "norms", "predictions", "view"])
+@pytest.mark.parametrize("path", ["v1/attention", "v1/norms", "v1/predictions", "v2/view"])
 def test_every_request_is_told_the_model_the_place_and_what_to_do(client: TestClient, path: str) -> None:
-    reply = client.post(f"/api/v1/{path}", json={"text": TEXT})
+    reply = client.post(f"/api/{path}", json={"text": TEXT})
     assert reply.status_code == 422
     problem = reply.json()
     assert problem["type"] == "/problems/non-finite-numbers"
@@ -120,7 +121,7 @@ def test_a_page_says_it_and_keeps_the_text(client: TestClient, path: str) -> Non
 
 
 def test_a_live_socket_says_it_and_goes_on(client: TestClient) -> None:
-    with client.websocket_connect("/api/v1/live") as socket:
+    with client.websocket_connect("/api/v2/live") as socket:
         for seq in (1, 2):
             socket.send_json({"seq": seq, "text": TEXT})
             header, _ = frame.decode(socket.receive_bytes())

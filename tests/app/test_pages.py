@@ -12,10 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 from jinja2 import meta
 
-from app import pages
-from app.main import CONTENT_SECURITY_POLICY, create_app
+from app.main import create_app
+from app.middleware import CONTENT_SECURITY_POLICY
 from app.models import Entry, Models
+from app.routes import assets, pages
 from app.settings import Settings
+from app.templating import ROOT, templates
 from tests.conftest import serve
 
 
@@ -194,7 +196,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     "path",
     [
         *("/", "/training", "/docs", "/lessons", "/lessons/softmax", "/healthz", "/api/v1/models", "/openapi.json"),
-        *("/static/app.css", f"/static/{pages.PLOTLY}", "/problems/busy", "/nothing"),
+        *("/static/app.css", assets.PLOTLY, "/problems/busy", "/nothing"),
     ],
 )
 def test_head_answers_as_get_does_without_a_body(client: TestClient, path: str) -> None:
@@ -239,9 +241,9 @@ def test_an_error_that_nobody_foresaw_is_a_page_that_keeps_what_was_typed(
         raise kind
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.api.look_at", fail)
+        patch.setattr("app.service.compute_page", fail)
         page = client.get("/", params={"text": "a <b> cat"}, headers=BROWSER)
-        program = client.post("/api/v1/view", json={"text": "cat"})
+        program = client.post("/api/v2/view", json={"text": "cat"})
     assert (page.status_code, typed(page.text)) == (500, "a <b> cat")
     assert page.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     assert f"{kind.__name__}: this is a fault of the server" in page.text
@@ -263,7 +265,7 @@ def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, p
 
 def test_no_page_and_no_script_of_ours_names_another_origin(client: TestClient) -> None:
     sources = [client.get(path).text for path in ("/", "/training", "/docs", "/problems/busy")]
-    sources += [path.read_text() for path in pages.STATIC.iterdir() if path.suffix != ".png"]
+    sources += [path.read_text() for path in assets.STATIC.iterdir() if path.suffix != ".png"]
     for source in sources:
         assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
 
@@ -316,7 +318,7 @@ def test_the_type_of_every_error_leads_to_its_meaning(client: TestClient) -> Non
 
 @pytest.mark.parametrize(("template", "page"), [("home", pages.HomePage), ("training", pages.TrainingPage)])
 def test_the_context_of_a_page_is_what_its_template_uses(template: str, page: type[pages.Page]) -> None:
-    environment = pages.templates.env
+    environment = templates().env
     assert environment.loader
     source, _, _ = environment.loader.get_source(environment, f"{template}.html")
     used = meta.find_undeclared_variables(environment.parse(source)) - set(environment.globals)
@@ -382,5 +384,5 @@ def test_a_bad_address_of_a_training_is_explained_too(
 
 def test_the_installed_package_holds_templates_and_static_files() -> None:
     """Both stand beside `app`; pyproject.toml ships all four folders."""
-    pyproject = Path(pages.ROOT / "pyproject.toml").read_text()
+    pyproject = Path(ROOT / "pyproject.toml").read_text()
     assert json.loads(re.search(r"\npackages = (\[.*\])", pyproject)[1]) == ["app", "model", "templates", "static"]  # type: ignore[index]

@@ -8,16 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import picture, views
+from app import views
 from app.figures import Window
+from app.live import delta
+from app.live.delta import ClientState, n_reusable_cells, thumbnail_plan, window_of
 from app.models import Loaded
-from app.picture import Shown, n_right, plan_of, window_of
 from app.schemas import PageRequest
 from model.cache import PrefixCache
 from model.reading import read, read_batch
 from model.tokenizer import Token, Tokens
 from model.trace import Trace
-from tests.app.screen import Screen, shares, tensors, thumbnails
+from tests.app.screen import Screen, tensors, thumbnails, to_first_token
 
 
 def text(ids: list[int]) -> Tokens:
@@ -32,16 +33,16 @@ class Typist:
 
     def __init__(self, model: Loaded) -> None:
         self.model = model
-        self.shown, self.screen, self.cache = Shown(), Screen(), PrefixCache(100_000_000)
+        self.client, self.screen, self.cache = ClientState(), Screen(), PrefixCache(100_000_000)
 
-    def turn_to(self, ids: list[int], n_parts: int | None = None, **ask: Any) -> list[picture.Part]:
+    def switch_text(self, ids: list[int], n_frames: int | None = None, **ask: Any) -> list[delta.Frame]:
         trace = self.cache.longest_prefix(self.model.network, tuple(ids))
         if trace.n_tokens < len(ids):
             trace = read_batch(self.model.network, [(trace, ids[trace.n_tokens :])])[0]
         self.cache.put(tuple(ids), trace)
         sent = []
-        made = picture.parts(trace, text(ids), self.model, PageRequest(text="x", **ask), self.shown)
-        for _, (header, arrays) in zip(range(n_parts or 1000), made, strict=False):
+        made = delta.frames(trace, text(ids), self.model, PageRequest(text="x", **ask), self.client)
+        for _, (header, arrays) in zip(range(n_frames or 1000), made, strict=False):
             self.screen.apply(header, arrays)
             sent.append((header, arrays))
         return sent
@@ -50,7 +51,7 @@ class Typist:
 def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None:
     assert shown["done"]
     assert shown["tokens"] == expected["tokens"]
-    assert shown["one"]["window"] == expected["one"]["window"]
+    assert shown["cells"]["window"] == expected["cells"]["window"]
     cells, expected_cells = tensors(shown["head"]), tensors(expected["head"])
     assert set(cells) == set(expected_cells)
     for name, values in cells.items():
@@ -59,8 +60,8 @@ def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None
         np.testing.assert_allclose(values, tensors(expected["norms"]["arrays"])[name], atol=1e-5, rtol=1e-5)
     difference = thumbnails(shown).astype(int) - thumbnails(expected).astype(int)
     assert np.abs(difference).max() <= 1  # a half may round up
-    np.testing.assert_allclose(shares(shown), shares(expected), atol=1e-6)
-    assert shown["first_share"] == pytest.approx(expected["first_share"], abs=1e-6)
+    np.testing.assert_allclose(to_first_token(shown), to_first_token(expected), atol=1e-6)
+    assert shown["mean_to_first_token"] == pytest.approx(expected["mean_to_first_token"], abs=1e-6)
     likeliest, expected_likeliest = (picture["header"]["prediction"]["top"][0] for picture in (shown, expected))
     assert likeliest["logit"] == pytest.approx(expected_likeliest["logit"], abs=1e-4)
 
@@ -70,7 +71,7 @@ def assert_right_as_far_as_known(shown: dict[str, Any], expected: dict[str, Any]
     which some have not come, the pixels are at most what they will be."""
     step = shown["step"]
     for layer, rows in zip(shown["layers"], thumbnails(expected).astype(int), strict=False):
-        n_whole, n_drawn, side = layer["known"] // step, -(-layer["known"] // step), layer["side"]
+        n_whole, n_drawn, side = layer["nTokens"] // step, -(-layer["nTokens"] // step), layer["side"]
         n_columns = min(side, rows.shape[-1])
         pixels = layer["pixels"].reshape(-1, side, side)[:, :n_drawn, :n_columns]
         excess = pixels - rows[:, :n_drawn, :n_columns]
@@ -81,7 +82,7 @@ def assert_right_as_far_as_known(shown: dict[str, Any], expected: dict[str, Any]
 def fresh_picture(loaded: Loaded, ids: list[int], head: int) -> dict[str, Any]:
     """What a client has that had nothing before."""
     typist = Typist(loaded)
-    typist.turn_to(ids, head=head)
+    typist.switch_text(ids, head=head)
     return typist.screen.picture
 
 
@@ -115,13 +116,13 @@ def test_after_any_edits_the_page_has_what_it_would_be_sent_at_once(
     loaded: Loaded, ids: list[int], edits: list[Any]
 ) -> None:
     typist = Typist(loaded)
-    typist.turn_to(ids)
-    for edit, new, head, n_parts in edits:
+    typist.switch_text(ids)
+    for edit, new, head, n_frames in edits:
         ids = edited(ids, edit, new)
-        typist.turn_to(ids, n_parts, head=head)
-        if n_parts:
+        typist.switch_text(ids, n_frames, head=head)
+        if n_frames:
             assert_right_as_far_as_known(typist.screen.picture, fresh_picture(loaded, ids, head))
-    typist.turn_to(ids, head=head)
+    typist.switch_text(ids, head=head)
     assert_same_picture(typist.screen.picture, fresh_picture(loaded, ids, head))
 
 
@@ -131,9 +132,9 @@ def small_pictures() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(views, "N_THUMBNAIL", 8)
         patch.setattr(views, "N_BLOCK", 900)
-        patch.setattr(picture, "N_CELLS", 16)
-        patch.setattr(picture, "N_POOLED", 16)
-        patch.setattr(picture, "PART_WEIGHTS", 3_000)
+        patch.setattr(delta, "N_CELLS", 16)
+        patch.setattr(delta, "N_POOLED", 16)
+        patch.setattr(delta, "FRAME_WEIGHTS", 3_000)
         yield
 
 
@@ -158,7 +159,7 @@ def test_the_page_has_the_models_numbers(loaded: Loaded) -> None:
     ids = [7 * i % 400 for i in range(14)]
     typist = Typist(loaded)
     for n in (1, 5, 14):
-        typist.turn_to(ids[:n], layer=1, head=2)
+        typist.switch_text(ids[:n], layer=1, head=2)
     picture = typist.screen.picture
     trace = read(loaded.network, ids)
     assert [token["id"] for token in picture["tokens"]] == ids
@@ -167,7 +168,7 @@ def test_the_page_has_the_models_numbers(loaded: Loaded) -> None:
             expected = trace.stage(name, 1, [2])[0]  # type: ignore[arg-type]
             np.testing.assert_allclose(values, expected, atol=1e-5, err_msg=name)
     first = np.stack([trace.stage("weights", layer, range(4))[:, 1:, 0] for layer in range(3)])
-    assert picture["first_share"] == pytest.approx(first.mean(), abs=1e-6)
+    assert picture["mean_to_first_token"] == pytest.approx(first.mean(), abs=1e-6)
 
 
 def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Trace) -> None:
@@ -184,10 +185,11 @@ def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Tr
 
 def test_an_appended_token_is_sent_alone(loaded: Loaded) -> None:
     typist = Typist(loaded)
-    typist.turn_to([1, 2, 3, 4])
-    ((header, arrays),) = typist.turn_to([1, 2, 3, 4, 5])
+    typist.switch_text([1, 2, 3, 4])
+    ((header, arrays),) = typist.switch_text([1, 2, 3, 4, 5])
     assert [token["id"] for token in header["tokens"]] == [5]
-    assert (header["same"], header["one"]["from"], header["grid"]["from"], header["done"]) == (4, 4, 4, True)
+    assert header["heatmap"]
+    assert (header["n_shared"], header["heatmap"]["from"], header["grid"]["from"], header["done"]) == (4, 4, 4, True)
     assert arrays["grid"].shape == (3, 4, 1, 5)  # every head's new row
     assert arrays["weights"].shape == (1, 5)
     assert arrays["scores_columns"].shape == (4, 1)  # how earlier queries match the new key
@@ -196,8 +198,8 @@ def test_an_appended_token_is_sent_alone(loaded: Loaded) -> None:
 
 def test_another_head_of_the_same_text_is_sent_alone(loaded: Loaded) -> None:
     typist = Typist(loaded)
-    typist.turn_to([1, 2, 3, 4])
-    ((header, arrays),) = typist.turn_to([1, 2, 3, 4], head=2)
+    typist.switch_text([1, 2, 3, 4])
+    ((header, arrays),) = typist.switch_text([1, 2, 3, 4], head=2)
     assert "grid" not in header
     assert "norms" not in header
     assert arrays["weights"].shape == (4, 4)
@@ -206,18 +208,19 @@ def test_another_head_of_the_same_text_is_sent_alone(loaded: Loaded) -> None:
 
 def test_what_is_there_already_is_not_sent_again(loaded: Loaded) -> None:
     typist = Typist(loaded)
-    typist.turn_to([1, 2, 3])
-    ((header, arrays),) = typist.turn_to([1, 2, 3], query=1)
-    assert header["one"] is None
+    typist.switch_text([1, 2, 3])
+    ((header, arrays),) = typist.switch_text([1, 2, 3], query=1)
+    assert header["heatmap"] is None
     assert set(arrays) == {"row_scores", "row_scaled", "row_weights"}
 
 
 def test_another_model_begins_anew(loaded: Loaded) -> None:
     typist = Typist(loaded)
-    typist.turn_to([1, 2, 3])
+    typist.switch_text([1, 2, 3])
     typist.model = Loaded("other", loaded.network, loaded.tokenizer, 64)
-    header, arrays = typist.turn_to([1, 2, 3])[0]
-    assert header["same"] == header["norms"]["from"] == header["one"]["from"] == header["grid"]["from"] == 0
+    header, arrays = typist.switch_text([1, 2, 3])[0]
+    assert header["heatmap"]
+    assert header["n_shared"] == header["norms"]["from"] == header["heatmap"]["from"] == header["grid"]["from"] == 0
     assert len(arrays["mean"]) == 3  # the same tokens, but another model's norms
 
 
@@ -228,7 +231,7 @@ def test_a_window_lies_in_the_text_and_has_at_most_so_many_cells_a_side(
     window = window_of(asked, n)
     assert 0 <= window.top < window.bottom <= n
     assert 0 <= window.left < window.right <= n
-    assert max(window.height, window.width) <= picture.N_CELLS + 1
+    assert max(window.height, window.width) <= delta.N_CELLS + 1
     assert window.top % window.step == window.left % window.step == 0
 
 
@@ -245,11 +248,11 @@ def test_a_window_lies_in_the_text_and_has_at_most_so_many_cells_a_side(
     ],
 )
 def test_what_is_right_of_a_picture_that_is_there(had: Window, wanted: Window, same: int, n: int) -> None:
-    assert n_right(had, wanted, same) == n
+    assert n_reusable_cells(had, wanted, same) == n
 
 
-def test_a_long_text_comes_in_parts_of_few_layers(loaded: Loaded) -> None:
+def test_a_long_text_comes_in_frames_of_few_layers(loaded: Loaded) -> None:
     n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, over 38 tokens
-    assert n_weights <= picture.PART_WEIGHTS < 2 * n_weights
-    shown = Shown("tiny", (), None, step=8, known=[0, 0, 8])
-    assert plan_of(loaded.network.config, 38, shown) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]
+    assert n_weights <= delta.FRAME_WEIGHTS < 2 * n_weights
+    shown = ClientState("tiny", (), None, step=8, n_sent=[0, 0, 8])
+    assert thumbnail_plan(loaded.network.config, 38, shown) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]

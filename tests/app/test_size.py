@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from app import frame, picture
+from app.live import delta, frame
+from app.live.delta import ClientState
 from app.models import Loaded
-from app.picture import Shown
 from app.schemas import PageRequest
 from model.config import Config
 from model.gpt import GPT
@@ -35,18 +35,18 @@ def text(n: int) -> Tokens:
     return Tokens(tuple(Token(i, i * i % 400, b" something", 10 * i, 10 * i + 10) for i in range(n)), ())
 
 
-def sizes(model: Loaded, trace: Trace, shown: Shown) -> list[int]:
-    made = picture.parts(trace, text(trace.n_tokens), model, PageRequest(text="x"), shown)
+def sizes(model: Loaded, trace: Trace, shown: ClientState) -> list[int]:
+    made = delta.frames(trace, text(trace.n_tokens), model, PageRequest(text="x"), shown)
     return [len(frame.encode(header, arrays)) for header, arrays in made]
 
 
 def test_no_reply_is_over_4_mb_and_an_appended_token_is_small(model: Loaded) -> None:
     almost = read_batch(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
     whole = read_batch(model.network, [(almost, text(N).ids[-1:])])[0]
-    shown = Shown()
+    shown = ClientState()
     first = sizes(model, almost, shown)
     assert len(first) > 10  # in parts
     assert max(first) < MOST_BYTES
     assert sum(sizes(model, whole, shown)) < 100_000
-    at_once = picture.whole(list(picture.parts(whole, text(N), model, PageRequest(text="x"), Shown())))
+    at_once = delta.merged(list(delta.frames(whole, text(N), model, PageRequest(text="x"), ClientState())))
     assert len(frame.encode(*at_once)) < MOST_BYTES

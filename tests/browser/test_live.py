@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, WebSocketRoute
 
-from app.frame import decode
+from app.live.frame import decode
 from tests.browser.conftest import WIDE, Tab, tab
 from tests.browser.home import Matrix
 from tests.browser.server import Server, serving
@@ -158,7 +158,7 @@ def test_a_late_answer_to_an_older_text_is_taken_in_and_not_shown(browser: Brows
 
     sockets: list[WebSocketRoute] = []
     with tab(browser, server.url) as home:
-        home.page.route_web_socket("**/api/v1/live", hold)
+        home.page.route_web_socket("**/api/v2/live", hold)
         home.open(text="first one", layer=11, head=7)
         home.page.evaluate(LOOK)
         is_late = True
@@ -191,7 +191,7 @@ def test_a_lost_connection_comes_back_by_itself(browser: Browser, server: Server
         sockets.append(socket)
 
     with tab(browser, server.url) as home:
-        home.page.route_web_socket("**/api/v1/live", through)
+        home.page.route_web_socket("**/api/v2/live", through)
         home.open(text="the fat cat")
         home.page.evaluate(LOOK)
         home.text.press("Control+End")
@@ -217,7 +217,7 @@ def test_a_line_that_went_dead_is_noticed_and_replaced(browser: Browser, server:
         sockets.append(socket)
 
     with tab(browser, server.url, viewport=WIDE) as home:  # the clock is that of a whole context
-        home.page.route_web_socket("**/api/v1/live", without_pongs)
+        home.page.route_web_socket("**/api/v2/live", without_pongs)
         home.page.clock.install()
         home.open(text="the fat cat")
         home.page.clock.fast_forward("00:21")
@@ -255,7 +255,7 @@ def test_where_no_socket_can_be_had_the_page_asks_over_http(browser: Browser, se
         if way == "missing":
             home.page.add_init_script("delete window.WebSocket")
         else:
-            home.page.route_web_socket("**/api/v1/live", lambda socket: socket.close(code=1011))
+            home.page.route_web_socket("**/api/v2/live", lambda socket: socket.close(code=1011))
         home.open(text="the fat cat", layer=11, head=7)
         facts(home).filter(has_text="over HTTP, because the live channel cannot be had").wait_for()
         home.page.evaluate(LOOK)
@@ -384,7 +384,7 @@ def test_a_reading_can_be_stopped_and_taken_up(browser: Browser, server: Server)
         )
 
     with tab(browser, server.url) as home:
-        home.page.route_web_socket("**/api/v1/live", hold)
+        home.page.route_web_socket("**/api/v2/live", hold)
         home.open(text="before")
         home.page.evaluate(LOOK)
         is_long = True
@@ -435,4 +435,4 @@ def test_the_newest_of_many_asks_is_answered(long: tuple[Tab, list[bytes]]) -> N
     assert home.page.locator("#grid-name").text_content() == "chosen: layer 5, head 8"
     answers = [frame for frame in map(decode, frames) if "n" in frame[0]]
     assert answers[-1][0]["layer"] == 5
-    assert all(header["same"] == header["n"] for header, _ in answers)  # the text does not travel again
+    assert all(header["n_shared"] == header["n_tokens"] for header, _ in answers)  # the text does not travel again

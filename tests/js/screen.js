@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { decode } from "../../static/frame.js";
-import { NOTHING, applied, firstShare } from "../../static/picture.js";
+import { NOTHING, applied, meanToFirstToken } from "../../static/picture.js";
 
 /** @type {Map<number, import("../../static/picture.js").Picture>} */
 const pictures = new Map();
@@ -28,7 +28,7 @@ function packed(_, value) {
 /** @param {number} screen */
 function tell(screen) {
   const picture = pictures.get(screen) ?? NOTHING;
-  process.stdout.write(`${JSON.stringify({ ...picture, first_share: firstShare(picture) }, packed)}\n`);
+  process.stdout.write(`${JSON.stringify({ ...picture, mean_to_first_token: meanToFirstToken(picture) }, packed)}\n`);
 }
 
 let rest = Buffer.alloc(0);

@@ -19,10 +19,10 @@ test("a cell of several tokens counts as all of them, from where the window begi
 });
 
 test("around a token there are as many as are shown exactly, and all of them are in the text", () => {
-  assert.deepEqual(middle({ query: 1000, n: 2000 }), [872, 1128, 872, 1128]);
-  assert.deepEqual(middle({ query: 3, n: 2000 }), [0, 256, 0, 256]);
-  assert.deepEqual(middle({ query: 1999, n: 2000 }), [1744, 2000, 1744, 2000]);
-  assert.deepEqual(middle({ query: 3, n: 5 }), [0, 5, 0, 5]);
+  assert.deepEqual(middle({ query: 1000, n_tokens: 2000 }), [872, 1128, 872, 1128]);
+  assert.deepEqual(middle({ query: 3, n_tokens: 2000 }), [0, 256, 0, 256]);
+  assert.deepEqual(middle({ query: 1999, n_tokens: 2000 }), [1744, 2000, 1744, 2000]);
+  assert.deepEqual(middle({ query: 3, n_tokens: 5 }), [0, 5, 0, 5]);
 });
 
 test("a window lies in the text, is a token wide at least, and is none where it leaves nothing out", () => {

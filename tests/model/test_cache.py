@@ -11,7 +11,8 @@ from torch import Tensor
 from model.cache import PrefixCache, shared_prefix_length
 from model.gpt import GPT
 from model.reading import read, read_batch
-from model.trace import STAGES, Trace
+from model.sites import STAGES
+from model.trace import Trace
 from model.weights.folder import load
 from tests.checkpoints import write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT

@@ -8,7 +8,7 @@ from torch import Tensor, tensor
 
 from model.norm import LayerNorm, Norm, RMSNorm
 from model.reading import norm_statistics
-from model.trace import STATISTICS
+from model.sites import STATISTICS
 
 
 def statistics(norm: Norm, x_M: Tensor) -> dict[str, float]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from model.gpt import GPT
 from model.reading import observing, read
-from model.trace import STAGES, norm_sites
+from model.sites import STAGES, norm_sites
 from model.weights.folder import load
 from tests.checkpoints import N_VOCAB, write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT

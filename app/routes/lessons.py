@@ -6,47 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-import latex2mathml.converter
 from fastapi import APIRouter, Request
-from markupsafe import Markup
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app import api, pages, problems, views
-from app.api import EngineHere, Visitor, VisitorHere
+from app import problems, service, templating, views
 from app.engine import Engine
 from app.errors import AppError, ModelLoading, TextTooLong, UnsupportedByModel
 from app.lessons.checks import Check
 from app.lessons.lesson import Lesson, LessonRequest, Reading, check_heads, lessons
 from app.lessons.posts import SERIES
 from app.models import Loaded
+from app.routes import assets, pages
+from app.routes.api import json_reply
 from app.schemas import ModelInfo, Timings
+from app.service import Client, ClientDep, EngineDep
 from model.tokenizer import Tokens
 
-N_MOST = 256  # tokens of a text: pictures of more cannot be read, and one visitor cannot ask for much
+N_MOST = 256  # tokens of a text: pictures of more cannot be read, and one client cannot ask for much
 SECTIONS = {"The mathematics": 1, "From a text to vectors": 9, "Attention, step by step": 13}  # from which system on
 COMMON = set(LessonRequest.model_fields)  # what is not a control of one lesson alone
 
 router = APIRouter()
-pages.templates.env.filters["mathml"] = lambda formula: Markup(latex2mathml.converter.convert(formula, display="block"))
 AnyLesson = Lesson[Any, Any]
-
-
-def words(value: float | str | None) -> str:
-    """A value as a page says it: whole numbers in full, others in four digits. static/parts.js does the same.
-
-    >>> words(1048576.0), words(0.123456), words("2 × 3"), words(None)
-    ('1,048,576', '0.1235', '2 × 3', 'none')
-    """
-    if value is None or isinstance(value, str):
-        return value or "none"
-    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
-
-
-pages.templates.env.filters["words"] = words
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,7 @@ class LessonPage:
     models: list[ModelInfo]
     model: str
     instead_of: str  # the model that was asked for, where this lesson needs another one; empty otherwise
-    tokens: list[dict[str, Any]]
+    tokens: list[views.TokenFields]
     asked: LessonRequest  # the request that gives what is shown
     controls: dict[str, Control]
     kinds: dict[str, str]  # of the parts, by their names; they are known before there is an answer
@@ -149,17 +134,17 @@ async def get_lessons() -> list[LessonInfo]:
 @router.get("/lessons", include_in_schema=False)
 async def lesson_map(request: Request, text: str | None = None, model: str | None = None) -> Response:
     """The lessons in the order of the posts; a text and a model come along."""
-    return pages.render(request, "lessons.html", MapPage(sections(), model, text, SERIES))
+    return templating.render(request, "lessons.html", MapPage(sections(), model, text, SERIES))
 
 
 @router.get("/lessons/symbols", include_in_schema=False)
 async def symbols(request: Request) -> Response:
     """What each letter means, here, in the posts and in the book."""
-    return pages.render(request, "symbols.html", SymbolsPage())
+    return templating.render(request, "symbols.html", SymbolsPage())
 
 
 @router.get("/lessons/{slug}", include_in_schema=False)
-async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: VisitorHere) -> Response:
+async def lesson_page(request: Request, slug: str, engine: EngineDep, client: ClientDep) -> Response:
     """A lesson. Its address is its state, and whatever that says, the page comes and keeps what was typed."""
     if slug not in lessons():
         raise HTTPException(404)
@@ -172,13 +157,13 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
     ask, notice = ask_of(lesson, given, name)
     status, answer, proof = 422 if notice else 200, None, None
     if not notice and not ask.text:
-        notice = pages.EMPTY
-    tokens: list[dict[str, Any]] = []
+        notice = templating.EMPTY
+    tokens: list[views.TokenFields] = []
     if not notice:
         try:
-            tokens, answer, _ = await _answer(engine, visitor, lesson, ask)
+            tokens, answer, _ = await _answer(engine, client, lesson, ask)
             if "prove" in given:
-                proof = (await _prove(engine, visitor, lesson, ask)).checks
+                proof = (await _prove(engine, client, lesson, ask)).checks
         except ModelLoading as error:
             notice = str(error)
         except AppError as error:
@@ -189,7 +174,7 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         lesson=lesson,
         before=order[place - 1] if place else None,
         after=order[place + 1] if place + 1 < len(order) else None,
-        models=api.models(engine),
+        models=service.model_infos(engine),
         model=name,
         instead_of=instead_of,
         tokens=tokens,
@@ -200,10 +185,10 @@ async def lesson_page(request: Request, slug: str, engine: EngineHere, visitor: 
         proof=proof,
         notice=notice,
         curl=curl(lesson, ask, str(request.base_url)),
-        plotly=f"/static/{pages.PLOTLY}",
+        plotly=assets.PLOTLY,
         series=SERIES,
     )
-    return pages.render(request, f"lessons/{slug}.html", page, status)
+    return templating.render(request, f"lessons/{slug}.html", page, status)
 
 
 def sections() -> dict[str, list[AnyLesson]]:
@@ -215,8 +200,10 @@ def sections() -> dict[str, list[AnyLesson]]:
     return found
 
 
-def add_calls(to: APIRouter) -> None:
-    """Two calls for each lesson: its numbers, and its checks."""
+def make_router() -> APIRouter:
+    """The routes of all lessons; each has two calls: its numbers, and its checks."""
+    made = APIRouter()
+    made.include_router(router)
     for slug, lesson in lessons().items():
         call, prove = _calls(lesson)
         reply = type(
@@ -230,7 +217,7 @@ def add_calls(to: APIRouter) -> None:
             (path, call, reply, title),
             (f"{path}/checks", prove, Proof, f"{title}: checks"),
         ):
-            to.add_api_route(
+            made.add_api_route(
                 at,
                 function,
                 methods=["POST"],
@@ -240,17 +227,18 @@ def add_calls(to: APIRouter) -> None:
                 responses=problems.DESCRIBED,
                 name=at,
             )
+    return made
 
 
 def _calls(lesson: AnyLesson) -> tuple[Any, Any]:
     """The functions behind a lesson's two calls, each with the lesson's own request in its signature."""
 
-    async def call(ask: Any, engine: EngineHere, visitor: VisitorHere) -> Response:
-        tokens, answer, about = await _answer(engine, visitor, lesson, ask)
-        return api.json_reply({**about, "tokens": tokens, **answer})
+    async def call(ask: Any, engine: EngineDep, client: ClientDep) -> Response:
+        tokens, answer, about = await _answer(engine, client, lesson, ask)
+        return json_reply({**about, "tokens": tokens, **answer})
 
-    async def prove(ask: Any, engine: EngineHere, visitor: VisitorHere) -> Proof:
-        return await _prove(engine, visitor, lesson, ask)
+    async def prove(ask: Any, engine: EngineDep, client: ClientDep) -> Proof:
+        return await _prove(engine, client, lesson, ask)
 
     for function in (call, prove):
         function.__annotations__["ask"] = lesson.request
@@ -260,20 +248,20 @@ def _calls(lesson: AnyLesson) -> tuple[Any, Any]:
 
 
 async def _answer(
-    engine: Engine, visitor: Visitor, lesson: AnyLesson, ask: LessonRequest
-) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    engine: Engine, client: Client, lesson: AnyLesson, ask: LessonRequest
+) -> tuple[list[views.TokenFields], dict[str, Any], dict[str, Any]]:
     """The tokens of the text, the parts of the answer, and what they are of."""
     model, tokens = await _read(engine, lesson, ask)
     work = engine.compute(model, tokens, lambda trace: lesson.answer(Reading(model, tokens, trace), ask))
-    answer, timings = await visitor.waits_for(work)
+    answer, timings = await client.cancel_on_disconnect(work)
     about = {"model": model.name, "step": model.step, "timings": timings.model_dump()}
     return views.tokens(tokens)["tokens"], answer.model_dump(), about
 
 
-async def _prove(engine: Engine, visitor: Visitor, lesson: AnyLesson, ask: LessonRequest) -> Proof:
+async def _prove(engine: Engine, client: Client, lesson: AnyLesson, ask: LessonRequest) -> Proof:
     model, tokens = await _read(engine, lesson, ask)
     work = engine.compute(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), ask)))
-    checks, _ = await visitor.waits_for(work)
+    checks, _ = await client.cancel_on_disconnect(work)
     return Proof(model=model.name, step=model.step, checks=checks)
 
 
@@ -281,7 +269,7 @@ async def _read(engine: Engine, lesson: AnyLesson, ask: LessonRequest) -> tuple[
     """The tokens of the text, for the model that was asked for; where none was, for one that has what is needed."""
     if ask.model is None and not lesson.fits(engine.models.shape(engine.models.default)[0]):
         ask = ask.model_copy(update={"model": engine.models.fallback})
-    model, tokens = await api.read(engine, ask)
+    model, tokens = await service.model_and_tokens(engine, ask)
     if len(tokens) > N_MOST:
         raise TextTooLong(len(tokens), N_MOST, "a lesson", "look at it on the first page")
     if not lesson.fits(model.network.config):
@@ -309,11 +297,13 @@ def ask_of(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[LessonReq
     except ValidationError as error:
         wrong = {one["loc"][0] for one in error.errors()}
         kept = {name: value for name, value in raw.items() if name not in wrong} | {"text": pages.FIRST_TEXT}
-        return lesson.request.model_validate(kept).model_copy(update={"text": raw["text"]}), pages.sentence(error)
+        return lesson.request.model_validate(kept).model_copy(update={"text": raw["text"]}), pages.validation_message(
+            error
+        )
 
 
 def controls(lesson: AnyLesson, ask: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:
-    """What a visitor can change, by the names of the request's fields."""
+    """What a client can change, by the names of the request's fields."""
     shape = engine.models.shape(model)[0] if model in engine.models.entries else None
     last = {"layer": shape.n_layers - 1, "head": shape.n_heads - 1, "heads": shape.n_heads - 1} if shape else {}
     found = {}
@@ -361,6 +351,3 @@ def curl(lesson: AnyLesson, ask: LessonRequest, base: str) -> str:
     """The line that asks the same of the server at `base`, for a shell."""
     body = json.dumps(ask.model_dump(exclude_defaults=True), ensure_ascii=False).replace("'", "'\\''")
     return f"curl {base}api/v1/lessons/{lesson.slug} --json '{body}'"
-
-
-add_calls(router)

@@ -1,0 +1,232 @@
+"""What the page shows of a text, as frames that change what a client has into what it wants.
+
+A client that has nothing gets everything. A client that has a text with the same beginning gets only what is new: for
+an appended token one row of pixels of every head, one row of the chosen head, and the norms and predictions of that
+token. The thumbnails of a long text come in several frames, so that other clients are served in between.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app import figures, views
+from app.errors import NoSuchPosition
+from app.figures import Window
+from app.live.frame import Array
+from app.models import Loaded
+from app.schemas import PageRequest
+from model.cache import shared_prefix_length
+from model.config import Config
+from model.sites import Stage, norm_sites
+from model.tokenizer import Tokens
+from model.trace import Trace
+
+N_CELLS = 256  # cells of a side of the chosen head's heatmap, at most. Larger windows have several tokens per cell,
+N_POOLED = 200  # and then at most this many cells, so that all of 2,048 tokens takes less than 4 MB
+FRAME_WEIGHTS = 8_000_000  # weights computed for the thumbnails of one frame: some tens of milliseconds
+TOP = 10  # next tokens
+
+HeatmapHeader = TypedDict("HeatmapHeader", {"window": list[int], "step": int, "from": int})
+GridHeader = TypedDict("GridHeader", {"layers": list[int], "step": int, "from": int, "n_sent": int})
+NormsHeader = TypedDict("NormsHeader", {"from": int, "figure": figures.Figure})
+
+
+class FrameHeader(TypedDict, total=False):
+    """The header of a frame; only the first frame of a reply has all of it. openapi.py describes the fields."""
+
+    model: str
+    step: int | None
+    device: str
+    dtype: str
+    n_tokens: int
+    n_shared: int
+    tokens: list[views.TokenFields]
+    dropped: list[views.DroppedFields]
+    layer: int
+    head: int
+    stage: Stage
+    query: int
+    prediction: views.PredictionFields
+    heatmap: HeatmapHeader | None
+    figure: figures.Figure
+    norms: NormsHeader
+    grid: GridHeader
+    done: bool
+
+
+Arrays = dict[str, Array]
+Frame = tuple[FrameHeader, Arrays]
+
+
+@dataclass
+class ClientState:
+    """What a client has been sent."""
+
+    model: str = ""  # its key
+    ids: tuple[int, ...] = ()
+    head: tuple[int, int, Window] | None = None  # layer, head and the window of it
+    step: int = 0  # tokens per pixel of the thumbnails
+    n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
+
+    def switch_text(self, model: Loaded, ids: tuple[int, ...]) -> int:
+        """Change to another text; the number of its first tokens that the client already has."""
+        n_shared = shared_prefix_length(self.ids, ids) if self.model == model.key else 0
+        step = views.step_for(len(ids), views.N_THUMBNAIL)
+        if not n_shared or step != self.step:
+            self.n_sent = [0] * model.network.config.n_layers
+        # pixels that cover a removed token are no longer right
+        self.n_sent = [n if n <= n_shared else n_shared // step * step for n in self.n_sent]
+        if not n_shared:
+            self.head = None
+        self.model, self.ids, self.step = model.key, ids, step
+        return n_shared
+
+
+def frames(
+    trace: Trace, tokens: Tokens, model: Loaded, request: PageRequest, client: ClientState, *, overview: bool = True
+) -> Iterator[Frame]:
+    """The frames to send, the most important first; `client` is updated. The header of the last one has `done`.
+
+    Without `overview`, thumbnails and norms are left out.
+
+    Raises:
+        NoSuchPosition: if the chosen query is after the end.
+    """
+    n = len(tokens)
+    query = n - 1 if request.query is None else request.query
+    if query >= n:
+        raise NoSuchPosition(query, n)
+    n_before = len(client.ids)
+    n_shared = client.switch_text(model, tokens.ids)
+    text = views.tokens(tokens, n_shared)
+    window = window_of(request.window, n)
+    heatmap, arrays = _heatmap(trace, request, window, client, n_shared)
+    header: FrameHeader = {
+        "model": model.name,
+        "step": model.step,
+        "device": str(model.network.device),
+        "dtype": str(model.network.dtype).removeprefix("torch."),
+        "n_tokens": n,
+        "n_shared": n_shared,
+        "tokens": text["tokens"],
+        "dropped": text["dropped"],
+        "layer": request.layer,
+        "head": request.head,
+        "stage": request.stage,
+        "query": query,
+        "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], TOP)[0],
+        "heatmap": heatmap,
+        "figure": figures.head(window, request.stage, model=model.title, layer=request.layer, index=request.head),
+    }
+    arrays |= views.row(trace, request.layer, request.head, query)
+    plan = thumbnail_plan(model.network.config, n, client) if overview else []
+    if overview and not n_shared == n == n_before:
+        header["norms"], norms = _norms(trace, model, n_shared)
+        arrays |= norms
+    for number, (layers, n_sent) in enumerate(plan or [(range(0), n)]):
+        if layers:
+            header["grid"], thumbnails = _grid(trace, layers, n_sent, client)
+            arrays |= thumbnails
+        header["done"] = number >= len(plan) - 1
+        yield header, arrays
+        header, arrays = {}, {}
+
+
+def merged(frames: Sequence[Frame]) -> Frame:
+    """All frames of a client that had nothing, as one."""
+    (header, arrays), *rest = frames
+    names: tuple[Literal["grid", "to_first_token"], ...] = ("grid", "to_first_token")
+    for name in names if "grid" in header else ():
+        arrays[name] = np.concatenate([arrays[name], *(later[name] for _, later in rest)])
+        header["grid"]["layers"] = [0, len(arrays[name])]
+    header["done"] = True
+    return header, arrays
+
+
+def window_of(requested: tuple[int, int, int, int] | None, n_tokens: int) -> Window:
+    """The requested cells as far as the text reaches, aligned to whole cells; the whole text if None.
+
+    >>> window_of(None, 7)
+    Window(top=0, bottom=7, left=0, right=7, step=1)
+    >>> window_of((100, 700, 3, 603), 1000)
+    Window(top=100, bottom=700, left=0, right=603, step=4)
+    """
+    top, bottom, left, right = requested or (0, n_tokens, 0, n_tokens)
+    bottom, right = min(bottom, n_tokens), min(right, n_tokens)
+    if top >= bottom or left >= right:  # the text has become shorter than that
+        top, bottom, left, right = 0, n_tokens, 0, n_tokens
+    side = max(bottom - top, right - left)
+    step = 1 if side <= N_CELLS else views.step_for(side, N_POOLED)
+    return Window(top // step * step, bottom, left // step * step, right, step)
+
+
+def thumbnail_plan(config: Config, n_tokens: int, client: ClientState) -> list[tuple[range, int]]:
+    """Which layers' thumbnails to compute together, and how many tokens of them the client already has."""
+    plan = []
+    for n_sent, group in groupby(range(config.n_layers), key=lambda layer: client.n_sent[layer]):
+        if n_sent < n_tokens:
+            layers = list(group)
+            first = n_sent // client.step * client.step
+            n_weights = config.n_heads * (n_tokens - first) * (n_tokens + first) // 2
+            n_layers = max(1, FRAME_WEIGHTS // n_weights)
+            plan += [
+                (range(begin, min(begin + n_layers, layers[-1] + 1)), n_sent)
+                for begin in range(layers[0], layers[-1] + 1, n_layers)
+            ]
+    return plan
+
+
+def _grid(trace: Trace, layers: range, n_sent: int, client: ClientState) -> tuple[GridHeader, Arrays]:
+    """The thumbnails of some layers that are new to the client."""
+    pixels, to_first_token = views.thumbnails(trace, layers, n_sent)
+    for layer in layers:
+        client.n_sent[layer] = trace.n_tokens
+    header: GridHeader = {
+        "layers": [layers.start, layers.stop],
+        "step": client.step,
+        "from": n_sent // client.step,
+        "n_sent": n_sent,
+    }
+    return header, {"grid": pixels, "to_first_token": to_first_token}
+
+
+def _heatmap(
+    trace: Trace, request: PageRequest, window: Window, client: ClientState, n_shared: int
+) -> tuple[HeatmapHeader | None, Arrays]:
+    """The cells of the chosen head that are new to the client; None if it has them all."""
+    n_cells, before = 0, None
+    if client.head and client.head[:2] == (request.layer, request.head):
+        before = client.head[2]
+        n_cells = n_reusable_cells(before, window, n_shared)
+    client.head = request.layer, request.head, window
+    header: HeatmapHeader = {
+        "window": [window.top, window.bottom, window.left, window.right],
+        "step": window.step,
+        "from": n_cells,
+    }
+    if n_cells and n_cells >= max(window.height, window.width):
+        return (None if before == window else header), {}
+    return header, dict(views.head(trace, request.layer, request.head, window, n_cells))
+
+
+def n_reusable_cells(before: Window, wanted: Window, n_shared: int) -> int:
+    """Cells per side of the client's heatmap that are still right if the first `n_shared` tokens are unchanged."""
+    if (before.top, before.left, before.step) != (wanted.top, wanted.left, wanted.step):
+        return 0
+    if before == wanted and n_shared >= max(before.bottom, before.right):
+        return max(before.height, before.width)
+    if before.top or before.left or before.bottom != before.right or wanted.bottom != wanted.right:
+        return 0  # a window of part of the text is always sent whole
+    return min(before.bottom, wanted.bottom, n_shared) // before.step
+
+
+def _norms(trace: Trace, model: Loaded, n_shared: int) -> tuple[NormsHeader, dict[str, NDArray[np.float32]]]:
+    statistics = views.norm_table(trace)
+    sites = [site.name for site in norm_sites(model.network.config)]
+    figure = figures.norms(trace.n_tokens, sites, statistics, model=model.title)
+    header: NormsHeader = {"from": n_shared, "figure": figure}
+    return header, {name: values[n_shared:] for name, values in statistics.items()}

@@ -1,0 +1,179 @@
+"""What every route does: find the model, tokenize the text, submit to the engine, cancel on disconnect."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import Annotated, NamedTuple, TypeVar
+
+from fastapi import Depends, Request
+
+from app.engine import Engine, ReadingProgress, ResultStream
+from app.errors import ClientDisconnected, NoSuchHead
+from app.live import delta
+from app.live.delta import ClientState
+from app.models import Loaded
+from app.schemas import CurvePoint, ModelInfo, PageRequest, Timings, TokensRequest
+from model.tokenizer import Tokens
+from model.training.record import read_record
+from model.weights.folder import steps_of
+
+T = TypeVar("T")
+
+
+def engine(request: Request) -> Engine:
+    """The engine of the application that got this request."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+class Client:
+    """The sender of a request, who may disconnect before the reply."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+
+    async def cancel_on_disconnect(self, work: Coroutine[object, object, T]) -> T:
+        """The result of `work`, which is cancelled if the client disconnects.
+
+        Raises:
+            ClientDisconnected: in that case.
+        """
+        working, disconnect = asyncio.ensure_future(work), asyncio.ensure_future(self._disconnect())
+        try:
+            await asyncio.wait((working, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise ClientDisconnected
+        finally:
+            working.cancel()
+            disconnect.cancel()
+
+    async def _disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+EngineDep = Annotated[Engine, Depends(engine)]
+ClientDep = Annotated[Client, Depends()]
+
+
+async def model_and_tokens(engine: Engine, request: TokensRequest) -> tuple[Loaded, Tokens]:
+    """The model that a request names, and the tokens of its text."""
+    model = await engine.models.at(request.model, request.step)
+    return model, await engine.tokens(request.text, model, special_tokens=request.special_tokens)
+
+
+def check_heads(model: Loaded, layers: list[int], heads: list[int]) -> None:
+    """Refuse layers and heads that the model does not have.
+
+    Raises:
+        NoSuchHead: for the first of them.
+    """
+    config = model.network.config
+    for kind, indices, n in (("layer", layers, config.n_layers), ("head", heads, config.n_heads)):
+        for index in indices:
+            if index >= n:
+                raise NoSuchHead(kind, index, n, model.name)
+
+
+def submit_page(
+    engine: Engine,
+    model: Loaded,
+    tokens: Tokens,
+    request: PageRequest,
+    client: ClientState,
+    *,
+    overview: bool = True,
+) -> ResultStream[delta.Frame]:
+    """Read a text for the page: a stream of the frames that a client in this state needs.
+
+    Raises:
+        NoSuchHead, Busy: before anything is read.
+    """
+    check_heads(model, [request.layer], [request.head])
+    return engine.submit(
+        model,
+        tokens,
+        lambda trace: delta.frames(trace, tokens, model, request, client, overview=overview),
+        needs_last_logits=request.query in (None, len(tokens) - 1),
+    )
+
+
+async def compute_page(
+    engine: Engine, model: Loaded, tokens: Tokens, request: PageRequest, *, overview: bool
+) -> tuple[delta.Frame, Timings]:
+    """What the page shows of a text, as one frame."""
+    stream = submit_page(engine, model, tokens, request, ClientState(), overview=overview)
+    frames, timings = await all_results(stream)
+    return delta.merged(frames), timings
+
+
+async def all_results(stream: ResultStream[T]) -> tuple[list[T], Timings]:
+    """All results of a stream, with the timings of the last one."""
+    results, timings = [], None
+    try:
+        async for event in stream:
+            if not isinstance(event, ReadingProgress):
+                result, timings = event
+                results.append(result)
+    finally:
+        stream.cancel()
+    if timings is None:
+        raise RuntimeError("the worker was stopped")
+    return results, timings
+
+
+def model_infos(engine: Engine) -> list[ModelInfo]:
+    """Every model of the catalogue, the default first."""
+    infos = []
+    for name, entry in engine.models.entries.items():
+        config, n_parameters = engine.models.shape(name)
+        is_limited = config.n_context > engine.settings.max_tokens
+        state = engine.models.state(name)
+        infos.append(
+            ModelInfo(
+                name=name,
+                family=config.family,
+                n_layers=config.n_layers,
+                n_heads=config.n_heads,
+                n_kv_heads=config.n_kv_heads,
+                d_model=config.d_model,
+                d_head=config.d_head,
+                n_vocab=config.n_vocab,
+                n_context=config.n_context,
+                max_tokens=engine.settings.max_tokens if is_limited else config.n_context,
+                max_tokens_from="LOOKBACK_MAX_TOKENS" if is_limited else "n_context",
+                n_parameters=n_parameters,
+                norm=config.norm,
+                positions=config.positions,
+                tied=config.tied,
+                about=entry.source.about(engine.settings.dtype),
+                source=entry.source.origin,
+                state=state,
+                command=entry.source.fetch_command if state == "not here" else None,
+                default=name == engine.models.default,
+                device=str(entry.loaded.network.device) if entry.loaded else None,
+                dtype=engine.settings.dtype,
+            )
+        )
+    return infos
+
+
+class History(NamedTuple):
+    """The training of a model; empty while its weights are not on this machine."""
+
+    steps: list[int | None]  # whose parameters are saved; the last is the finished model, None if its step is unknown
+    curve: list[CurvePoint]
+    n_curriculum_steps: int
+
+
+async def training_history(engine: Engine, name: str) -> History:
+    """The saved steps of a model's training, and the record of its losses."""
+    if (folder := engine.models.entries[name].folder) is None:
+        return History([], [], 0)
+    saved = await asyncio.to_thread(steps_of, folder)
+    record = await asyncio.to_thread(read_record, folder)
+    last = record.step if record else None
+    steps = [*(step for step in saved if step != last), last]
+    curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
+    return History(steps, curve, record.n_drills if record else 0)
