@@ -100,7 +100,7 @@ def texts(reading: Reading, ask: BatchesRequest) -> list[Tokens]:
         TextTooLong, UnreadableText, NothingHeld: when one of them cannot be read.
     """
     others = filter(None, (ask.second, ask.third, ask.fourth))
-    tokens = [reading.model.tokens(text, special_tokens=ask.special_tokens, n_most=N_MOST) for text in others]
+    tokens = [reading.model.tokens(text, special_tokens=ask.special_tokens, n_max=N_MOST) for text in others]
     return [reading.tokens, *tokens]
 
 

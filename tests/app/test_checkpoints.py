@@ -95,7 +95,7 @@ def test_checkpoints_of_an_unknown_model_are_refused(client: TestClient) -> None
 def test_few_steps_are_in_memory_and_the_others_are_read_again(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "N_STEPS", 2)
+    monkeypatch.setattr(models, "MAX_STEPS", 2)
     first = post(client, "predictions", step=1)
     for step in (2, 4, 8):
         post(client, "predictions", step=step)

@@ -43,7 +43,7 @@ def test_a_setting_that_is_no_more_is_refused_with_the_one_that_took_its_place(m
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"LOOKBACK_MODELS": "gpt5,gpt2"}, "LOOKBACK_MODELS names gpt5. There are: lookback-gpt, smollm2-135m, gpt2"),
+        ({"LOOKBACK_MODELS": "gpt5,gpt2"}, "LOOKBACK_MODELS names gpt5. Models: lookback-gpt, smollm2-135m, gpt2"),
         ({"LOOKBACK_DEVICE": "cuda"}, "The device is cuda, but PyTorch finds no CUDA here."),
         ({"LOOKBACK_MAX_LOADED": "3"}, "Error: LOOKBACK_MAX_LOADED is no setting any more"),
         ({"LOOKBACK_KEPT_MB": "3"}, "Error: LOOKBACK_KEPT_MB is no setting any more: it is LOOKBACK_CACHE_MB now"),

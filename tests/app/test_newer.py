@@ -41,7 +41,7 @@ def folder(tiny_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr(models, "NEWER_EVERY_S", 0.0)
+    monkeypatch.setattr(models, "CHECK_EVERY_S", 0.0)
     yield from serve(Settings(model=str(folder), cache=tmp_path / "cache"))
 
 
@@ -73,7 +73,7 @@ def test_numbers_are_those_of_a_fresh_load_whenever_the_run_has_gone_on(
 def test_a_step_that_the_run_has_just_reached_is_there_at_once(
     client: TestClient, folder: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "NEWER_EVERY_S", 3600.0)
+    monkeypatch.setattr(models, "CHECK_EVERY_S", 3600.0)
     before = weights(client)
     become(folder, tiny_run, 12)
     np.testing.assert_array_equal(weights(client), before)
