@@ -29,6 +29,7 @@ ORDER = [
     "model.reading",
     "model.cache",
     "model.heads",
+    "model.generate",
     "model.weights.names",
     "model.weights.files",
     "model.weights.config_json",
