@@ -1,7 +1,7 @@
-"""Text generation: read the prompt once, then one new token at a time, on top of what has been read.
+"""Text generation: read the prompt, then choose and read one new token at a time.
 
-Works on token ids; knows nothing of tokenizers and special tokens. Each new token costs one row of the forward pass,
-and the texts of a batch share their passes.
+Works on token ids; knows nothing of tokenizers. Each new token costs one row of a forward pass, because all earlier
+tokens are in the trace of the text; the texts of a batch are computed in the same passes.
 """
 
 # shapes: V tokens of the vocabulary, K candidates for the next token
@@ -24,12 +24,12 @@ class Sampling:
     """How the next token is chosen from the logits: by default from the model's own distribution.
 
     Raises:
-        ValueError: when a number is outside its range.
+        ValueError: if a number is outside its range.
     """
 
     temperature: float = 1.0  # logits are divided by it; 0 always takes the most likely token
-    top_k: int | None = None  # only so many of the most likely tokens are candidates; None for all
-    top_p: float = 1.0  # of those, only the fewest whose probabilities reach this sum (Holtzman et al. 2020)
+    top_k: int | None = None  # only this many of the most likely tokens are candidates; None for all
+    top_p: float = 1.0  # of these, only the fewest whose probabilities sum to at least this (Holtzman et al. 2020)
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -69,8 +69,8 @@ def next_token_candidates(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor,
 def sample_token(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> int:
     """The id of a next token, drawn at random.
 
-    `generator` is one of the CPU, whatever the device of the logits, so that a seed means the same on each; without
-    it, torch's global one is used. Temperature 0 draws nothing from it.
+    `generator` must be one of the CPU, whatever the device of the logits, so that a seed gives the same text on every
+    device; None is torch's global one. Temperature 0 draws nothing from it.
     """
     ids_K, probabilities_K = next_token_candidates(logits_V, sampling)
     if len(ids_K) == 1:
@@ -101,20 +101,19 @@ def generate(
     A text ends before the first token that is one of `stop_ids`. With a generator of its own, a text does not depend
     on the other texts of the batch, to within rounding.
 
-    Each prompt is read from where the longest text in `cache` with the same beginning ends; prompts, and texts once
-    they have ended, are put into it.
+    What `cache` holds of a prompt is not read again. Prompts are put into it, and whole texts when they have ended.
 
     Raises:
-        ValueError: at once, when a prompt is empty, or does not leave room for `n_tokens` tokens in the model's
-            context, or `n_tokens` is less than 1.
-        NonFiniteNumber: while iterating, when a pass overflowed.
+        ValueError: at once, if a prompt is empty or leaves no room for `n_tokens` tokens in the model's context, or if
+            `n_tokens` is less than 1.
+        NonFiniteNumber: while iterating, if a pass overflowed.
     """
     n_context = model.config.n_context
     if n_tokens < 1:
         raise ValueError(f"n_tokens is {n_tokens}; it must be at least 1")
     for prompt in prompts:
         if not prompt.ids:
-            raise ValueError(f"a prompt has no tokens; this model needs 1 to {n_context - n_tokens}")
+            raise ValueError(f"a prompt has no tokens; it needs at least 1")
         if len(prompt.ids) + n_tokens > n_context:
             raise ValueError(
                 f"a prompt of {len(prompt.ids)} tokens and {n_tokens} new ones are {len(prompt.ids) + n_tokens}; "

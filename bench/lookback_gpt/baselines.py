@@ -89,9 +89,9 @@ def read_texts(run: Path) -> Texts:
     """The texts that `write_corpus` wrote.
 
     Raises:
-        TrainingError: when the tokens do not begin with END, or do not belong to the texts in held.txt.
-        WeightsError, TokenizerError: when the run's tokenizer cannot be read.
-        OSError: when another file cannot be read.
+        TrainingError: if the tokens do not begin with END, or do not belong to the texts in held.txt.
+        WeightsError, TokenizerError: if the run's tokenizer cannot be read.
+        OSError: if another file cannot be read.
     """
     tokenizer = load_tokenizer(run)
     if END not in tokenizer.special:
@@ -116,7 +116,7 @@ def score(texts: Texts, order: int, programs: Path) -> Score:
     """Estimate a model of n-grams of up to `order` tokens, and predict the held-out texts with it.
 
     Raises:
-        TrainingError: when KenLM is not installed, or fails.
+        TrainingError: if KenLM is not installed, or fails.
     """
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)

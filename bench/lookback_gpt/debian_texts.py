@@ -228,7 +228,7 @@ def unpack(package: str, folder: Path) -> None:
     """Download a package and unpack its files into a folder.
 
     Raises:
-        PackageUnavailable: when the package, apt-get or the archive of packages is not available.
+        PackageUnavailable: if the package, apt-get or the archive of packages is not available.
     """
     with TemporaryDirectory() as downloads:
         try:
@@ -272,7 +272,7 @@ def download_texts(source: Source) -> list[str]:
     """The documents of a source's package.
 
     Raises:
-        PackageUnavailable: when the package is not available, or has no text.
+        PackageUnavailable: if the package is not available, or has no text.
     """
     with TemporaryDirectory() as folder:
         unpack(source.package, Path(folder))

@@ -53,7 +53,11 @@ def render_card(run: Path, record: Record, baselines: Baselines) -> str:
         | _training_values(recipe, record, open_corpus(run / "corpus", recipe))
         | _file_values(run)
         | _result_values(model, record, baselines)
-        | {"n_parameters": model.n_parameters, "n_new_tokens": N_NEW_TOKENS, "samples": _samples(model, tokenizer)}
+        | {
+            "n_parameters": model.n_parameters,
+            "n_new_tokens": N_NEW_TOKENS,
+            "samples": render_samples(model, tokenizer),
+        }
     )
     return CARD.read_text(encoding="utf-8").format(**values)
 
@@ -104,7 +108,8 @@ def _best_head(score_LH: torch.Tensor) -> tuple[float, int, int]:
     return float(score_LH[layer, head]), layer, head
 
 
-def _samples(model: GPT, tokenizer: Tokenizer) -> str:
+def render_samples(model: GPT, tokenizer: Tokenizer) -> str:
+    """The continuations of OPENINGS, greedy and sampled, as a Markdown list."""
     return "\n".join(
         f"- **{opening}**\n  - greedy:{_on_one_line(greedy)}\n  - sampled:{_on_one_line(sampled)}"
         for opening, greedy, sampled in zip(

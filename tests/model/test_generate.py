@@ -208,7 +208,7 @@ def test_sampling_refuses_numbers_outside_their_range(change: dict[str, float], 
 @pytest.mark.parametrize(
     ("ids", "n_tokens", "message"),
     [
-        ([], 4, "a prompt has no tokens; this model needs 1 to 60"),
+        ([], 4, "a prompt has no tokens; it needs at least 1"),
         ([1] * 61, 4, "a prompt of 61 tokens and 4 new ones are 65; this model reads at most 64"),
         ([1], 0, "n_tokens is 0; it must be at least 1"),
     ],

@@ -80,8 +80,8 @@ def test_strings_of_an_r_database_are_read() -> None:
     vector = struct.pack(">ii", 16, 3) + b"".join(struct.pack(">ii", 9, len(text)) + text for text in strings)
     vector += struct.pack(">ii", 9, -1)  # a missing string
     entry = b"X\n\0\0\0\3" + bytes(8) + struct.pack(">i", 5) + b"UTF-8" + vector
-    other = b"X\n\0\0\0\3" + bytes(8) + struct.pack(">i", 5) + b"UTF-8" + struct.pack(">ii", 13, 0)  # whole numbers
-    database = b"".join(len(data).to_bytes(4, "big") + zlib.compress(data) for data in (other, entry))
+    integers = b"X\n\0\0\0\3" + bytes(8) + struct.pack(">i", 5) + b"UTF-8" + struct.pack(">ii", 13, 0)
+    database = b"".join(len(data).to_bytes(4, "big") + zlib.compress(data) for data in (integers, entry))
     assert list(debian_texts.read_r_strings(database)) == [["It was", "café", ""]]
 
 
