@@ -113,7 +113,7 @@ def generate(
         raise ValueError(f"n_tokens is {n_tokens}; it must be at least 1")
     for prompt in prompts:
         if not prompt.ids:
-            raise ValueError(f"a prompt has no tokens; it needs at least 1")
+            raise ValueError("a prompt has no tokens; it needs at least 1")
         if len(prompt.ids) + n_tokens > n_context:
             raise ValueError(
                 f"a prompt of {len(prompt.ids)} tokens and {n_tokens} new ones are {len(prompt.ids) + n_tokens}; "
