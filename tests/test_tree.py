@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
@@ -100,6 +102,27 @@ def test_a_file_imports_only_what_stands_above_it(name: str) -> None:
     path = ROOT / Path(*name.split(".")).with_suffix(".py")
     above = set(ORDER[: ORDER.index(name)])
     assert _imports(path) <= above - set(LESSONS)  # no lesson needs another one, and nobody else a certain one
+
+
+def _run(code: str) -> str:
+    """What a fresh Python process prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": ""}
+    ).stdout
+
+
+def test_importing_the_app_reads_no_file_of_ours_but_code() -> None:
+    opened = _run(
+        "import sys\nsys.addaudithook(lambda event, args: print(args[0]) if event == 'open' else None)\nimport app.main"
+    ).splitlines()
+    opened_here = [path for path in opened if path.startswith(f"{ROOT}/") and not path.startswith(f"{ROOT}/.venv/")]
+    assert opened_here
+    assert [path for path in opened_here if not path.endswith((".py", ".pyc")) and ".pyc." not in path] == []
+
+
+@pytest.mark.parametrize("module", ["app.figures", "app.schemas", "app.settings", "app.errors"])
+def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
+    assert _run(f"import sys, {module}; print('torch' in sys.modules)").strip() == "False"
 
 
 def test_the_readme_names_every_file_of_the_app() -> None:
