@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.sites import Stage
 
-Array = NDArray[np.float32]
+Values = NDArray[np.float32]
 Attributes = dict[str, object]  # of Plotly, by their names
 
 
@@ -94,7 +94,7 @@ class Window:
         return -(-(self.right - self.left) // self.step)
 
 
-def head(window: Window, stage: Stage, *, model: str, layer: int, index: int) -> Figure:
+def head_figure(window: Window, stage: Stage, *, model: str, layer: int, index: int) -> Figure:
     """One stage of one head as a heatmap: one row per query, one column per key.
 
     Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
@@ -164,7 +164,7 @@ def hatch(height: int, width: int, offset: int = 0) -> str:
     return "".join(lines)
 
 
-def norms(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Array], *, model: str) -> Figure:
+def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Values], *, model: str) -> Figure:
     """Mean, variance and rms before every norm: three heatmaps, one row per token and one column per site.
 
     `statistics` are (T, S) each. The colours are logarithmic, because the first token of a trained model is often a
@@ -209,9 +209,9 @@ def norms(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Array], 
 
 
 def _norm_panel(
-    name: str, shade_TS: Array, sites: Sequence[str], suffix: str, domain: tuple[float, float]
+    name: str, shade_TS: Values, sites: Sequence[str], suffix: str, domain: tuple[float, float]
 ) -> Attributes:
-    """One of the heatmaps of `norms`, between two heights of the plot."""
+    """One of the heatmaps of `norms_figure`, between two heights of the plot."""
     bottom, top = domain
     limit = max(float(np.abs(shade_TS).max()), 1e-6)
     meta: TraceMeta = {"z": name, "customdata": name, "shade": SHADES[name], "y": [0, len(shade_TS), 1]}
@@ -235,18 +235,18 @@ def _norm_panel(
     }
 
 
-def shaded(name: str, values: Array) -> Array:
+def shaded(name: str, values: Values) -> Values:
     """The numbers that the colours of a norm heatmap show: asinh of the mean, which has a sign, log10 of the others."""
     kind, unit = SHADES[name]
     return np.arcsinh(values / np.float32(unit)) if kind == "asinh" else np.log10(np.maximum(values, np.float32(unit)))
 
 
-def filled(figure: Figure, arrays: Mapping[str, Array], tokens: Sequence[str]) -> Figure:
+def filled(figure: Figure, arrays: Mapping[str, Values], tokens: Sequence[str]) -> Figure:
     """The figure with its numbers and token labels, as Plotly draws it."""
     return {"data": [_fill(trace, arrays, tokens) for trace in figure["data"]], "layout": figure["layout"]}
 
 
-def _fill(trace: Attributes, arrays: Mapping[str, Array], tokens: Sequence[str]) -> Attributes:
+def _fill(trace: Attributes, arrays: Mapping[str, Values], tokens: Sequence[str]) -> Attributes:
     meta = cast(TraceMeta, trace["meta"])
     values = arrays[meta["z"]]
     if (offset := meta.get("masked_from")) is not None:
@@ -274,7 +274,7 @@ def _title(text: str) -> Attributes:
     } | below_the_buttons
 
 
-def _ticks(name: str, shade_TS: Array) -> Attributes:
+def _ticks(name: str, shade_TS: Values) -> Attributes:
     """A few ticks of a colour bar, at powers of ten of the true numbers."""
     low, high = float(shade_TS.min()), float(shade_TS.max())
     if name == "mean":

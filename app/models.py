@@ -141,7 +141,7 @@ class Entry:
 
     @property
     def run(self) -> str:
-        """A training run in this folder that is in progress or has been continued, for people; empty if there is none."""
+        """What is known of a training run in progress, or continued since the load, for people; empty if there is none."""
         if self.record is None:
             return ""
         is_running = self.record.step < self.record.recipe["n_steps"]

@@ -15,7 +15,7 @@ from app.errors import AppError
 from app.middleware import BodyTooLong, CatchErrors
 from app.schemas import Problem
 
-MEDIA_TYPE = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 UNREADABLE = "it is not UTF-8, is nested too deeply, or has a number with too many digits"
 N_ERRORS = 10  # of one request that are reported
 # By the last part of a problem's `type`, where it is no AppError: its title, what it means, its status.
@@ -28,11 +28,11 @@ MEANINGS = {
     "http-error": ("HTTP error", "There is nothing at this address, or it takes another method.", "404 or 405"),
     "internal-error": ("The server made a mistake", "An unexpected error; the server has logged it.", "500"),
 }
-ErrorPage = Callable[[Request, Problem], Response]  # what a person sees of a problem
+RenderError = Callable[[Request, Problem], Response]  # what a person sees of a problem
 
 # The error replies of every call, for its OpenAPI description. FastAPI's own type of it has Any.
 DESCRIBED: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    status: {"description": description, "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
     for status, description in {
         400: "The request is not JSON.",
         404: "There is no model of this name, or it is not on this machine.",
@@ -93,10 +93,10 @@ def of_bug(error: BaseException) -> Problem:
 
 def to_reply(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as a reply with its status."""
-    return Response(orjson.dumps(problem.model_dump()), problem.status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(problem.model_dump()), problem.status, headers, PROBLEM_MEDIA_TYPE)
 
 
-def install(app: FastAPI, page: ErrorPage) -> None:
+def install(app: FastAPI, page: RenderError) -> None:
     """Give every error one form: RFC 9457 for programs, `page` for browsers."""
 
     def reply(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

@@ -274,7 +274,7 @@ HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # left of the 
 
 
 @torch.inference_mode()
-def head(trace: Trace, layer: int, head: int, window: Window, n_sent: int = 0) -> dict[str, NDArray[np.float32]]:
+def head_cells(trace: Trace, layer: int, head: int, window: Window, n_sent: int = 0) -> dict[str, NDArray[np.float32]]:
     """Scores, scaled scores and weights of one head in a window, float32, by name; a cell is the largest it covers.
 
     Where a cell covers several numbers, the masked scores come too: on the diagonal they differ from the scaled ones.

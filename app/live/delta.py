@@ -120,7 +120,9 @@ def frames(
         "query": query,
         "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], TOP)[0],
         "heatmap": heatmap,
-        "figure": figures.head(window, request.stage, model=model.title, layer=request.layer, index=request.head),
+        "figure": figures.head_figure(
+            window, request.stage, model=model.title, layer=request.layer, index=request.head
+        ),
     }
     arrays |= views.row(trace, request.layer, request.head, query)
     plan = thumbnail_plan(model.network.config, n, client) if overview else []
@@ -210,7 +212,7 @@ def _heatmap(
     }
     if n_cells and n_cells >= max(window.height, window.width):
         return (None if before == window else header), {}
-    return header, dict(views.head(trace, request.layer, request.head, window, n_cells))
+    return header, dict(views.head_cells(trace, request.layer, request.head, window, n_cells))
 
 
 def n_reusable_cells(before: Window, wanted: Window, n_shared: int) -> int:
@@ -227,6 +229,6 @@ def n_reusable_cells(before: Window, wanted: Window, n_shared: int) -> int:
 def _norms(trace: Trace, model: Loaded, n_shared: int) -> tuple[NormsHeader, dict[str, NDArray[np.float32]]]:
     statistics = views.norm_table(trace)
     sites = [site.name for site in norm_sites(model.network.config)]
-    figure = figures.norms(trace.n_tokens, sites, statistics, model=model.title)
+    figure = figures.norms_figure(trace.n_tokens, sites, statistics, model=model.title)
     header: NormsHeader = {"from": n_shared, "figure": figure}
     return header, {name: values[n_shared:] for name, values in statistics.items()}

@@ -70,13 +70,13 @@ class Session:
         try:
             message = json.loads(text)  # unlike orjson it accepts half a surrogate pair, which the tokenizer reports
             if isinstance(message, dict) and "ping" in message:
-                await self._send({"pong": _number(message["ping"])})
+                await self._send({"pong": _echoed_number(message["ping"])})
             else:
                 self._newest = LiveRequest.model_validate(message)
                 self._has_new.set()
                 self.cancel()
         except (json.JSONDecodeError, ValidationError) as error:
-            seq = _number(message.get("seq")) if isinstance(message, dict) else None
+            seq = _echoed_number(message.get("seq")) if isinstance(message, dict) else None
             await self._send_problem(seq, problems.of_validation(error))
         except (ValueError, RecursionError):
             await self._send_problem(None, problems.of_validation(ValueError(problems.UNREADABLE)))
@@ -136,6 +136,6 @@ class RateLimit:
         return True
 
 
-def _number(value: object) -> int | None:
+def _echoed_number(value: object) -> int | None:
     """A number from the client that can be sent back; None for anything else."""
     return value if isinstance(value, int) and abs(value) <= 2**53 else None

@@ -143,7 +143,7 @@ async def post_predictions(request: PredictionsRequest, engine: EngineDep, clien
     summary="What the page shows, as a binary frame",
     tags=["page"],
     response_class=Response,
-    responses={200: {"content": {frame.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
+    responses={200: {"content": {frame.FRAME_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) -> Response:
     """Everything the page shows of a text, as one binary frame.
@@ -170,7 +170,7 @@ async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) 
     work = service.compute_page(engine, model, tokens, request, overview=request.overview)
     (header, arrays), timings = await client.cancel_on_disconnect(work)
     encoded = await asyncio.to_thread(frame.encode, {**header, "timings": timings.model_dump()}, arrays)
-    return Response(encoded, media_type=frame.MEDIA_TYPE)
+    return Response(encoded, media_type=frame.FRAME_MEDIA_TYPE)
 
 
 def _text_fields(model: Loaded, tokens: Tokens, timings: Timings | None = None) -> dict[str, object]:

@@ -167,7 +167,7 @@ def assert_same_prediction(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_a_view_holds_what_the_calls_say(client: TestClient) -> None:
     ask = {"text": TEXT, "layer": 2, "head": 1, "query": 1, "stage": "masked"}
     reply = client.post("/api/v2/view", json=ask)
-    assert reply.headers["content-type"] == frame.MEDIA_TYPE
+    assert reply.headers["content-type"] == frame.FRAME_MEDIA_TYPE
     header, arrays = frame.decode(reply.content)
     for stage in ("scores", "scaled", "weights"):
         expected = post(client, "attention", stage=stage, layers=[2], heads=[1])["values"][0][0]

@@ -22,7 +22,7 @@ def values(seed: int = 0) -> Any:
 
 
 def head(stage: Stage) -> Any:
-    return figures.head(Window(0, N, 0, N), stage, model="tiny", layer=3, index=1)
+    return figures.head_figure(Window(0, N, 0, N), stage, model="tiny", layer=3, index=1)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -41,7 +41,7 @@ def test_a_head_is_a_valid_plotly_figure_with_the_models_numbers(stage: Stage) -
 def test_norms_are_a_valid_plotly_figure_with_the_true_numbers_behind_the_shades() -> None:
     statistics = {name: np.abs(values(i)) + 0.01 for i, name in enumerate(("mean", "variance", "rms"))}
     sites = [f"site {i}" for i in range(N)]
-    drawn = go.Figure(figures.filled(figures.norms(N, sites, statistics, model="tiny"), statistics, PIECES))
+    drawn = go.Figure(figures.filled(figures.norms_figure(N, sites, statistics, model="tiny"), statistics, PIECES))
     for trace, (name, numbers) in zip(drawn.data, statistics.items(), strict=True):
         np.testing.assert_array_equal(trace.customdata, numbers)
         np.testing.assert_array_equal(trace.z, figures.shaded(name, numbers))
@@ -76,7 +76,7 @@ def test_what_is_behind_the_mask_does_not_stretch_the_colours_of_masked_scores()
 
 
 def test_a_window_names_its_own_tokens_and_hides_what_is_behind_the_mask_there() -> None:
-    figure = figures.head(Window(3, 5, 1, 5), "weights", model="tiny", layer=0, index=0)
+    figure = figures.head_figure(Window(3, 5, 1, 5), "weights", model="tiny", layer=0, index=0)
     trace: Any = figures.filled(figure, {"weights": np.ones((2, 4), np.float32)}, PIECES)["data"][0]
     assert (trace["y"], trace["x"]) == (
         ["3 the", "4 &lt;b&gt;x&lt;/b&gt;"],
@@ -86,7 +86,7 @@ def test_a_window_names_its_own_tokens_and_hides_what_is_behind_the_mask_there()
 
 
 def test_a_cell_of_many_tokens_says_so() -> None:
-    figure: Any = figures.head(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, index=0)
+    figure: Any = figures.head_figure(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, index=0)
     assert "each cell is the largest of 2×2" in figure["layout"]["title"]["text"]
     filled: Any = figures.filled(figure, {"weights": np.ones((3, 3), np.float32)}, PIECES)
     assert filled["data"][0]["x"][0] == "0–1 the"
@@ -111,4 +111,4 @@ def test_the_hatch_stays_behind_the_mask_and_in_the_picture(height: int, width: 
 
 
 def test_one_token_has_nothing_to_hatch() -> None:
-    assert figures.head(Window(0, 1, 0, 1), "weights", model="m", layer=0, index=0)["layout"]["shapes"] == []
+    assert figures.head_figure(Window(0, 1, 0, 1), "weights", model="m", layer=0, index=0)["layout"]["shapes"] == []

@@ -173,9 +173,9 @@ def test_the_page_has_the_models_numbers(loaded: Loaded) -> None:
 
 def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Trace) -> None:
     weights = trace.stage("weights", 1, [2])[0].numpy()
-    exact = views.head(trace, 1, 2, window_of((30, 45, 20, 36), 50))
+    exact = views.head_cells(trace, 1, 2, window_of((30, 45, 20, 36), 50))
     np.testing.assert_allclose(exact["weights"], weights[30:45, 20:36], atol=1e-7)
-    every = views.head(trace, 1, 2, window_of(None, 50))
+    every = views.head_cells(trace, 1, 2, window_of(None, 50))
     assert every["scores"].shape == (13, 13)  # 4 tokens a cell
     np.testing.assert_allclose(every["weights"][3, 1], weights[12:16, 4:8].max(), atol=1e-7)
     masked = trace.stage("masked", 1, [2])[0].numpy()
