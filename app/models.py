@@ -141,7 +141,7 @@ class Entry:
 
     @property
     def run(self) -> str:
-        """What is known of a training run in progress, or continued since the load, for people; empty if there is none."""
+        """A training run in progress, or continued since the load, described for people; empty if there is none."""
         if self.record is None:
             return ""
         is_running = self.record.step < self.record.recipe["n_steps"]
