@@ -60,7 +60,7 @@ ORDER = [
     "app.live.session",
     "app.templating",
     "app.openapi",
-    "app.lessons.parts",
+    "app.lessons.panels",
     "app.lessons.posts",
     "app.lessons.checks",
     "app.lessons.lesson",

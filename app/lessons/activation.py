@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_most, different, equal, largest, printed, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
-from app.lessons.parts import Curves, Facts, Heatmap, Line, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.panels import Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
 from model.linear import Linear
@@ -43,7 +43,7 @@ class ActivationRequest(LessonRequest):
     )
 
 
-class ActivationReply(LessonAnswer):
+class ActivationResult(LessonResult):
     """Two maps against one, the curves, and where the model has an activation and where not."""
 
     stacked: Heatmap = Field(description="through both maps, with what was chosen between them")
@@ -84,9 +84,9 @@ def precise(linear: Any) -> tuple[Tensor, Tensor]:
     return weight_OI.double(), bias_O.double()
 
 
-def heard(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
+def captured(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
     """What goes into a feed-forward network and what comes out, (T, M) each, for the first tokens; double precision."""
-    x_TM, y_TM = reading.hear(layer, reading.block(layer).mlp, N_TOKENS)
+    x_TM, y_TM = reading.capture(layer, reading.block(layer).mlp, N_TOKENS)
     return x_TM.cpu().double(), y_TM.cpu().double()
 
 
@@ -145,26 +145,26 @@ def _curves(title: str, of: Mapping[Kind, Tensor], x_P: Tensor, here: float) -> 
     return Curves(title=title, x_axis="u", lines=lines, here=here)
 
 
-def answer(reading: Reading, ask: ActivationRequest) -> ActivationReply:
+def compute(reading: Reading, request: ActivationRequest) -> ActivationResult:
     """Two maps of a layer against the one they would be, and the curves that prevent it."""
-    x_TM, _ = heard(reading, ask.layer)
-    maps = two_maps(reading, ask.layer)
-    two_TO, one_TO = stacked(maps, ask.kind, x_TM, broken=ask.broken), merged(maps, x_TM)
+    x_TM, _ = captured(reading, request.layer)
+    maps = two_maps(reading, request.layer)
+    two_TO, one_TO = stacked(maps, request.kind, x_TM, broken=request.broken), merged(maps, x_TM)
     w1_XM, b1_X, _, _ = maps
-    names, outs = reading.pieces[:N_TOKENS], [f"out {i}" for i in range(N_OUTPUTS)]
-    x_P, at = torch.linspace(-REACH, REACH, 121, dtype=torch.float64), torch.tensor(ask.x, dtype=torch.float64)
+    names, outs = reading.token_labels[:N_TOKENS], [f"out {i}" for i in range(N_OUTPUTS)]
+    x_P, at = torch.linspace(-REACH, REACH, 121, dtype=torch.float64), torch.tensor(request.x, dtype=torch.float64)
     bent_P = {kind: activation(kind, x_P) for kind in KINDS}
     gap_P = bent_P["GELU, tanh form"] - bent_P["GELU"]
     size = f"{len(names)} × {N_OUTPUTS}"
     d, d_hidden = w1_XM.shape[1], len(w1_XM)
-    return ActivationReply(
-        stacked=signed(f"W₂ f(W₁ x + b₁) + b₂, f: {ask.kind}, {size}", names, outs, two_TO),
+    return ActivationResult(
+        stacked=signed(f"W₂ f(W₁ x + b₁) + b₂, f: {request.kind}, {size}", names, outs, two_TO),
         merged=signed(f"one map, W₂ W₁, {size}", names, outs, one_TO),
         difference=signed(
             f"the first less the second, {size}", names, outs, two_TO - one_TO, reach=one_TO.abs().max().item()
         ),
         collapse=facts(
-            f"layer {ask.layer}, two maps and one",
+            f"layer {request.layer}, two maps and one",
             {
                 "W₁": f"{d_hidden} × {d}",
                 "W₂": f"{d} × {d_hidden}",
@@ -174,24 +174,24 @@ def answer(reading: Reading, ask: ActivationRequest) -> ActivationReply:
                 "hidden numbers below 0, share": (x_TM @ w1_XM.T + b1_X < 0).double().mean().item(),
             },
         ),
-        curves=_curves("what comes out, over what goes in", bent_P, x_P, ask.x),
-        slopes=_curves("slopes", {kind: slope(kind, x_P) for kind in KINDS}, x_P, ask.x),
-        gap=_curves("the tanh form of GELU less the exact one", {"GELU, tanh form": gap_P}, x_P, ask.x),
+        curves=_curves("what comes out, over what goes in", bent_P, x_P, request.x),
+        slopes=_curves("slopes", {kind: slope(kind, x_P) for kind in KINDS}, x_P, request.x),
+        gap=_curves("the tanh form of GELU less the exact one", {"GELU, tanh form": gap_P}, x_P, request.x),
         here=facts(
-            f"at u = {ask.x:g}",
+            f"at u = {request.x:g}",
             {kind: activation(kind, at).item() for kind in KINDS[1:]}
             | {f"slope of {kind}": slope(kind, at).item() for kind in KINDS[1:]},
         ),
-        maps=linear_maps(reading, ask.layer),
+        maps=linear_maps(reading, request.layer),
     )
 
 
-def checks(reading: Reading, ask: ActivationRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: ActivationRequest) -> Iterator[Check]:
     """Nothing in between, and two maps are one; GELU, and they are not; the curves, and the model's own network."""
-    x_TM, theirs_TM = heard(reading, ask.layer)
-    maps = w1_XM, b1_X, w2_OX, b2_O = two_maps(reading, ask.layer)
+    x_TM, theirs_TM = captured(reading, request.layer)
+    maps = w1_XM, b1_X, w2_OX, b2_O = two_maps(reading, request.layer)
     one_TO = merged(maps, x_TM)
-    bare_TO, bent_TO = (stacked(maps, kind, x_TM, broken=ask.broken) for kind in ("none", "GELU"))
+    bare_TO, bent_TO = (stacked(maps, kind, x_TM, broken=request.broken) for kind in ("none", "GELU"))
     arithmetic = Arithmetic(n_terms=sum(w1_XM.shape), dtype=torch.double)
     scale_TO = product_scales(product_scales(x_TM, w1_XM, b1_X), w2_OX, b2_O)
     yield equal("nothing in between, two maps differ from their product by", bare_TO, one_TO, arithmetic, scale_TO)
@@ -201,7 +201,7 @@ def checks(reading: Reading, ask: ActivationRequest) -> Iterator[Check]:
     x_P = torch.linspace(-REACH, REACH, 12_001, dtype=torch.float64)
     off = largest(activation("GELU, tanh form", x_P) - activation("GELU", x_P))
     yield at_most(TANH_FORM_OFF, off, "from −6 to 6 the tanh form of GELU differs from the exact one by")
-    ours_TM, scale_TM = own(reading, ask.layer, x_TM)
+    ours_TM, scale_TM = own(reading, request.layer, x_TM)
     arithmetic = Arithmetic(n_terms=sum(w1_XM.shape), dtype=reading.dtype, n_roundings=4)
     yield equal("the model's own network differs from these formulas by", ours_TM, theirs_TM, arithmetic, scale_TM)
 
@@ -210,9 +210,9 @@ LESSON = Lesson(
     system=7,
     title="Why activations",
     posts=(MATHS_ADDENDUM, MATHS, chapter("4.3")),
-    request=ActivationRequest,
-    reply=ActivationReply,
-    answer=answer,
+    request_type=ActivationRequest,
+    result_type=ActivationResult,
+    compute=compute,
     checks=checks,
     breaks="leave a ReLU between the two maps where nothing should be",
     code=("model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/activation.py: activation, merged"),

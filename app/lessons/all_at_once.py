@@ -11,8 +11,8 @@ from torch import Tensor
 
 from app.lessons.book import BOOK, Source, vectors
 from app.lessons.checks import Arithmetic, Check, different, equal, printed, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Heatmap, matrix, numbers
 from app.lessons.posts import PART_7, chapter
 from app.schemas import Index
 
@@ -46,7 +46,7 @@ class AllAtOnceRequest(LessonRequest):
     )
 
 
-class AllAtOnceReply(LessonAnswer):
+class AllAtOnceResult(LessonResult):
     """Scores, weights and what they sum to."""
 
     scores: Heatmap
@@ -56,21 +56,21 @@ class AllAtOnceReply(LessonAnswer):
     got: Bars = Field(description="the sum of each column of weights: what a token gets")
 
 
-def weights(x_TM: Tensor, ask: AllAtOnceRequest) -> Tensor:
+def weights(x_TM: Tensor, request: AllAtOnceRequest) -> Tensor:
     """The shares of all tokens, (T, T)."""
-    return (x_TM @ x_TM.T).softmax(dim=0 if (ask.axis == "columns") != ask.broken else 1)
+    return (x_TM @ x_TM.T).softmax(dim=0 if (request.axis == "columns") != request.broken else 1)
 
 
-def answer(reading: Reading, ask: AllAtOnceRequest) -> AllAtOnceReply:
+def compute(reading: Reading, request: AllAtOnceRequest) -> AllAtOnceResult:
     """Both matrices, and what the rows and columns of the second sum to."""
-    x_TM, names = vectors(reading, ask.source)
-    weight_TT = weights(x_TM, ask)
-    query, key = (min(reading.position(place), len(names) - 1) for place in (ask.query, ask.key))
+    x_TM, names = vectors(reading, request.source)
+    weight_TT = weights(x_TM, request)
+    query, key = (min(reading.position(place), len(names) - 1) for place in (request.query, request.key))
     n_cells = len(names) ** 2
-    n_filled = round(ask.filled * n_cells)
+    n_filled = round(request.filled * n_cells)
     score_TT = (x_TM @ x_TM.T).flatten().index_fill(0, torch.arange(n_filled, n_cells), torch.nan).view_as(weight_TT)
     around = {"rows": names, "columns": names}
-    return AllAtOnceReply(
+    return AllAtOnceResult(
         scores=Heatmap(
             title=f"scores X Xᵀ, {n_filled:,} of {n_cells:,} dot products",
             **around,
@@ -89,10 +89,10 @@ def answer(reading: Reading, ask: AllAtOnceRequest) -> AllAtOnceReply:
     )
 
 
-def checks(reading: Reading, ask: AllAtOnceRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: AllAtOnceRequest) -> Iterator[Check]:
     """Scores are symmetric, weights are not; rows sum to 1; the book's numbers come out."""
-    rows = ask.model_copy(update={"axis": "rows"})
-    x_TM, _ = vectors(reading, ask.source)
+    rows = request.model_copy(update={"axis": "rows"})
+    x_TM, _ = vectors(reading, request.source)
     score_TT, scale_TT = x_TM @ x_TM.T, product_scales(x_TM, x_TM)
     products = Arithmetic(n_terms=x_TM.shape[1])
     yield equal("scores differ from their mirror image by", score_TT, score_TT.T, products, scale_TT)
@@ -119,9 +119,9 @@ LESSON = Lesson(
     system=15,
     title="All tokens at once",
     posts=(PART_7, chapter("3.3.2")),
-    request=AllAtOnceRequest,
-    reply=AllAtOnceReply,
-    answer=answer,
+    request_type=AllAtOnceRequest,
+    result_type=AllAtOnceResult,
+    compute=compute,
     checks=checks,
     breaks="share along the wrong axis, so that columns sum to 1 and not rows",
     code=("model/attention.py: scores, weights, context", "app/lessons/all_at_once.py: weights"),

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_most, equal, largest, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
-from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES
 from app.schemas import Index
 
@@ -47,7 +47,7 @@ class BakedBiasRequest(LessonRequest):
     )
 
 
-class BakedBiasReply(LessonAnswer):
+class BakedBiasResult(LessonResult):
     """The extended matrices, their product, and how far it is from W X + B."""
 
     weights: Heatmap
@@ -58,12 +58,12 @@ class BakedBiasReply(LessonAnswer):
     facts: Facts
 
 
-def corner(reading: Reading, ask: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
+def corner(reading: Reading, request: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
     """The first rows and columns: W, (O, I), X as it comes to the layer, (I, T), and the edited bias, (O,); float32."""
-    linear = reading.up(ask.layer)
+    linear = reading.up(request.layer)
     w_OI, own_O = parameters(linear)
-    x_TI, _ = reading.hear(ask.layer, linear, N_SAMPLES)
-    return w_OI[:N_OUTPUTS, :N_INPUTS], x_TI.T[:N_INPUTS].float().cpu(), own_O[:N_OUTPUTS] + ask.bias
+    x_TI, _ = reading.capture(request.layer, linear, N_SAMPLES)
+    return w_OI[:N_OUTPUTS, :N_INPUTS], x_TI.T[:N_INPUTS].float().cpu(), own_O[:N_OUTPUTS] + request.bias
 
 
 def extended(w_OI: Tensor, b_O: Tensor) -> Tensor:
@@ -85,22 +85,22 @@ def with_ones(x_IT: Tensor, joined: float, *, broken: bool) -> Tensor:
     return torch.cat((row_1T, x_IT) if broken else (x_IT, row_1T))
 
 
-def answer(reading: Reading, ask: BakedBiasRequest) -> BakedBiasReply:
+def compute(reading: Reading, request: BakedBiasRequest) -> BakedBiasResult:
     """The corner of the layer with its bias baked in."""
-    w_OI, x_IT, b_O = corner(reading, ask)
-    w_OJ, x_JT = extended(w_OI, b_O), with_ones(x_IT, ask.joined, broken=ask.broken)
+    w_OI, x_IT, b_O = corner(reading, request)
+    w_OJ, x_JT = extended(w_OI, b_O), with_ones(x_IT, request.joined, broken=request.broken)
     z_OT, plain_OT = w_OJ @ x_JT, w_OI @ x_IT + b_O[:, None]
-    column = min(reading.position(ask.token), x_IT.shape[1] - 1)
-    names = reading.pieces[: x_IT.shape[1]]
+    column = min(reading.position(request.token), x_IT.shape[1] - 1)
+    names = reading.token_labels[: x_IT.shape[1]]
     outputs = [f"out {i}" for i in range(N_OUTPUTS)]
     inputs = [f"in {i}" for i in range(N_INPUTS)]
-    rows = ["ones", *inputs] if ask.broken else [*inputs, "ones"]
+    rows = ["ones", *inputs] if request.broken else [*inputs, "ones"]
     n_j, n_t = x_JT.shape
     products_J = w_OJ[0] * x_JT[:, column]
-    own = reading.up(ask.layer)
-    return BakedBiasReply(
+    own = reading.up(request.layer)
+    return BakedBiasResult(
         weights=signed(f"W′ = [W b], {N_OUTPUTS} × {n_j}: b is the last column", outputs, [*inputs, "b"], w_OJ),
-        samples=signed(f"X′, {n_j} × {n_t}: X, and a row of {ask.joined:g}", rows, names, x_JT),
+        samples=signed(f"X′, {n_j} × {n_t}: X, and a row of {request.joined:g}", rows, names, x_JT),
         result=signed(f"Z = W′ X′, {N_OUTPUTS} × {n_t}", outputs, names, z_OT),
         difference=signed(
             f"W′ X′ less W X + B, {N_OUTPUTS} × {n_t}",
@@ -116,7 +116,7 @@ def answer(reading: Reading, ask: BakedBiasRequest) -> BakedBiasReply:
             chosen=rows.index("ones"),
         ),
         facts=facts(
-            f"layer {ask.layer}, a corner",
+            f"layer {request.layer}, a corner",
             {
                 "the model's own bias of out 0": "none" if own.bias is None else own.bias[0].item(),
                 "with what is added": b_O[0].item(),
@@ -127,17 +127,17 @@ def answer(reading: Reading, ask: BakedBiasRequest) -> BakedBiasReply:
     )
 
 
-def checks(reading: Reading, ask: BakedBiasRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: BakedBiasRequest) -> Iterator[Check]:
     """With ones in the last row it is W X + B, however computed; the bias is in the last column, and nowhere else."""
-    w_OI, x_IT, b_O = corner(reading, ask)
+    w_OI, x_IT, b_O = corner(reading, request)
     w_OJ = extended(w_OI, b_O)
-    z_OT = w_OJ @ with_ones(x_IT, 1.0, broken=ask.broken)
+    z_OT = w_OJ @ with_ones(x_IT, 1.0, broken=request.broken)
     plain_OT = torch.stack([w_OI @ x_I + b_O for x_I in x_IT.T], dim=1)
     arithmetic, scale_OT = Arithmetic(n_terms=w_OJ.shape[1]), product_scales(x_IT.T, w_OI, b_O).T
     yield equal("W′ X′ differs from W X + B, token by token, by", z_OT, plain_OT, arithmetic, scale_OT)
     numpy_OT = np.hstack((w_OI, b_O[:, None])) @ np.vstack((x_IT, np.ones((1, x_IT.shape[1]), np.float32)))
     yield equal("numpy's W′ X′ differs by", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
-    half_OT = w_OJ @ with_ones(x_IT, 0.5, broken=ask.broken)
+    half_OT = w_OJ @ with_ones(x_IT, 0.5, broken=request.broken)
     yield equal(
         "with halves for ones, half of the bias is missing, to within",
         half_OT,
@@ -160,10 +160,10 @@ LESSON = Lesson(
     system=3,
     title="The bias baked in",
     posts=(MATRICES,),
-    request=BakedBiasRequest,
-    reply=BakedBiasReply,
-    answer=answer,
+    request_type=BakedBiasRequest,
+    result_type=BakedBiasResult,
+    compute=compute,
     checks=checks,
     breaks="put the row of ones on top of X, while the bias stays the last column of W",
-    code=("app/lessons/baked_bias.py: extended, with_ones", "model/linear.py: Linear, which keeps the bias apart"),
+    code=("app/lessons/baked_bias.py: extended, with_ones", "model/linear.py: Linear"),
 )

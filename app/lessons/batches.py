@@ -13,8 +13,8 @@ from torch import Tensor
 
 from app.lessons.checks import Check, at_most, equal
 from app.lessons.clock import reading_milliseconds
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
 from app.lessons.posts import PART_11, chapter
 from app.schemas import Index, Text
 from model import attention
@@ -49,7 +49,7 @@ class BatchesRequest(LessonRequest):
     timed: bool = Field(False, title="Time it", description="measured once on this machine, and kept")
 
 
-class BatchesReply(LessonAnswer):
+class BatchesResult(LessonResult):
     """The batch, one of its texts, and the same text read alone."""
 
     cube: Cube = Field(description="the first features of every token of every text; padding is empty")
@@ -93,14 +93,14 @@ class Batch:
         return attention.weights(attention.masked(attention.scaled(score_TT, q_BHTD.shape[-1]))).cpu()
 
 
-def texts(reading: Reading, ask: BatchesRequest) -> list[Tokens]:
+def texts(reading: Reading, request: BatchesRequest) -> list[Tokens]:
     """The page's text and the other ones.
 
     Raises:
         TextTooLong, UnreadableText, NothingHeld: when one of them cannot be read.
     """
-    others = filter(None, (ask.second, ask.third, ask.fourth))
-    tokens = [reading.model.tokens(text, special_tokens=ask.special_tokens, n_max=N_MOST) for text in others]
+    others = filter(None, (request.second, request.third, request.fourth))
+    tokens = [reading.model.tokens(text, special_tokens=request.special_tokens, n_max=N_MOST) for text in others]
     return [reading.tokens, *tokens]
 
 
@@ -115,13 +115,13 @@ def timed(network: GPT) -> list[float]:
     return _measured[network]
 
 
-def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
+def compute(reading: Reading, request: BatchesRequest) -> BatchesResult:
     """All texts in one pass, and one of them beside itself alone."""
-    network, read_ones = reading.model.network, texts(reading, ask)
+    network, read_ones = reading.model.network, texts(reading, request)
     traces = alone(reading, read_ones)
-    batch = Batch(network, [tokens.ids for tokens in read_ones], "left" if ask.broken else ask.padding)
-    sheet = min(ask.sheet, len(read_ones) - 1)
-    whole_BTM = batch.hidden_BTM if ask.stage == "after the last layer" else network.embed(batch.ids_BT).detach()
+    batch = Batch(network, [tokens.ids for tokens in read_ones], "left" if request.broken else request.padding)
+    sheet = min(request.sheet, len(read_ones) - 1)
+    whole_BTM = batch.hidden_BTM if request.stage == "after the last layer" else network.embed(batch.ids_BT).detach()
     names = [["padding"] * batch.n_tokens for _ in read_ones]
     drawn_BTM = torch.full((len(read_ones), batch.n_tokens, min(N_FEATURES, reading.config.d_model)), torch.nan)
     for text, tokens in enumerate(read_ones):
@@ -130,15 +130,15 @@ def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
             drawn_BTM[text, place] = whole_BTM[text, place, : drawn_BTM.shape[2]].float().cpu()
     labels = [f"{place} {name}" for place, name in enumerate(names[sheet])]
     places = batch.places[sheet]
-    alone_TT = traces[sheet].stage("weights", ask.layer, [ask.head])[0].cpu()
-    together_TT = batch.weights(sheet, ask.layer, ask.head)
+    alone_TT = traces[sheet].stage("weights", request.layer, [request.head])[0].cpu()
+    together_TT = batch.weights(sheet, request.layer, request.head)
     own_TT = together_TT[places.start : places.stop, places.start : places.stop]
-    q_BHTD, k_BGTD, v_BGTD = batch.heads[ask.layer]
-    attended = reading.block(ask.layer).attention
+    q_BHTD, k_BGTD, v_BGTD = batch.heads[request.layer]
+    attended = reading.block(request.layer).attention
     n_cells = batch.ids_BT.numel()
-    return BatchesReply(
+    return BatchesResult(
         cube=Cube(
-            title=f"{ask.stage}: {_shape(whole_BTM)}, its first {drawn_BTM.shape[2]} features",
+            title=f"{request.stage}: {_shape(whole_BTM)}, its first {drawn_BTM.shape[2]} features",
             sheets=[f"text {text}" for text in range(len(read_ones))],
             rows=[[f"{place} {name}" for place, name in enumerate(sheet_names)] for sheet_names in names],
             columns=list(map(str, range(drawn_BTM.shape[2]))),
@@ -175,7 +175,7 @@ def answer(reading: Reading, ask: BatchesRequest) -> BatchesReply:
                 Line(
                     name="ms a text",
                     x=list(map(float, N_TIMED)),
-                    y=[*timed(network)] if ask.timed else [None] * len(N_TIMED),
+                    y=[*timed(network)] if request.timed else [None] * len(N_TIMED),
                 )
             ],
         ),
@@ -203,12 +203,12 @@ def difference(batch: Batch, traces: Sequence[Trace]) -> float:
     return max(found)
 
 
-def checks(reading: Reading, ask: BatchesRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: BatchesRequest) -> Iterator[Check]:
     """Texts of a batch do not know of each other: each is what it is alone, in whatever order."""
-    network, read_ones, config = reading.model.network, texts(reading, ask), reading.config
+    network, read_ones, config = reading.model.network, texts(reading, request), reading.config
     ids = [tokens.ids for tokens in read_ones]
     alone_NM = torch.cat([trace.hidden_TM.float().cpu() for trace in alone(reading, read_ones)])
-    batch = Batch(network, ids, "left" if ask.broken else "right")
+    batch = Batch(network, ids, "left" if request.broken else "right")
     together_NM = torch.cat([batch.hidden(text) for text in range(len(ids))])
     yield equal("read together, texts differ from themselves alone by", together_NM, alone_NM, reading.whole_pass)
     opposite = Batch(network, ids[::-1], "right")
@@ -223,9 +223,9 @@ LESSON = Lesson(
     system=21,
     title="Batches",
     posts=(PART_11, chapter("3.5.4")),
-    request=BatchesRequest,
-    reply=BatchesReply,
-    answer=answer,
+    request_type=BatchesRequest,
+    result_type=BatchesResult,
+    compute=compute,
     checks=checks,
     breaks="fill short texts up on the left, and do not tell the model",
     code=("model/attention.py: Attention.forward", "app/engine.py: take_batch", "app/lessons/batches.py: Batch"),

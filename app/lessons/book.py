@@ -30,7 +30,7 @@ def vectors(reading: Reading, source: Source) -> tuple[Tensor, list[str]]:
         return BOOK, BOOK_NAMES
     network = reading.model.network
     ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
-    at_T = torch.arange(ids_BT.shape[1], device=network.device)
+    positions_T = torch.arange(ids_BT.shape[1], device=network.device)
     with torch.inference_mode():
-        x_BTM: Tensor = network.positions.add_positions(network.embed(ids_BT), at_T)
-    return x_BTM[0].float().cpu(), reading.pieces
+        x_BTM: Tensor = network.positions.add_positions(network.embed(ids_BT), positions_T)
+    return x_BTM[0].float().cpu(), reading.token_labels

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Curves, Facts, Heatmap, Line, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import PART_5, chapter
 from app.schemas import Index
 
@@ -56,7 +56,7 @@ class BottleneckRequest(LessonRequest):
     )
 
 
-class BottleneckReply(LessonAnswer):
+class BottleneckResult(LessonResult):
     """A state that must hold all, states that need not, and how many numbers either way takes along."""
 
     states: Heatmap = Field(description="of the toy network after each token of the text")
@@ -98,18 +98,18 @@ def embedded(reading: Reading) -> Tensor:
     return F.normalize(x_TM, dim=1) * math.sqrt(x_TM.shape[1])
 
 
-def attention_over(n: int, asked_for: int, ask: BottleneckRequest) -> Tensor:
+def attention_over(n: int, asked_for: int, request: BottleneckRequest) -> Tensor:
     """The weights of a query over n states, (T,): it asks for a place, and the score there is the sharpness."""
-    if ask.broken:
+    if request.broken:
         return F.one_hot(torch.tensor(n - 1), n).float()
     score_T = torch.zeros(n)
-    score_T[min(asked_for, n - 1)] = ask.sharpness
+    score_T[min(asked_for, n - 1)] = request.sharpness
     return score_T.softmax(-1)
 
 
-def kept(states_TX: Tensor, ask: BottleneckRequest) -> Tensor:
+def kept(states_TX: Tensor, request: BottleneckRequest) -> Tensor:
     """The states that attention can look at: all of them."""
-    return states_TX[-1:] if ask.broken else states_TX
+    return states_TX[-1:] if request.broken else states_TX
 
 
 def sensitivity(network: Encoder, states_TH: Tensor, weight_T: Tensor) -> Tensor:
@@ -151,20 +151,20 @@ def recall_from_last(width: int, n: int) -> float:
     return recall(states_NTH[:, n - 1], first_N)
 
 
-def recall_from_all(n: int, asked_for: int, ask: BottleneckRequest) -> float:
+def recall_from_all(n: int, asked_for: int, request: BottleneckRequest) -> float:
     """Of the first of n words, from what attention over all states brings back."""
-    states_NTH, first_N = toy(ask.width)
-    return recall(attention_over(n, asked_for, ask) @ states_NTH[:, :n], first_N)
+    states_NTH, first_N = toy(request.width)
+    return recall(attention_over(n, asked_for, request) @ states_NTH[:, :n], first_N)
 
 
-def counts(reading: Reading, ask: BottleneckRequest, n: int) -> dict[str, float]:
+def counts(reading: Reading, request: BottleneckRequest, n: int) -> dict[str, float]:
     """How many numbers are taken along after n tokens of the text, counted where they are."""
-    states_TH = encoder(ask.width, reading.config.d_model).states(embedded(reading)[None, :n])[0]
+    states_TH = encoder(request.width, reading.config.d_model).states(embedded(reading)[None, :n])[0]
     start = reading.trace.prefix(n)
     return {
         "recurrent network: the last state": float(states_TH[-1].numel()),
-        "attention over its states": float(kept(states_TH, ask).numel()),
-        "GPT: a vector for each token": float(kept(start.hidden_TM, ask).numel()),
+        "attention over its states": float(kept(states_TH, request).numel()),
+        "GPT: a vector for each token": float(kept(start.hidden_TM, request).numel()),
         "GPT: keys and values of all layers": float(
             sum(one.keys_LGTD.numel() + one.values_LGTD.numel() for one in start.chunks)
         ),
@@ -177,23 +177,23 @@ def starts(reading: Reading) -> list[int]:
     return sorted({1 + round(step * (n - 1) / (N_STARTS - 1)) for step in range(N_STARTS)})
 
 
-def answer(reading: Reading, ask: BottleneckRequest) -> BottleneckReply:
+def compute(reading: Reading, request: BottleneckRequest) -> BottleneckResult:
     """The text through the toy network, toy texts of growing length, and what is taken along."""
-    names, asked_for = reading.pieces, reading.position(ask.attends)
+    names, asked_for = reading.token_labels, reading.position(request.attends)
     n, d_model = len(names), reading.config.d_model
-    network = encoder(ask.width, d_model)
+    network = encoder(request.width, d_model)
     states_TH = network.states(embedded(reading)[None])[0]
-    weight_T = attention_over(n, asked_for, ask)
+    weight_T = attention_over(n, asked_for, request)
     last_T = F.one_hot(torch.tensor(n - 1), n).float()
-    lengths = sorted({*(length for length in LENGTHS if length < ask.length), ask.length})
-    from_last = [recall_from_last(ask.width, length) for length in lengths]
-    from_all = [recall_from_all(length, asked_for, ask) for length in lengths]
-    counted = {start: counts(reading, ask, start) for start in starts(reading)}
-    return BottleneckReply(
+    lengths = sorted({*(length for length in LENGTHS if length < request.length), request.length})
+    from_last = [recall_from_last(request.width, length) for length in lengths]
+    from_all = [recall_from_all(length, asked_for, request) for length in lengths]
+    counted = {start: counts(reading, request, start) for start in starts(reading)}
+    return BottleneckResult(
         states=signed(
-            f"toy states, {min(n, N_SHOWN)} of {n} tokens, {min(ask.width, N_SHOWN)} of {ask.width} numbers",
+            f"toy states, {min(n, N_SHOWN)} of {n} tokens, {min(request.width, N_SHOWN)} of {request.width} numbers",
             names[:N_SHOWN],
-            [str(feature) for feature in range(min(ask.width, N_SHOWN))],
+            [str(feature) for feature in range(min(request.width, N_SHOWN))],
             states_TH[:N_SHOWN, :N_SHOWN],
         ),
         kept=Bars(
@@ -219,7 +219,7 @@ def answer(reading: Reading, ask: BottleneckRequest) -> BottleneckReply:
             picks="attends",
         ),
         recall=Curves(
-            title=f"first of {N_WORDS} words told right, {N_TEST} toy texts, states of {ask.width} numbers",
+            title=f"first of {N_WORDS} words told right, {N_TEST} toy texts, states of {request.width} numbers",
             x_axis="tokens of a toy text",
             lines=[
                 Line(name=name, x=list(map(float, lengths)), y=values)
@@ -242,36 +242,36 @@ def answer(reading: Reading, ask: BottleneckRequest) -> BottleneckReply:
     )
 
 
-def checks(reading: Reading, ask: BottleneckRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: BottleneckRequest) -> Iterator[Check]:
     """One state stays as it is, many grow with the text; what is far away is lost to one and not to the other."""
-    config, asked_for = reading.config, reading.position(ask.attends)
-    counted = {n: counts(reading, ask, n) for n in starts(reading)}
+    config, asked_for = reading.config, reading.position(request.attends)
+    counted = {n: counts(reading, request, n) for n in starts(reading)}
     last, *growing = counted[1]
     numbers_last = [count[last] for count in counted.values()]
     off = max(numbers_last) - min(numbers_last)
     yield at_most(0, off, f"{last}: as many numbers for every start of the text, to within")
-    of_a_token = (ask.width, config.d_model, 2 * config.n_layers * config.n_kv_heads * config.d_head)
+    of_a_token = (request.width, config.d_model, 2 * config.n_layers * config.n_kv_heads * config.d_head)
     for name, each in zip(growing, of_a_token, strict=True):
         off = max(abs(count[name] - n * each) for n, count in counted.items())
         yield at_most(0, off, f"{name}: {each:,} numbers for each token of every start, to within")
-    weight_T = attention_over(len(reading.tokens), asked_for, ask)
+    weight_T = attention_over(len(reading.tokens), asked_for, request)
     sum_1 = weight_T.sum()[None]
     yield equal("the weights over the states sum to 1, to within", sum_1, torch.ones(1), Arithmetic(len(weight_T)))
-    plain = ask.model_copy(update={"sharpness": 8.0})
-    near, far = recall_from_last(ask.width, 1), recall_from_last(ask.width, LONGEST)
+    plain = request.model_copy(update={"sharpness": 8.0})
+    near, far = recall_from_last(request.width, 1), recall_from_last(request.width, LONGEST)
     attended = recall_from_all(LONGEST, 0, plain)
     yield at_least(
         0.5, near - far, f"from length 1 to {LONGEST} the share of first words told from the last state falls by"
     )
     yield at_least(0.9, attended, f"at length {LONGEST} attention that asks for the first state tells it in a share of")
-    network, x_TI = encoder(ask.width, config.d_model), embedded(reading)
+    network, x_TI = encoder(request.width, config.d_model), embedded(reading)
     states_TH = network.states(x_TI[None])[0]
-    theirs = nn.RNN(config.d_model, ask.width, bias=False, batch_first=True)
+    theirs = nn.RNN(config.d_model, request.width, bias=False, batch_first=True)
     theirs.load_state_dict({"weight_hh_l0": network.onward_HH, "weight_ih_l0": network.reads_HI})
     theirs.requires_grad_(False)
     last_H = theirs(x_TI[None])[1][0, 0]
     norm = product_scales(x_TI, network.reads_HI).max().item()
-    steps = Arithmetic(n_terms=ask.width + config.d_model)
+    steps = Arithmetic(n_terms=request.width + config.d_model)
     yield equal("the last state differs from that of torch.nn.RNN by", last_H, states_TH[-1], steps, norm)
     some_TI = x_TI[:N_SHOWN].clone().requires_grad_()
     last_H = theirs(some_TI[None])[1][0, 0]
@@ -279,7 +279,7 @@ def checks(reading: Reading, ask: BottleneckRequest) -> Iterator[Check]:
     theirs_T = torch.stack(slopes, dim=1).flatten(1).norm(dim=1)
     last_T = F.one_hot(torch.tensor(len(some_TI) - 1), len(some_TI))
     ours_T = sensitivity(network, states_TH[:N_SHOWN], last_T)
-    chain = Arithmetic(n_terms=ask.width * len(some_TI) + config.d_model)
+    chain = Arithmetic(n_terms=request.width * len(some_TI) + config.d_model)
     yield equal("what it feels of each token differs from autograd's by", ours_T, theirs_T, chain)
 
 
@@ -287,10 +287,10 @@ LESSON = Lesson(
     system=13,
     title="Before transformers",
     posts=(PART_5, chapter("3.1"), chapter("3.2")),
-    request=BottleneckRequest,
-    reply=BottleneckReply,
-    answer=answer,
+    request_type=BottleneckRequest,
+    result_type=BottleneckResult,
+    compute=compute,
     checks=checks,
     breaks="let attention look at the last state only",
-    code=("app/lessons/bottleneck.py: encoder, attention_over, recall", "model/trace.py: Trace.start, Stretch"),
+    code=("app/lessons/bottleneck.py: encoder, attention_over, recall", "model/trace.py: Trace.prefix, Chunk"),
 )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from app.lessons.book import BOOK, BOOK_NAMES, Source
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal, largest, printed
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
 from app.lessons.posts import PART_9, chapter
 from app.schemas import Index, Text
 from model import attention
@@ -50,7 +50,7 @@ class CausalMaskRequest(LessonRequest):
     )
 
 
-class CausalMaskReply(LessonAnswer):
+class CausalMaskResult(LessonResult):
     """The weights by the chosen way, what they differ from the model's, and what a changed token changes."""
 
     weights: Heatmap
@@ -71,11 +71,11 @@ def of_book() -> Tensor:
     return attention.scaled(attention.scores((BOOK @ query_OI.T)[None], (BOOK @ key_OI.T)[None]), 2)
 
 
-def head_scores(reading: Reading, ask: CausalMaskRequest) -> tuple[Tensor, list[str]]:
+def head_scores(reading: Reading, request: CausalMaskRequest) -> tuple[Tensor, list[str]]:
     """Scaled scores before any mask, (1, T, T), and the names of their rows."""
-    if ask.source == "book":
+    if request.source == "book":
         return of_book(), BOOK_NAMES
-    return reading.trace.stage("scaled", ask.layer, [ask.head]).cpu(), reading.pieces
+    return reading.trace.stage("scaled", request.layer, [request.head]).cpu(), reading.token_labels
 
 
 def by_route(scaled_HTS: Tensor, route: Route, *, broken: bool = False) -> Tensor:
@@ -92,52 +92,54 @@ def by_route(scaled_HTS: Tensor, route: Route, *, broken: bool = False) -> Tenso
     return share_HTS if route == "softmax, then mask" else share_HTS / share_HTS.sum(-1, keepdim=True)
 
 
-def look_everywhere(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+def unmasked_attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
     """A Look without a mask: every query sees every key."""
     return staged_attention(q_BHTD, k_BGSD, v_BGSD, mask=lambda scaled_BHTS: scaled_BHTS)
 
 
-def edited(reading: Reading, ask: CausalMaskRequest) -> tuple[int, int]:
+def edited(reading: Reading, request: CausalMaskRequest) -> tuple[int, int]:
     """Which token is changed, and the id that is put in its place.
 
     Raises:
         UnreadableText, NothingHeld: when there is no token in what should be put there.
     """
-    place = reading.position(ask.changed)
-    if ask.instead.strip():
-        return place, reading.model.tokens(f" {ask.instead.strip()}").ids[0]
+    place = reading.position(request.changed)
+    if request.instead.strip():
+        return place, reading.model.tokens(f" {request.instead.strip()}").ids[0]
     return place, (reading.tokens.ids[place] + 1) % reading.config.n_vocab
 
 
 @torch.inference_mode()
-def moved_by(reading: Reading, place: int, id: int, look: AttentionFn, *, exact: bool = False) -> Tensor:
+def moved_by(reading: Reading, place: int, id: int, attend: AttentionFn, *, exact: bool = False) -> Tensor:
     """How far the logits after each token move when one token becomes another: the largest of V changes, (T,).
 
     What has been read already is not read again with the usual look, unless it must be `exact`: two roads round apart.
     """
     network, ids_BT = reading.model.network, reading.ids_BT.repeat(2, 1)
     ids_BT[1, place] = id
-    first = int(look is fused_attention and not exact)
-    hidden_BTM = network.hidden(ids_BT[first:], attention_fns=[look] * network.config.n_layers)
+    first = int(attend is fused_attention and not exact)
+    hidden_BTM = network.hidden(ids_BT[first:], attention_fns=[attend] * network.config.n_layers)
     logits_BTV = network.unembed(hidden_BTM).float()
     before_TV = reading.trace.logits(range(len(reading.tokens))) if first else logits_BTV[0]
     moved_T: Tensor = (logits_BTV[-1] - before_TV).abs().amax(-1).cpu()
     return moved_T
 
 
-def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
+def compute(reading: Reading, request: CausalMaskRequest) -> CausalMaskResult:
     """The chosen way beside the model's, and an experiment with the whole network."""
-    changed, id = edited(reading, ask)
+    changed, id = edited(reading, request)
     put = reading.model.tokenizer.label(id)
-    scaled_1TT, names = head_scores(reading, ask)
-    weight_TT = by_route(scaled_1TT, ask.route, broken=ask.broken)[0]
+    scaled_1TT, names = head_scores(reading, request)
+    weight_TT = by_route(scaled_1TT, request.route, broken=request.broken)[0]
     ours_TT = attention.weights(attention.masked(scaled_1TT))[0]
-    pieces = reading.pieces
-    where = "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
-    masked, unmasked = (moved_by(reading, changed, id, look) for look in (_look(ask), look_everywhere))
-    return CausalMaskReply(
+    token_labels = reading.token_labels
+    where = "the book" if request.source == "book" else f"layer {request.layer}, head {request.head}"
+    masked, unmasked = (
+        moved_by(reading, changed, id, attend) for attend in (_attention_fn(request), unmasked_attention)
+    )
+    return CausalMaskResult(
         weights=Heatmap(
-            title=f"{where}: {'no mask' if ask.broken else ask.route}",
+            title=f"{where}: {'no mask' if request.broken else request.route}",
             rows=names,
             columns=names,
             values=matrix(weight_TT),
@@ -156,7 +158,7 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
             title="of that, to later tokens", labels=names, values=numbers(weight_TT.triu(1).sum(-1)), share=True
         ),
         edited=Chips(
-            title=f"{pieces[changed]} becomes {put}",
+            title=f"{token_labels[changed]} becomes {put}",
             rows=[
                 ChipRow(
                     name="",
@@ -168,37 +170,37 @@ def answer(reading: Reading, ask: CausalMaskRequest) -> CausalMaskReply:
             ],
         ),
         moved=Bars(
-            title=f"change of the logits when {pieces[changed]} changes",
-            labels=pieces,
+            title=f"change of the logits when {token_labels[changed]} changes",
+            labels=token_labels,
             values=numbers(masked),
             chosen=changed,
             picks="changed",
         ),
         moved_unmasked=Bars(
-            title="the same without a mask in any layer", labels=pieces, values=numbers(unmasked), chosen=changed
+            title="the same without a mask in any layer", labels=token_labels, values=numbers(unmasked), chosen=changed
         ),
     )
 
 
-def _look(ask: CausalMaskRequest) -> AttentionFn:
-    return look_everywhere if ask.broken else fused_attention
+def _attention_fn(request: CausalMaskRequest) -> AttentionFn:
+    return unmasked_attention if request.broken else fused_attention
 
 
-def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: CausalMaskRequest) -> Iterator[Check]:
     """Both right ways are the model's; what comes later changes nothing before it."""
-    scaled_1TT = reading.trace.stage("scaled", ask.layer, [ask.head])
-    ours_1TT = reading.trace.stage("weights", ask.layer, [ask.head])
-    first, second = (by_route(scaled_1TT, route, broken=ask.broken) for route in ROUTES[:2])
+    scaled_1TT = reading.trace.stage("scaled", request.layer, [request.head])
+    ours_1TT = reading.trace.stage("weights", request.layer, [request.head])
+    first, second = (by_route(scaled_1TT, route, broken=request.broken) for route in ROUTES[:2])
     sums = Arithmetic(n_terms=len(reading.tokens))
     yield equal("the two right ways differ by", first, second, sums, 1.0)
     yield equal("the first way differs from the model by", first, ours_1TT, sums, 1.0)
     yield at_most(0, largest(first.triu(1)), "the largest weight on a later token is")
-    book_TT = by_route(of_book(), ROUTES[1], broken=ask.broken)[0]
+    book_TT = by_route(of_book(), ROUTES[1], broken=request.broken)[0]
     printed_TT = torch.zeros_like(book_TT)
     for row, values in enumerate(PRINTED):
         printed_TT[row, : len(values)] = torch.tensor(values)
     yield printed("the book's rows differ by", book_TT, printed_TT)
-    changed, id = edited(reading, ask)
+    changed, id = edited(reading, request)
     names = "logits before the changed token move by", "without a mask they move by"
     if not changed:
         yield from (does_not_apply(name, "the first token is changed, and there is none before it") for name in names)
@@ -207,9 +209,9 @@ def checks(reading: Reading, ask: CausalMaskRequest) -> Iterator[Check]:
         yield from (does_not_apply(name, "the same token is put in its own place") for name in names)
         return
     scale = largest(reading.trace.logits(range(changed)))
-    before = moved_by(reading, changed, id, _look(ask), exact=True)[:changed].max().item()
+    before = moved_by(reading, changed, id, _attention_fn(request), exact=True)[:changed].max().item()
     yield at_most(reading.whole_pass.error(scale), before, names[0])
-    unmasked = moved_by(reading, changed, id, look_everywhere)[:changed].max().item()
+    unmasked = moved_by(reading, changed, id, unmasked_attention)[:changed].max().item()
     yield at_least(Arithmetic(dtype=reading.dtype).error(), unmasked, names[1])
 
 
@@ -217,10 +219,10 @@ LESSON = Lesson(
     system=19,
     title="The causal mask",
     posts=(PART_9, chapter("3.5")),
-    request=CausalMaskRequest,
-    reply=CausalMaskReply,
-    answer=answer,
+    request_type=CausalMaskRequest,
+    result_type=CausalMaskResult,
+    compute=compute,
     checks=checks,
     breaks="take the mask off in every layer",
-    code=("model/attention.py: visible, masked", "app/lessons/causal_mask.py: by_route"),
+    code=("model/attention.py: causal_mask, masked", "app/lessons/causal_mask.py: by_route"),
 )

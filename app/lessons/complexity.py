@@ -15,8 +15,8 @@ from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_most, different, does_not_apply, largest, printed
 from app.lessons.clock import reading_milliseconds
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.posts import PART_14
 from app.schemas import Index
 from model.config import Config
@@ -68,7 +68,7 @@ class ComplexityRequest(LessonRequest):
     )
 
 
-class ComplexityReply(LessonAnswer):
+class ComplexityResult(LessonResult):
     """Work and memory by arithmetic, time as measured, and a window."""
 
     work: Curves = Field(description="multiplications and additions of one layer, what grows with n and what with n²")
@@ -148,19 +148,19 @@ def _changed(reading: Reading, place: int) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def answer(reading: Reading, ask: ComplexityRequest) -> ComplexityReply:
+def compute(reading: Reading, request: ComplexityRequest) -> ComplexityResult:
     """Arithmetic for the model's shape, times of this machine, and a text through a window."""
-    config, n = reading.config, int(ask.length.replace(",", ""))
-    took: list[float | None] = timed(reading.model.network) if ask.timed else [None] * len(N_TIMED)
+    config, n = reading.config, int(request.length.replace(",", ""))
+    took: list[float | None] = timed(reading.model.network) if request.timed else [None] * len(N_TIMED)
     lengths = [float(length) for length in LENGTHS]
     line = partial(Line, x=lengths)
     linear, square = linear_work(config, n), square_work(config, n)
-    place, n_tokens = reading.position(ask.changed), len(reading.tokens)
-    window = n_tokens if ask.broken else ask.window
+    place, n_tokens = reading.position(request.changed), len(reading.tokens)
+    window = n_tokens if request.broken else request.window
     first = max(0, n_tokens - window)
     before_V, after_V = (through(reading, ids, window) for ids in (reading.tokens.ids, _changed(reading, place)))
     top = before_V.topk(min(8, len(before_V))).indices
-    return ComplexityReply(
+    return ComplexityResult(
         work=Curves(
             title="share of a layer's work, by arithmetic",
             x_axis="tokens",
@@ -219,8 +219,8 @@ def answer(reading: Reading, ask: ComplexityRequest) -> ComplexityReply:
             ],
         ),
         moved=Bars(
-            title=f"change of probabilities after the text when {reading.pieces[place]} changes",
-            labels=reading.ranked(top),
+            title=f"change of probabilities after the text when {reading.token_labels[place]} changes",
+            labels=reading.ranked_labels(top),
             values=numbers((after_V - before_V)[top]),
         ),
     )
@@ -249,7 +249,7 @@ def _hours(config: Config, took: list[float | None]) -> float:
     return ms * work[1] / work[0] / 3_600_000
 
 
-def checks(reading: Reading, ask: ComplexityRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: ComplexityRequest) -> Iterator[Check]:
     """Arithmetic is counted on real arrays; what fell out of the window is forgotten, what is in it is not."""
     config, n = reading.config, len(reading.tokens)
     held = [reading.trace.stage("weights", layer, range(config.n_heads)).float() for layer in range(config.n_layers)]
@@ -270,7 +270,7 @@ def checks(reading: Reading, ask: ComplexityRequest) -> Iterator[Check]:
     yield at_most(0, abs(kept - n * cache_bytes(config)), "bytes of the keys and values kept differ by")
     window = max(1, n // 2)
     ids, other = reading.tokens.ids, _changed(reading, 0)
-    before_V, after_V = (through(reading, one, n if ask.broken else window) for one in (ids, other))
+    before_V, after_V = (through(reading, one, n if request.broken else window) for one in (ids, other))
     outside = "a token outside the window moves a probability by"
     if n > 1:
         yield at_most(0, largest(before_V - after_V), outside)
@@ -284,9 +284,9 @@ LESSON = Lesson(
     system=25,
     title="What length costs",
     posts=(PART_14,),
-    request=ComplexityRequest,
-    reply=ComplexityReply,
-    answer=answer,
+    request_type=ComplexityRequest,
+    result_type=ComplexityResult,
+    compute=compute,
     checks=checks,
     breaks="give the model the whole text instead of the window",
     code=("model/attention.py: scores, context", "model/trace.py: Trace", "app/lessons/complexity.py: square_work"),

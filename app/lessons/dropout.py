@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, shares, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, shares, signed
 from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
 from model import attention
@@ -53,7 +53,7 @@ class DropoutRequest(LessonRequest):
     reads: bool = Field(False, title="Read, not learn", description="a model that reads drops nothing")
 
 
-class DropoutReply(LessonAnswer):
+class DropoutResult(LessonResult):
     """One draw, the mean of many, and what a model expects that is read so."""
 
     numbers: Heatmap = Field(description="of the chosen place, as they are")
@@ -65,74 +65,74 @@ class DropoutReply(LessonAnswer):
     spread: Facts
 
 
-def drawn(x: Tensor, ask: DropoutRequest, n_draws: int, generator: torch.Generator | None = None) -> Tensor:
+def drawn(x: Tensor, request: DropoutRequest, n_draws: int, generator: torch.Generator | None = None) -> Tensor:
     """Numbers after each of some draws, (N, …)."""
-    if ask.reads:
+    if request.reads:
         return x.expand(n_draws, *x.shape)
-    generator = generator or torch.Generator().manual_seed(ask.seed)
-    kept = torch.rand(n_draws, *x.shape, generator=generator) >= ask.rate
-    return x * kept.to(x.device) / (1 if ask.broken else 1 - ask.rate)
+    generator = generator or torch.Generator().manual_seed(request.seed)
+    kept = torch.rand(n_draws, *x.shape, generator=generator) >= request.rate
+    return x * kept.to(x.device) / (1 if request.broken else 1 - request.rate)
 
 
-def at_place(reading: Reading, ask: DropoutRequest) -> Tensor:
+def at_place(reading: Reading, request: DropoutRequest) -> Tensor:
     """The numbers of the chosen place, a row a token: (T, T), (T, D) or (T, M)."""
-    if ask.place == "attention weights":
-        return reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
-    if ask.place == "context vectors":
-        return reading.trace.context(ask.layer, [ask.head])[0].cpu()
-    if ask.place == "embedded tokens":
-        return reading.hear(0, reading.block(0))[0].float().cpu()
-    return reading.hear(ask.layer, reading.block(ask.layer).attention)[1].float().cpu()
+    if request.place == "attention weights":
+        return reading.trace.stage("weights", request.layer, [request.head])[0].cpu()
+    if request.place == "context vectors":
+        return reading.trace.context(request.layer, [request.head])[0].cpu()
+    if request.place == "embedded tokens":
+        return reading.capture(0, reading.block(0))[0].float().cpu()
+    return reading.capture(request.layer, reading.block(request.layer).attention)[1].float().cpu()
 
 
 @torch.inference_mode()
-def expected(reading: Reading, ask: DropoutRequest) -> Tensor:
+def expected(reading: Reading, request: DropoutRequest) -> Tensor:
     """Probabilities after the text when every layer drops numbers of this place, for each of N_RUNS draws, (N, V)."""
     network = reading.model.network
-    generator = torch.Generator().manual_seed(ask.seed)
+    generator = torch.Generator().manual_seed(request.seed)
 
     def drop(x_BX: Tensor) -> Tensor:
-        return drawn(x_BX, ask, 1, generator)[0]
+        return drawn(x_BX, request, 1, generator)[0]
 
     def after(_module: nn.Module, _given: Any, x_BX: Tensor) -> Tensor:
         return drop(x_BX)
 
-    look = partial(staged_attention, normalise=lambda masked_BHTT: drop(attention.weights(masked_BHTT)))
+    attend = partial(staged_attention, normalise=lambda masked_BHTT: drop(attention.weights(masked_BHTT)))
     parts: dict[Place, list[nn.Module]] = {
         "attention weights": [],
         "context vectors": [part for part in network.modules() if isinstance(part, Heads)],
         "embedded tokens": [network.dropout],
         "what attention adds": [part for part in network.modules() if isinstance(part, Attention)],
     }
-    looks = [look if ask.place == "attention weights" else fused_attention] * network.config.n_layers
+    attention_fns = [attend if request.place == "attention weights" else fused_attention] * network.config.n_layers
     with ExitStack() as hooks:
-        for part in parts[ask.place]:
+        for part in parts[request.place]:
             hooks.enter_context(part.register_forward_hook(after))
-        hidden_NTM = network.hidden(reading.ids_BT.repeat(N_RUNS, 1), attention_fns=looks)
+        hidden_NTM = network.hidden(reading.ids_BT.repeat(N_RUNS, 1), attention_fns=attention_fns)
     probability_NV: Tensor = network.unembed(hidden_NTM[:, -1]).float().softmax(-1).cpu()
     return probability_NV
 
 
-def answer(reading: Reading, ask: DropoutRequest) -> DropoutReply:
+def compute(reading: Reading, request: DropoutRequest) -> DropoutResult:
     """What the draws make of one place, and of what the model expects."""
-    x_TX = at_place(reading, ask)
-    n_draws = max(1, min(ask.draws, N_CELLS // x_TX.numel()))
-    found_NTX = drawn(x_TX, ask, n_draws)
+    x_TX = at_place(reading, request)
+    n_draws = max(1, min(request.draws, N_CELLS // x_TX.numel()))
+    found_NTX = drawn(x_TX, request, n_draws)
     mean_TX, once_TX = found_NTX.mean(0), found_NTX[0]
-    is_weights = ask.place == "attention weights"
-    columns = reading.pieces if is_weights else list(map(str, range(min(N_FEATURES, x_TX.shape[1]))))
-    draw = partial(shares if is_weights else signed, rows=reading.pieces, columns=columns)
-    of_head = f", head {ask.head}" if ask.place in ("attention weights", "context vectors") else ""
-    where = ask.place if ask.place == "embedded tokens" else f"{ask.place}, layer {ask.layer}{of_head}"
-    usual_V = reading.next_V.softmax(-1)
-    probability_NV = expected(reading, ask)
+    is_weights = request.place == "attention weights"
+    columns = reading.token_labels if is_weights else list(map(str, range(min(N_FEATURES, x_TX.shape[1]))))
+    draw = partial(shares if is_weights else signed, rows=reading.token_labels, columns=columns)
+    of_head = f", head {request.head}" if request.place in ("attention weights", "context vectors") else ""
+    where = request.place if request.place == "embedded tokens" else f"{request.place}, layer {request.layer}{of_head}"
+    usual_V = reading.next_logits_V.softmax(-1)
+    probability_NV = expected(reading, request)
     top = usual_V.topk(min(N_TOP, len(usual_V))).indices
     n = len(columns)
-    return DropoutReply(
+    return DropoutResult(
         numbers=draw(f"{where}: {x_TX.shape[0]} × {x_TX.shape[1]}", values=x_TX[:, :n]),
-        dropped=signed(f"after draw {ask.seed}", reading.pieces, columns, once_TX[:, :n]),
+        dropped=signed(f"after draw {request.seed}", reading.token_labels, columns, once_TX[:, :n]),
         mean=draw(f"mean of {n_draws:,} draws", values=mean_TX[:, :n]),
-        sums=Bars(title="sum of each row after the draw", labels=reading.pieces, values=numbers(once_TX.sum(-1))),
+        sums=Bars(title="sum of each row after the draw", labels=reading.token_labels, values=numbers(once_TX.sum(-1))),
         facts=facts(
             "in numbers",
             {
@@ -143,7 +143,7 @@ def answer(reading: Reading, ask: DropoutRequest) -> DropoutReply:
         ),
         expected=shares(
             "probabilities after the text: as it reads, and in 8 draws of all layers",
-            reading.ranked(top),
+            reading.ranked_labels(top),
             ["reads", *(f"draw {run}" for run in range(N_RUNS))],
             torch.cat((usual_V[None], probability_NV))[:, top].T,
         ),
@@ -159,16 +159,16 @@ def answer(reading: Reading, ask: DropoutRequest) -> DropoutReply:
     )
 
 
-def checks(reading: Reading, ask: DropoutRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: DropoutRequest) -> Iterator[Check]:
     """What is kept grows so that the mean stays; reading drops nothing; a draw can be had again."""
-    x_TX = at_place(reading, ask)[:N_CHECKED, :N_CHECKED]
-    learning = ask.model_copy(update={"reads": False})
+    x_TX = at_place(reading, request)[:N_CHECKED, :N_CHECKED]
+    learning = request.model_copy(update={"reads": False})
     once_TX = drawn(x_TX, learning, 1)[0]
-    grown_TX = torch.where(once_TX != 0, x_TX / (1 - ask.rate), 0)
+    grown_TX = torch.where(once_TX != 0, x_TX / (1 - request.rate), 0)
     yield equal("what is kept differs from number / (1 − rate) by", once_TX, grown_TX, Arithmetic(), grown_TX.abs())
     yield at_most(0, largest(once_TX - drawn(x_TX, learning, 1)[0]), "the same draw differs from itself by")
-    reads = ask.model_copy(update={"reads": True})
-    usual_V = reading.next_V
+    reads = request.model_copy(update={"reads": True})
+    usual_V = reading.next_logits_V
     scale = max(1.0, largest(usual_V) / 2)  # softmax passes on at most half of an error in its logits
     probability_NV = expected(reading, reads)
     yield equal(
@@ -182,30 +182,30 @@ def checks(reading: Reading, ask: DropoutRequest) -> Iterator[Check]:
         f"the mean of {N_DRAWS:,} draws is off by, in standard deviations",
         "how often the first row is emptied differs from the rate by, in standard deviations",
     )
-    if (n_dropped := N_DRAWS * ask.rate) < N_DROPPED:
-        reason = f"at rate {ask.rate:g} a number is dropped about {n_dropped:.2g} times, too seldom for a mean"
+    if (n_dropped := N_DRAWS * request.rate) < N_DROPPED:
+        reason = f"at rate {request.rate:g} a number is dropped about {n_dropped:.2g} times, too seldom for a mean"
         yield from (does_not_apply(name, reason) for name in names)
         return
     found_NTX, is_there_TX = drawn(x_TX, learning, N_DRAWS), x_TX.abs() > torch.finfo(x_TX.dtype).tiny
-    deviation_TX = x_TX.abs() * math.sqrt(ask.rate / (1 - ask.rate) / N_DRAWS)
+    deviation_TX = x_TX.abs() * math.sqrt(request.rate / (1 - request.rate) / N_DRAWS)
     beyond_X = ((found_NTX.mean(0) - x_TX).abs() / deviation_TX)[is_there_TX]
     if len(beyond_X):
         yield at_most(N_DEVIATIONS, beyond_X.max().item(), names[0])
     else:
         yield does_not_apply(names[0], "all of these numbers are 0")
-    if ask.place == "attention weights":
+    if request.place == "attention weights":
         emptied = (found_NTX[:, 0] == 0).all(-1).double().mean().item()
-        deviation = math.sqrt(ask.rate * (1 - ask.rate) / N_DRAWS)
-        yield at_most(N_DEVIATIONS, abs(emptied - ask.rate) / deviation, names[1])
+        deviation = math.sqrt(request.rate * (1 - request.rate) / N_DRAWS)
+        yield at_most(N_DEVIATIONS, abs(emptied - request.rate) / deviation, names[1])
 
 
 LESSON = Lesson(
     system=20,
     title="Dropout",
     posts=(PART_10, chapter("3.5.2")),
-    request=DropoutRequest,
-    reply=DropoutReply,
-    answer=answer,
+    request_type=DropoutRequest,
+    result_type=DropoutResult,
+    compute=compute,
     checks=checks,
     breaks="do not let what is kept grow",
     code=(

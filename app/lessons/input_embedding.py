@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Facts, Heatmap, facts, matrix
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Facts, Heatmap, facts, matrix
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
 from model.positions import LearnedPositions
@@ -40,7 +40,7 @@ class InputEmbeddingRequest(LessonRequest):
     )
 
 
-class InputEmbeddingReply(LessonAnswer):
+class InputEmbeddingResult(LessonResult):
     """The vectors of both tokens, and how alike all tokens are."""
 
     strips: Heatmap = Field(description="token, position and their sum, for both tokens")
@@ -51,13 +51,13 @@ class InputEmbeddingReply(LessonAnswer):
 
 
 @torch.inference_mode()
-def vectors(reading: Reading, ask: InputEmbeddingRequest) -> tuple[Tensor, Tensor, Tensor]:
+def vectors(reading: Reading, request: InputEmbeddingRequest) -> tuple[Tensor, Tensor, Tensor]:
     """Of each token: its own vector, its position's, scaled, and their sum; (T, M) each."""
     network = reading.model.network
     ids_T = torch.tensor(reading.tokens.ids, device=network.device)
     token_TM = network.embed(ids_T).float().cpu()
-    position_TM = _positions(reading).roll(1, 0) if ask.broken else _positions(reading)
-    return token_TM, ask.scale * position_TM, token_TM + ask.scale * position_TM
+    position_TM = _positions(reading).roll(1, 0) if request.broken else _positions(reading)
+    return token_TM, request.scale * position_TM, token_TM + request.scale * position_TM
 
 
 def _positions(reading: Reading) -> Tensor:
@@ -72,17 +72,17 @@ def cosines(x_TM: Tensor) -> Tensor:
     return unit_TM @ unit_TM.T
 
 
-def pair(reading: Reading, ask: InputEmbeddingRequest) -> tuple[int, int | None]:
+def pair(reading: Reading, request: InputEmbeddingRequest) -> tuple[int, int | None]:
     """The two chosen tokens; where no second is chosen, the next one with the same id, or None if there is none."""
-    one = reading.position(ask.one)
-    return one, reading.next_same_token(one) if ask.other is None else reading.position(ask.other)
+    one = reading.position(request.one)
+    return one, reading.next_same_token(one) if request.other is None else reading.position(request.other)
 
 
-def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
+def compute(reading: Reading, request: InputEmbeddingRequest) -> InputEmbeddingResult:
     """Both tokens, and the cosines of all."""
-    token_TM, position_TM, sum_TM = vectors(reading, ask)
-    one, other = pair(reading, ask)
-    names = reading.pieces
+    token_TM, position_TM, sum_TM = vectors(reading, request)
+    one, other = pair(reading, request)
+    names = reading.token_labels
     chosen = {names[one]: one}
     if other is not None:
         chosen[f"{names[other]}{' again' * (one == other)}"] = other
@@ -90,7 +90,7 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
     strips = torch.stack([x_TM[place] for place in chosen.values() for x_TM in (token_TM, position_TM, sum_TM)])
     before_TT, after_TT = cosines(token_TM), cosines(sum_TM)
     around: Any = {"rows": names, "columns": names, "picks": ("one", "other")}
-    return InputEmbeddingReply(
+    return InputEmbeddingResult(
         strips=Heatmap(
             title=f"{token_TM.shape[1]} features of {' and '.join(chosen)}",
             rows=rows,
@@ -100,10 +100,10 @@ def answer(reading: Reading, ask: InputEmbeddingRequest) -> InputEmbeddingReply:
         ),
         before=Heatmap(title="cosines of the tokens alone", **around, values=matrix(before_TT), scale="signed"),
         after=Heatmap(
-            title=f"cosines of token + {ask.scale:g} · position", **around, values=matrix(after_TT), scale="signed"
+            title=f"cosines of token + {request.scale:g} · position", **around, values=matrix(after_TT), scale="signed"
         ),
         weights=Heatmap(
-            title=f"softmax of x · x, x being token + {ask.scale:g} · position",
+            title=f"softmax of x · x, x being token + {request.scale:g} · position",
             **around,
             values=matrix((sum_TM @ sum_TM.T).softmax(-1)),
             scale="share",
@@ -124,12 +124,12 @@ def _compared(names: list[str], one: int, other: int | None, vectors: Mapping[st
 
 
 @torch.inference_mode()
-def checks(reading: Reading, ask: InputEmbeddingRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: InputEmbeddingRequest) -> Iterator[Check]:
     """The sum is what the first block gets; equal tokens are equal except for their positions."""
     network = reading.model.network
-    whole = ask.model_copy(update={"scale": 1.0})
+    whole = request.model_copy(update={"scale": 1.0})
     token_TM, _, sum_TM = vectors(reading, whole)
-    given_TM = reading.hear(0, network.blocks[0])[0]
+    given_TM = reading.capture(0, network.blocks[0])[0]
     stored = Arithmetic(dtype=reading.dtype)
     yield equal("token + position differs from what the first block gets by", sum_TM, given_TM, stored)
     rows_TM = F.one_hot(reading.ids_BT[0].cpu(), network.config.n_vocab).float() @ network.embed.weight.float().cpu()
@@ -150,9 +150,9 @@ LESSON = Lesson(
     system=12,
     title="Token + position",
     posts=(PART_6B, PART_3, chapter("2.8")),
-    request=InputEmbeddingRequest,
-    reply=InputEmbeddingReply,
-    answer=answer,
+    request_type=InputEmbeddingRequest,
+    result_type=InputEmbeddingResult,
+    compute=compute,
     checks=checks,
     breaks="add to each token the position before its own",
     code=("model/positions.py: LearnedPositions", "app/lessons/input_embedding.py: vectors"),

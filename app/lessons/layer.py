@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, equal, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
-from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATHS, MATRICES
 from app.schemas import Index
 
@@ -33,7 +33,7 @@ class LayerRequest(LessonRequest):
     )
 
 
-class LayerReply(LessonAnswer):
+class LayerResult(LessonResult):
     """The four matrices, and one cell of the last."""
 
     weights: Heatmap
@@ -45,9 +45,9 @@ class LayerReply(LessonAnswer):
     whole: Facts = Field(description="the size of the layer that was cut")
 
 
-def heard(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
+def captured(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
     """What goes into it and what comes out, a column a sample as in the formula: (I, T) and (O, T); float32."""
-    x_TI, z_TO = reading.hear(layer, reading.up(layer), N_SAMPLES)
+    x_TI, z_TO = reading.capture(layer, reading.up(layer), N_SAMPLES)
     return x_TI.T.float().cpu(), z_TO.T.float().cpu()
 
 
@@ -65,20 +65,20 @@ def through(w_OI: Tensor, x_IT: Tensor, b_O: Tensor, *, broken: bool) -> Tensor:
     return (w_OI.roll(1, 1) if broken else w_OI) @ x_IT + repeated(b_O, x_IT.shape[1])
 
 
-def cut(reading: Reading, ask: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
+def cut(reading: Reading, request: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
     """The first rows and columns of the layer: W, (O, I), X, (I, T), and the bias, (O,)."""
-    (w_OI, b_O), (x_IT, _) = parameters(reading.up(ask.layer)), heard(reading, ask.layer)
-    return w_OI[: ask.outputs, : ask.inputs], x_IT[: ask.inputs], b_O[: ask.outputs]
+    (w_OI, b_O), (x_IT, _) = parameters(reading.up(request.layer)), captured(reading, request.layer)
+    return w_OI[: request.outputs, : request.inputs], x_IT[: request.inputs], b_O[: request.outputs]
 
 
-def answer(reading: Reading, ask: LayerRequest) -> LayerReply:
+def compute(reading: Reading, request: LayerRequest) -> LayerResult:
     """A piece of the model's layer, multiplied out."""
-    w_OI, x_IT, b_O = cut(reading, ask)
-    z_OT = through(w_OI, x_IT, b_O, broken=ask.broken)
+    w_OI, x_IT, b_O = cut(reading, request)
+    z_OT = through(w_OI, x_IT, b_O, broken=request.broken)
     n_outputs, n_samples = z_OT.shape
-    row, column = min(ask.row, n_outputs - 1), min(reading.position(ask.token), n_samples - 1)
-    names = reading.pieces[:n_samples]
-    inputs = [f"in {i}" for i in range(ask.inputs)]
+    row, column = min(request.row, n_outputs - 1), min(reading.position(request.token), n_samples - 1)
+    names = reading.token_labels[:n_samples]
+    inputs = [f"in {i}" for i in range(request.inputs)]
     outputs = [f"out {i}" for i in range(n_outputs)]
     marked_outputs = [f"▸ {name}" if i == row else name for i, name in enumerate(outputs)]
     marked_names = [f"▸ {name}" if i == column else name for i, name in enumerate(names)]
@@ -86,17 +86,17 @@ def answer(reading: Reading, ask: LayerRequest) -> LayerReply:
     factors = zip(inputs, w_OI[row].tolist(), x_IT[:, column].tolist(), strict=True)
     spelled = [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
     sizes = f"{n_outputs} × {n_samples}"
-    own = reading.up(ask.layer)
-    return LayerReply(
-        weights=signed(f"W, {n_outputs} × {ask.inputs}: a row an output", marked_outputs, inputs, w_OI),
-        samples=signed(f"X, {ask.inputs} × {n_samples}: a column a token", inputs, marked_names, x_IT),
+    own = reading.up(request.layer)
+    return LayerResult(
+        weights=signed(f"W, {n_outputs} × {request.inputs}: a row an output", marked_outputs, inputs, w_OI),
+        samples=signed(f"X, {request.inputs} × {n_samples}: a column a token", inputs, marked_names, x_IT),
         bias=signed(f"B, {sizes}: one column, repeated", outputs, names, repeated(b_O, n_samples)),
         result=signed(f"Z = W X + B, {sizes}", marked_outputs, marked_names, z_OT, picks=("row", "token")),
         products=Bars(
             title=f"out {row} of {names[column]}: what each input adds, and the bias",
             labels=[*inputs, "bias"],
             values=[*numbers(products_I), b_O[row].item()],
-            chosen=ask.inputs,
+            chosen=request.inputs,
         ),
         cell=facts(
             f"out {row} of {names[column]}",
@@ -108,7 +108,7 @@ def answer(reading: Reading, ask: LayerRequest) -> LayerReply:
             },
         ),
         whole=facts(
-            f"the layer that this is a corner of, layer {ask.layer}",
+            f"the layer that this is a corner of, layer {request.layer}",
             {
                 "its W": f"{own.out_features} × {own.in_features}",
                 "its bias": "none, so zeros stand in" if own.bias is None else f"{own.out_features} numbers",
@@ -117,10 +117,10 @@ def answer(reading: Reading, ask: LayerRequest) -> LayerReply:
     )
 
 
-def checks(reading: Reading, ask: LayerRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: LayerRequest) -> Iterator[Check]:
     """Every cell is the sum it stands for; whole, the layer gives what the running model's gives."""
-    w_OI, x_IT, b_O = cut(reading, ask)
-    z_OT = through(w_OI, x_IT, b_O, broken=ask.broken)
+    w_OI, x_IT, b_O = cut(reading, request)
+    z_OT = through(w_OI, x_IT, b_O, broken=request.broken)
     w, columns, b = w_OI.tolist(), x_IT.T.tolist(), b_O.tolist()
     spelled_OT = torch.tensor(
         [
@@ -133,10 +133,10 @@ def checks(reading: Reading, ask: LayerRequest) -> Iterator[Check]:
     yield equal("cells differ from their spelled-out sums by", z_OT, spelled_OT, arithmetic, scale_OT)
     numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
     yield equal("numpy's cells differ by", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
-    (w_OI, b_O), (x_IT, theirs_OT) = parameters(reading.up(ask.layer)), heard(reading, ask.layer)
+    (w_OI, b_O), (x_IT, theirs_OT) = parameters(reading.up(request.layer)), captured(reading, request.layer)
     yield equal(
         "with all inputs it differs from the running layer by",
-        through(w_OI, x_IT, b_O, broken=ask.broken),
+        through(w_OI, x_IT, b_O, broken=request.broken),
         theirs_OT,
         Arithmetic(n_terms=len(x_IT) + 1, dtype=reading.dtype),
         product_scales(x_IT.T, w_OI, b_O, reading.dtype).T,
@@ -147,9 +147,9 @@ LESSON = Lesson(
     system=2,
     title="A layer of a network",
     posts=(MATRICES, MATHS),
-    request=LayerRequest,
-    reply=LayerReply,
-    answer=answer,
+    request_type=LayerRequest,
+    result_type=LayerResult,
+    compute=compute,
     checks=checks,
     breaks="multiply each input with the weight of the one before it",
     code=("model/linear.py: Linear", "model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/layer.py: through"),

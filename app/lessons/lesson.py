@@ -39,7 +39,7 @@ class LessonRequest(TokensRequest):
     broken: bool = Field(False, title="Break it", description="do it wrongly on purpose, so that a check fails")
 
 
-def check_heads(ask: LessonRequest, config: Config, model: str) -> None:
+def check_heads(request: LessonRequest, config: Config, model: str) -> None:
     """Refuse a layer or head that the model lacks, in whichever field of a request it stands, used or not.
 
     A field counts layers or heads if its name, or its `is`, says so.
@@ -48,18 +48,18 @@ def check_heads(ask: LessonRequest, config: Config, model: str) -> None:
         NoSuchHead: with the wrong number, and how many there are.
     """
     numbers = {"layer": ("layer", config.n_layers), "head": ("head", config.n_heads), "heads": ("head", config.n_heads)}
-    for name, field in type(ask).model_fields.items():
+    for name, field in type(request).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         if (counted := numbers.get(str(extra.get("is", name)))) is None:
             continue
         kind, n = counted
-        value: int | list[int] | None = getattr(ask, name)
+        value: int | list[int] | None = getattr(request, name)
         for index in value if isinstance(value, list) else [value or 0]:
             if index >= n:
                 raise NoSuchHead(kind, index, n, model)
 
 
-class LessonAnswer(BaseModel):
+class LessonResult(BaseModel):
     """What every lesson answers: its parts, by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,16 +78,16 @@ class Reading:
         return self.model.network.config
 
     @property
-    def pieces(self) -> list[str]:
+    def token_labels(self) -> list[str]:
         """The tokens with their positions, which tell equal ones apart."""
         return [f"{token.position} {isolated(show(token.bytes))}" for token in self.tokens.tokens]
 
     @property
-    def next_V(self) -> Tensor:
+    def next_logits_V(self) -> Tensor:
         """The logits after the text, (V,), float32."""
         return self.trace.logits([len(self.tokens) - 1])[0].cpu()
 
-    def ranked(self, ids: Tensor) -> list[str]:
+    def ranked_labels(self, ids: Tensor) -> list[str]:
         """Tokens of the vocabulary, the first ones first; their ranks tell those apart that look alike."""
         return [f"{rank} {self.model.tokenizer.label(id)}" for rank, id in enumerate(ids.tolist())]
 
@@ -115,29 +115,32 @@ class Reading:
         return up
 
     @torch.inference_mode()
-    def hear(self, layer: int, part: nn.Module, n_most: int | None = None) -> tuple[Tensor, Tensor]:
+    def capture(self, layer: int, part: nn.Module, n_most: int | None = None) -> tuple[Tensor, Tensor]:
         """What a part of a layer is given, and what it makes of that, for the first `n_most` tokens; (T, …) each.
 
         The text is read anew, and no further than to this layer.
         """
         network, ids_BT = self.model.network, self.ids_BT[:, :n_most]
-        at_T = torch.arange(ids_BT.shape[1], device=network.device)
-        x_BTM, turn = network.positions.add_positions(network.embed(ids_BT), at_T), network.positions.rotation(at_T)
-        heard: list[tuple[Tensor, Tensor]] = []
+        positions_T = torch.arange(ids_BT.shape[1], device=network.device)
+        x_BTM, rotate = (
+            network.positions.add_positions(network.embed(ids_BT), positions_T),
+            network.positions.rotation(positions_T),
+        )
+        captured: list[tuple[Tensor, Tensor]] = []
 
         def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-            heard.append((given[0][0], made[0]))
+            captured.append((given[0][0], made[0]))
 
         with part.register_forward_hook(note):
             for block in network.blocks[: layer + 1]:
-                x_BTM = block(x_BTM, turn, fused_attention)
-        return heard[0]
+                x_BTM = block(x_BTM, rotate, fused_attention)
+        return captured[0]
 
     @torch.inference_mode()
-    def again(self, looks: Sequence[AttentionFn] | None = None) -> Tensor:
+    def rerun(self, attention_fns: Sequence[AttentionFn] | None = None) -> Tensor:
         """The logits after each token of the text, read anew: with other looks, or under hooks; (T, V), float32."""
         network = self.model.network
-        logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, attention_fns=looks)[0]).float().cpu()
+        logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, attention_fns=attention_fns)[0]).float().cpu()
         return logits_TV
 
     @property
@@ -188,21 +191,21 @@ def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
     return weight_OI, bias_O
 
 
-Ask = TypeVar("Ask", bound=LessonRequest)
-Answer = TypeVar("Answer", bound=LessonAnswer)
+RequestT = TypeVar("RequestT", bound=LessonRequest)
+ResultT = TypeVar("ResultT", bound=LessonResult)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson(Generic[Ask, Answer]):
+class Lesson(Generic[RequestT, ResultT]):
     """A mechanism: what can be asked about it, what is answered, and what must hold of the answer."""
 
     system: int  # its number in the order of the posts
     title: str
     posts: Sequence[Reference]
-    request: type[Ask]
-    reply: type[Answer]
-    answer: Callable[[Reading, Ask], Answer]
-    checks: Callable[[Reading, Ask], Iterator[Check]]
+    request_type: type[RequestT]
+    result_type: type[ResultT]
+    compute: Callable[[Reading, RequestT], ResultT]
+    checks: Callable[[Reading, RequestT], Iterator[Check]]
     breaks: str  # what is done wrongly when it is broken, in words
     code: Sequence[str]  # where it is done in the sources of Lookback: file, function
     needs: str = ""  # what a model must have, in words; nothing if empty

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_norms, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
-from app.lessons.parts import Bars, Cube, Facts, Heatmap, facts, matrix, numbers, shares, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.panels import Bars, Cube, Facts, Heatmap, facts, matrix, numbers, shares, signed
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
 from model import attention
@@ -47,10 +47,10 @@ class MultiHeadRequest(LessonRequest):
     )
 
 
-class MultiHeadReply(LessonAnswer):
+class MultiHeadResult(LessonResult):
     """All heads of a layer, how their arrays are cut and joined, and what is lost without some of them."""
 
-    looks: Heatmap = Field(description="the weights of the chosen query, a row for each head")
+    query_weights: Heatmap = Field(description="the weights of the chosen query, a row for each head")
     whole: Heatmap = Field(description="the weights of the chosen head")
     reads: Heatmap = Field(description="how long the weights are with which each head reads each stretch of the input")
     ways: Facts
@@ -71,7 +71,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Captured:
     """Of one run: what a layer's attention was given and what it added, (T, M), and the logits after the text, (V,)."""
 
     given_TM: Tensor
@@ -80,7 +80,7 @@ class Heard:
 
 
 @torch.inference_mode()
-def hear(reading: Reading, layer: int, off: Sequence[int] = ()) -> Heard:
+def capture(reading: Reading, layer: int, off: Sequence[int] = ()) -> Captured:
     """The running network with some heads of a layer off: what they bring back is 0 before the output projection."""
     network, d_head = reading.model.network, reading.config.d_head
     part = reading.block(layer).attention
@@ -98,13 +98,13 @@ def hear(reading: Reading, layer: int, off: Sequence[int] = ()) -> Heard:
         part.register_forward_hook(lambda _, __, output: added.append(output[0])),
     ):
         last_M = network.hidden(reading.ids_BT)[0, -1]
-    return Heard(given[0], added[0], network.unembed(last_M).float().cpu())
+    return Captured(given[0], added[0], network.unembed(last_M).float().cpu())
 
 
-def untouched(reading: Reading, layer: int) -> Heard:
+def untouched(reading: Reading, layer: int) -> Captured:
     """The same with all heads on, of which the most has been read already."""
-    logits_V = reading.next_V
-    return Heard(*reading.hear(layer, reading.block(layer).attention), logits_V)
+    logits_V = reading.next_logits_V
+    return Captured(*reading.capture(layer, reading.block(layer).attention), logits_V)
 
 
 @torch.inference_mode()
@@ -112,7 +112,7 @@ def walk(reading: Reading, layer: int, x_TM: Tensor, off: Sequence[int] = (), *,
     """From a layer's input to its output, with all heads in one array; where one is off, zeros are joined."""
     config, part = reading.config, reading.block(layer).attention
     n, n_heads, d_head = len(x_TM), config.n_heads, config.d_head
-    turn = reading.model.network.positions.rotation(torch.arange(n, device=x_TM.device))
+    rotate = reading.model.network.positions.rotation(torch.arange(n, device=x_TM.device))
     q_TX = part.query(x_TM)
     q_THD = q_TX.view(n, d_head, n_heads).transpose(1, 2) if broken else q_TX.view(n, n_heads, d_head)
     q_HTD = q_THD.transpose(0, 1)
@@ -120,7 +120,7 @@ def walk(reading: Reading, layer: int, x_TM: Tensor, off: Sequence[int] = (), *,
         linear(x_TM).view(n, -1, d_head).transpose(0, 1).repeat_interleave(n_heads // config.n_kv_heads, 0)
         for linear in (part.key, part.value)
     )
-    score_HTS = attention.scores(turn(q_HTD), turn(k_HSD))
+    score_HTS = attention.scores(rotate(q_HTD), rotate(k_HSD))
     weight_HTS = attention.weights(attention.masked(attention.scaled(score_HTS, d_head)))
     context_HTD = attention.context(weight_HTS, v_HSD)
     back_THD = context_HTD.transpose(0, 1)
@@ -144,7 +144,7 @@ def walk(reading: Reading, layer: int, x_TM: Tensor, off: Sequence[int] = (), *,
 def alone(reading: Reading, layer: int, x_TM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All heads, each a module of its own: queries, (H, T, D), weights, (H, T, S), context vectors, (H, T, D)."""
     config, part = reading.config, reading.block(layer).attention
-    turn = reading.model.network.positions.rotation(torch.arange(len(x_TM), device=x_TM.device))
+    rotate = reading.model.network.positions.rotation(torch.arange(len(x_TM), device=x_TM.device))
 
     def own(linear: nn.Linear, place: int) -> Tensor:
         rows = slice(place * config.d_head, (place + 1) * config.d_head)
@@ -154,7 +154,7 @@ def alone(reading: Reading, layer: int, x_TM: Tensor) -> tuple[Tensor, Tensor, T
     for head in range(config.n_heads):
         group = head // (config.n_heads // config.n_kv_heads)
         q_TD, k_SD, v_SD = own(part.query, head), own(part.key, group), own(part.value, group)
-        score_TS = attention.scaled(attention.scores(turn(q_TD), turn(k_SD)), config.d_head)
+        score_TS = attention.scaled(attention.scores(rotate(q_TD), rotate(k_SD)), config.d_head)
         weight_TS = attention.weights(attention.masked(score_TS))
         queries.append(q_TD)
         weights.append(weight_TS)
@@ -177,7 +177,7 @@ def block_lengths(reading: Reading, layer: int) -> tuple[Tensor, list[str], list
 def corner(step: Step, reading: Reading, title: str) -> Cube:
     """The first few of each axis of an array; of several heads side by side, the first few features of each."""
     names = {
-        "T": reading.pieces,
+        "T": reading.token_labels,
         "H": [f"head {head}" for head in range(reading.config.n_heads)],
         "D": [f"feature {feature}" for feature in range(reading.config.d_head)],
         "M": [f"feature {feature}" for feature in range(reading.config.d_model)],
@@ -221,44 +221,45 @@ def array(steps: Sequence[Step], place: int) -> Facts:
     return facts(f"step {place} of {N_STEPS - 1}: {steps[place].name}", {**now, **shapes})
 
 
-def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
+def compute(reading: Reading, request: MultiHeadRequest) -> MultiHeadResult:
     """The layer's heads by the chosen way, the array at the chosen step, the network with heads off."""
-    query, pieces, config = reading.position(ask.query), reading.pieces, reading.config
-    heard = hear(reading, ask.layer, ask.off) if ask.off else untouched(reading, ask.layer)
-    x_TM = heard.given_TM
-    steps = walk(reading, ask.layer, x_TM, ask.off, broken=ask.broken)
-    cut_HTS, alone_HTS = steps[5].values, alone(reading, ask.layer, x_TM)[1]
-    is_cut = ask.way == "one matrix, cut"
+    query, token_labels, config = reading.position(request.query), reading.token_labels, reading.config
+    captured = capture(reading, request.layer, request.off) if request.off else untouched(reading, request.layer)
+    x_TM = captured.given_TM
+    steps = walk(reading, request.layer, x_TM, request.off, broken=request.broken)
+    shape = f"{config.n_heads} × {len(token_labels)}"
+    cut_HTS, alone_HTS = steps[5].values, alone(reading, request.layer, x_TM)[1]
+    is_cut = request.way == "one matrix, cut"
     weight_HTS = (cut_HTS if is_cut else alone_HTS).float().cpu()
-    length_HI, blocks, chunks = block_lengths(reading, ask.layer)
+    length_HI, blocks, chunks = block_lengths(reading, request.layer)
     width = config.n_heads * config.d_head
     matrices = f"1 of {width}" if is_cut else f"{config.n_heads} of {config.d_head}"
-    next_tokens, effect = with_heads_off(reading, ask, heard.logits_V)
+    next_tokens, effect = with_heads_off(reading, request, captured.logits_V)
     left_TM = steps[-1].values.float().cpu()
-    whole_TM = walk(reading, ask.layer, x_TM, broken=ask.broken)[-1].values.float().cpu()
-    return MultiHeadReply(
-        looks=shares(
-            f"layer {ask.layer}: what {pieces[query]} looks at, head by head ({config.n_heads} × {len(pieces)})",
+    whole_TM = walk(reading, request.layer, x_TM, broken=request.broken)[-1].values.float().cpu()
+    return MultiHeadResult(
+        query_weights=shares(
+            f"layer {request.layer}: what {token_labels[query]} attends to, head by head ({shape})",
             [f"head {head}" for head in range(config.n_heads)][:N_HEADS],
-            pieces,
+            token_labels,
             weight_HTS[:N_HEADS, query],
             picks=("head", "query"),
         ),
         whole=shares(
-            f"layer {ask.layer}, head {ask.head} ({len(pieces)} × {len(pieces)})",
-            pieces,
-            pieces,
-            weight_HTS[ask.head],
+            f"layer {request.layer}, head {request.head} ({len(token_labels)} × {len(token_labels)})",
+            token_labels,
+            token_labels,
+            weight_HTS[request.head],
             picks=("query", ""),
         ),
         reads=signed(
-            f"W_q of layer {ask.layer} ({width} × {config.d_model}): each head's rows, over stretches of the input",
+            f"W_q of layer {request.layer} ({width} × {config.d_model}): each head's rows, over stretches of the input",
             blocks[:N_HEADS],
             chunks,
             length_HI[:N_HEADS],
         ),
         ways=facts(
-            ask.way,
+            request.way,
             {
                 "matrices for the queries": f"{matrices} × {config.d_model}",
                 "heads for queries": config.n_heads,
@@ -267,13 +268,15 @@ def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
             },
         ),
         walk=corner(
-            steps[ask.place], reading, f"{steps[ask.place].name}: a corner of {_shape(steps[ask.place].values)}"
+            steps[request.place],
+            reading,
+            f"{steps[request.place].name}: a corner of {_shape(steps[request.place].values)}",
         ),
-        array=array(steps, ask.place),
+        array=array(steps, request.place),
         next=next_tokens,
         moved=Bars(
-            title=f"layer {ask.layer}: how far its output moves, over its length",
-            labels=pieces,
+            title=f"layer {request.layer}: how far its output moves, over its length",
+            labels=token_labels,
             values=numbers((left_TM - whole_TM).norm(dim=1) / whole_TM.norm(dim=1).clamp_min(1e-12)),
             picks="query",
         ),
@@ -281,19 +284,19 @@ def answer(reading: Reading, ask: MultiHeadRequest) -> MultiHeadReply:
     )
 
 
-def with_heads_off(reading: Reading, ask: MultiHeadRequest, logits_V: Tensor) -> tuple[Bars, Facts]:
+def with_heads_off(reading: Reading, request: MultiHeadRequest, logits_V: Tensor) -> tuple[Bars, Facts]:
     """The next tokens whose probabilities change most; where no head is off, the likeliest ones."""
-    whole_V = reading.next_V
+    whole_V = reading.next_logits_V
     before_V, after_V = whole_V.softmax(-1), logits_V.softmax(-1)
     change_V = after_V - before_V
-    found = (change_V.abs() if ask.off else before_V).topk(N_NEXT).indices
-    off = ", ".join(map(str, sorted(set(ask.off)))) or "none"
+    found = (change_V.abs() if request.off else before_V).topk(N_NEXT).indices
+    off = ", ".join(map(str, sorted(set(request.off)))) or "none"
 
     def named(id: int) -> str:
         return reading.model.tokenizer.label(id)
 
     bars = Bars(
-        title=f"change of probability of {N_NEXT} next tokens, {'most changed' if ask.off else 'likeliest'} first",
+        title=f"change of probability of {N_NEXT} next tokens, {'most changed' if request.off else 'likeliest'} first",
         labels=[f"{place} {named(id)}" for place, id in enumerate(found.tolist())],
         values=numbers(change_V[found]),
     )
@@ -302,20 +305,20 @@ def with_heads_off(reading: Reading, ask: MultiHeadRequest, logits_V: Tensor) ->
         for when, share_V in (("before", before_V), ("now", after_V))
     }
     moved = {"largest change of a logit": (logits_V - whole_V).abs().max().item()}
-    return bars, facts(f"layer {ask.layer}, heads off: {off}", {**best, **moved})
+    return bars, facts(f"layer {request.layer}, heads off: {off}", {**best, **moved})
 
 
 @torch.inference_mode()
-def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: MultiHeadRequest) -> Iterator[Check]:
     """Cut heads are separate heads and the model's; each reads the whole input; with none off nothing changes."""
-    config, part = reading.config, reading.block(ask.layer).attention
-    heard = hear(reading, ask.layer, ask.off)
-    x_TM = heard.given_TM
-    steps = walk(reading, ask.layer, x_TM, ask.off, broken=ask.broken)
+    config, part = reading.config, reading.block(request.layer).attention
+    captured = capture(reading, request.layer, request.off)
+    x_TM = captured.given_TM
+    steps = walk(reading, request.layer, x_TM, request.off, broken=request.broken)
     q_TX, context_HTD = steps[1].values, steps[6].values
-    each = alone(reading, ask.layer, x_TM)
+    each = alone(reading, request.layer, x_TM)
     arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
-    weight_scale = reading.weight_scale(ask.layer)
+    weight_scale = reading.weight_scale(request.layer)
     context_scale = weight_scale * largest(each[2])
     query_scale = product_scales(x_TM.float().cpu(), *parameters(part.query), reading.dtype).max().item()
     for name, ours, theirs, scale in (
@@ -324,13 +327,13 @@ def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
         ("context vectors", context_HTD, each[2], context_scale),
     ):
         yield equal(f"{name}, cut, differ from separate heads' by", ours, theirs, arithmetic, scale)
-    theirs_HTD = reading.trace.context(ask.layer, range(config.n_heads))
+    theirs_HTD = reading.trace.context(request.layer, range(config.n_heads))
     yield equal("context vectors differ from the model's by", context_HTD, theirs_HTD, arithmetic, context_scale)
     output_scale = product_norms(steps[8].values.float().cpu(), *parameters(part.output)).max().item()
     yield equal(
         "the output differs from what the running layer adds by",
         steps[-1].values,
-        heard.added_TM,
+        captured.added_TM,
         arithmetic,
         weight_scale * output_scale,
     )
@@ -338,8 +341,8 @@ def checks(reading: Reading, ask: MultiHeadRequest) -> Iterator[Check]:
     yield at_most(
         0, abs(joined - q_TX.shape[1]), f"heads × their width = {q_TX.shape[1]}, as wide as the queries, to within"
     )
-    untouched_V = hear(reading, ask.layer).logits_V
-    yield equal("with no head off the logits move by", untouched_V, reading.next_V, reading.whole_pass)
+    untouched_V = capture(reading, request.layer).logits_V
+    yield equal("with no head off the logits move by", untouched_V, reading.next_logits_V, reading.whole_pass)
     x_TM, (weight_XM, _) = x_TM.float().cpu(), parameters(part.query)
     moved = list[float]()
     for stretch in torch.arange(config.d_model).tensor_split(config.n_heads):
@@ -355,9 +358,9 @@ LESSON = Lesson(
     system=22,
     title="Many heads",
     posts=(PART_12, chapter("3.6")),
-    request=MultiHeadRequest,
-    reply=MultiHeadReply,
-    answer=answer,
+    request_type=MultiHeadRequest,
+    result_type=MultiHeadResult,
+    compute=compute,
     checks=checks,
     breaks="cut the queries wrongly: give head h the features h, h + H, h + 2H, … instead of neighbours",
     code=("model/attention.py: Attention.forward, Attention._split", "app/lessons/multi_head.py: walk, alone"),

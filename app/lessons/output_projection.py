@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from app.lessons.checks import Arithmetic, Check, equal, product_norms
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
-from app.lessons.parts import Bars, Facts, Heatmap, matrix, numbers
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.panels import Bars, Facts, Heatmap, matrix, numbers
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
 
@@ -37,7 +37,7 @@ class OutputProjectionRequest(LessonRequest):
     )
 
 
-class OutputProjectionReply(LessonAnswer):
+class OutputProjectionResult(LessonResult):
     """What each head adds to the residual stream at the chosen token."""
 
     lengths: Bars = Field(description="of what each head adds, and of the bias where there is one")
@@ -68,7 +68,7 @@ def measured(reading: Reading, layer: int, off: int | None = None, *, plain: boo
 
     A head that is `off` brings nothing back: its features are 0 before the projection, which `plain` leaves out.
     """
-    heard, d_head = list[Tensor](), reading.config.d_head
+    captured, d_head = list[Tensor](), reading.config.d_head
     attended = reading.block(layer).attention
 
     def silence(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -80,45 +80,45 @@ def measured(reading: Reading, layer: int, off: int | None = None, *, plain: boo
     def let_through(_: nn.Module, given: tuple[Tensor, ...], projected_BTM: Tensor) -> Tensor:
         return given[0] if plain else projected_BTM
 
-    def hear(_module: nn.Module, _given: Any, added_BTM: Tensor) -> None:
-        heard.append(added_BTM[0].float().cpu())
+    def capture(_module: nn.Module, _given: Any, added_BTM: Tensor) -> None:
+        captured.append(added_BTM[0].float().cpu())
 
     output = attended.output
     with (
         output.register_forward_pre_hook(silence),
         output.register_forward_hook(let_through),
-        attended.register_forward_hook(hear),
+        attended.register_forward_hook(capture),
     ):
-        logits_V = reading.again()[-1]
-    return heard[0], logits_V
+        logits_V = reading.rerun()[-1]
+    return captured[0], logits_V
 
 
-def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionReply:
+def compute(reading: Reading, request: OutputProjectionRequest) -> OutputProjectionResult:
     """The heads' vectors at one token."""
-    query = reading.position(ask.query)
-    part_HTM, bias_M = head_parts(reading, ask.layer, plain=ask.plain, broken=ask.broken)
+    query = reading.position(request.query)
+    part_HTM, bias_M = head_parts(reading, request.layer, plain=request.plain, broken=request.broken)
     part_HM = part_HTM[:, query]
-    if ask.off is not None:
-        part_HM = part_HM.index_fill(0, torch.tensor([ask.off]), 0.0)
+    if request.off is not None:
+        part_HM = part_HM.index_fill(0, torch.tensor([request.off]), 0.0)
     names = [f"head {head}" for head in range(len(part_HM))]
     whole_M = part_HM.sum(0) + bias_M
     all_XM = torch.cat((part_HM, bias_M[None]))
     unit_HM = part_HM / part_HM.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    before_V = reading.next_V
-    is_changed = ask.plain or ask.off is not None
-    after_V = measured(reading, ask.layer, ask.off, plain=ask.plain)[1] if is_changed else before_V
-    return OutputProjectionReply(
+    before_V = reading.next_logits_V
+    is_changed = request.plain or request.off is not None
+    after_V = measured(reading, request.layer, request.off, plain=request.plain)[1] if is_changed else before_V
+    return OutputProjectionResult(
         lengths=Bars(
-            title=f"length of what is added at {reading.pieces[query]}",
+            title=f"length of what is added at {reading.token_labels[query]}",
             labels=[*names, "bias"],
             values=numbers(all_XM.norm(dim=1)),
-            chosen=ask.off,
+            chosen=request.off,
         ),
         along=Bars(
             title="of that, along the whole",
             labels=[*names, "bias"],
             values=numbers(all_XM @ whole_M / whole_M.norm().clamp_min(1e-12)),
-            chosen=ask.off,
+            chosen=request.off,
         ),
         cosines=Heatmap(
             title="cosine between what two heads add",
@@ -135,20 +135,20 @@ def answer(reading: Reading, ask: OutputProjectionRequest) -> OutputProjectionRe
     )
 
 
-def checks(reading: Reading, ask: OutputProjectionRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: OutputProjectionRequest) -> Iterator[Check]:
     """The heads' parts and the bias are what the layer adds."""
-    part_HTM, bias_M = head_parts(reading, ask.layer, broken=ask.broken)
-    whole_TM, _ = measured(reading, ask.layer)
+    part_HTM, bias_M = head_parts(reading, request.layer, broken=request.broken)
+    whole_TM, _ = measured(reading, request.layer)
     config = reading.config
-    context_TX = reading.trace.context(ask.layer, range(config.n_heads)).transpose(0, 1).flatten(1).cpu()
-    scale_TM = product_norms(context_TX, *parameters(reading.block(ask.layer).attention.output))
+    context_TX = reading.trace.context(request.layer, range(config.n_heads)).transpose(0, 1).flatten(1).cpu()
+    scale_TM = product_norms(context_TX, *parameters(reading.block(request.layer).attention.output))
     # scores are made of the same stored queries and keys on both sides, so they differ by float32's eps, if at all
-    of_scores = reading.weight_scale(ask.layer) * torch.finfo(torch.float32).eps / torch.finfo(reading.dtype).eps
+    of_scores = reading.weight_scale(request.layer) * torch.finfo(torch.float32).eps / torch.finfo(reading.dtype).eps
     scale = max(1.0, of_scores) * scale_TM.max().item()
     arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=3)
     sum_TM = part_HTM.sum(0) + bias_M
     yield equal("heads and bias differ from what the layer adds by", sum_TM, whole_TM, arithmetic, scale)
-    silent_TM, _ = measured(reading, ask.layer, 0)
+    silent_TM, _ = measured(reading, request.layer, 0)
     yield equal(
         "with head 0 off the layer adds what it did, minus that head's part, to within",
         whole_TM - part_HTM[0],
@@ -162,9 +162,9 @@ LESSON = Lesson(
     system=23,
     title="What each head adds",
     posts=(PART_12, chapter("3.6")),
-    request=OutputProjectionRequest,
-    reply=OutputProjectionReply,
-    answer=answer,
+    request_type=OutputProjectionRequest,
+    result_type=OutputProjectionResult,
+    compute=compute,
     checks=checks,
     breaks="forget the last head in the sum",
     code=("model/attention.py: Attention.forward", "app/lessons/output_projection.py: head_parts"),

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from app.lessons.book import vectors
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, product_scales
 from app.lessons.clock import milliseconds
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Curves, Facts, Heatmap, Line, facts, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Curves, Facts, Heatmap, Line, facts, signed
 from app.lessons.posts import MATRICES, PART_7
 
 N_TOKENS = 16  # of the text, for the numbers
@@ -37,7 +37,7 @@ class ParallelRequest(LessonRequest):
     )
 
 
-class ParallelReply(LessonAnswer):
+class ParallelResult(LessonResult):
     """The same numbers by two ways, and the times of three."""
 
     products: Heatmap = Field(description="X Xᵀ of the text's tokens, as one product")
@@ -97,9 +97,9 @@ def measured(width: int, again: int, device: torch.device) -> Times:
         torch.set_num_threads(n_threads)
 
 
-def times_here(reading: Reading, ask: ParallelRequest) -> Times:
+def times_here(reading: Reading, request: ParallelRequest) -> Times:
     """The times for vectors as wide as the model's, on its device."""
-    return measured(reading.config.d_model, ask.again, reading.model.network.device)
+    return measured(reading.config.d_model, request.again, reading.model.network.device)
 
 
 def _ratio(times: Times, way: str, n: int) -> float:
@@ -109,13 +109,13 @@ def _ratio(times: Times, way: str, n: int) -> float:
     return slow / fast
 
 
-def answer(reading: Reading, ask: ParallelRequest) -> ParallelReply:
+def compute(reading: Reading, request: ParallelRequest) -> ParallelResult:
     """The text's products by two ways, and how long the ways take with more vectors."""
     x_TD, names = vectors(reading, "model")
     x_TD, names = x_TD[:N_TOKENS], names[:N_TOKENS]
     at_once_TT = at_once(x_TD)
-    off_TT = dot_by_dot(x_TD, broken=ask.broken) - at_once_TT
-    times, width, n = times_here(reading, ask), reading.config.d_model, int(ask.n)
+    off_TT = dot_by_dot(x_TD, broken=request.broken) - at_once_TT
+    times, width, n = times_here(reading, request), reading.config.d_model, int(request.n)
     device = reading.model.network.device
     sizes = [float(size) for size in SIZES]
     per_dot = {
@@ -123,7 +123,7 @@ def answer(reading: Reading, ask: ParallelRequest) -> ParallelReply:
         for way, all_ms in times.items()
     }
     at_n = {way: all_ms[SIZES.index(n)] for way, all_ms in times.items()}
-    return ParallelReply(
+    return ParallelResult(
         products=signed(f"X Xᵀ, {len(x_TD)} × {len(x_TD)}, as one product", names, names, at_once_TT),
         difference=signed(
             f"dot by dot, less that: at most {off_TT.abs().max():.1g}",
@@ -145,7 +145,7 @@ def answer(reading: Reading, ask: ParallelRequest) -> ParallelReply:
             here=float(n),
         ),
         facts=facts(
-            f"measurement {ask.again}, n = {n}",
+            f"measurement {request.again}, n = {n}",
             {
                 "device": device.type,
                 "threads": f"1 of {torch.get_num_threads()}",
@@ -159,13 +159,13 @@ def answer(reading: Reading, ask: ParallelRequest) -> ParallelReply:
 
 
 @torch.inference_mode()
-def checks(reading: Reading, ask: ParallelRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: ParallelRequest) -> Iterator[Check]:
     """All ways give the same numbers, by as many multiplications; how fast is for nobody to promise."""
     x_TD = vectors(reading, "model")[0][:N_TOKENS]
     n_vectors, width = x_TD.shape
     at_once_TT = at_once(x_TD)
     products, scale_TT = Arithmetic(n_terms=width), product_scales(x_TD, x_TD)
-    for way, name in ((partial(dot_by_dot, broken=ask.broken), "dot by dot"), (row_by_row, "row by row")):
+    for way, name in ((partial(dot_by_dot, broken=request.broken), "dot by dot"), (row_by_row, "row by row")):
         yield equal(f"{name}, numbers differ from those of one product by", way(x_TD), at_once_TT, products, scale_TT)
     with FlopCounterMode(display=False) as counter:
         at_once(x_TD)
@@ -175,7 +175,7 @@ def checks(reading: Reading, ask: ParallelRequest) -> Iterator[Check]:
         abs(counter.get_total_flops() - additions_too),
         f"torch counts n²·d = {n_vectors}² · {width} multiplications and as many additions, to within",
     )
-    shortest = min(ms for all_ms in times_here(reading, ask).values() for ms in all_ms if ms is not None)
+    shortest = min(ms for all_ms in times_here(reading, request).values() for ms in all_ms if ms is not None)
     tick = 1000 * time.get_clock_info("perf_counter").resolution
     yield at_least(tick, shortest, "the shortest time, in milliseconds, is")
 
@@ -184,9 +184,9 @@ LESSON = Lesson(
     system=8,
     title="Many at once",
     posts=(MATRICES, PART_7),
-    request=ParallelRequest,
-    reply=ParallelReply,
-    answer=answer,
+    request_type=ParallelRequest,
+    result_type=ParallelResult,
+    compute=compute,
     checks=checks,
     breaks="let the loop skip the pairs below the diagonal, and forget to mirror them",
     code=("model/attention.py: scores", "app/lessons/parallel.py: dot_by_dot, row_by_row, at_once"),

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_most, equal, largest
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Chip, ChipRow, Chips, Curves, Facts, Heatmap, Line, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Chip, ChipRow, Chips, Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
 from model.positions import LearnedPositions
@@ -35,7 +35,7 @@ class PositionEmbeddingRequest(LessonRequest):
     )
 
 
-class PositionEmbeddingReply(LessonAnswer):
+class PositionEmbeddingResult(LessonResult):
     """The table of positions from three sides, and what moves when words do."""
 
     table: Heatmap
@@ -46,17 +46,17 @@ class PositionEmbeddingReply(LessonAnswer):
     moved: Heatmap = Field(description="at each place, how far each vector is from what it was before")
 
 
-def positions(reading: Reading, ask: PositionEmbeddingRequest) -> Tensor:
+def positions(reading: Reading, request: PositionEmbeddingRequest) -> Tensor:
     """P, (C, M), float32: a row for each position."""
     learned = reading.model.network.positions
     assert isinstance(learned, LearnedPositions)
     table_CM = learned.table.weight.detach().float().cpu()
-    return table_CM.roll(1, 0) if ask.broken else table_CM
+    return table_CM.roll(1, 0) if request.broken else table_CM
 
 
-def swapped(reading: Reading, ask: PositionEmbeddingRequest) -> list[int]:
+def swapped(reading: Reading, request: PositionEmbeddingRequest) -> list[int]:
     """For each place, where the token that comes to stand there stood before."""
-    one, other = reading.position(ask.one), reading.position(ask.other)
+    one, other = reading.position(request.one), reading.position(request.other)
     order = list(range(len(reading.tokens)))
     order[one], order[other] = other, one
     return order
@@ -72,7 +72,7 @@ def placed(reading: Reading, ids_T: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def heard(reading: Reading, ids_T: Tensor) -> tuple[Tensor, Tensor]:
+def captured(reading: Reading, ids_T: Tensor) -> tuple[Tensor, Tensor]:
     """The same where it runs: what leaves its table of tokens, and what its first block gets; (T, M) each."""
     network, found = reading.model.network, list[Tensor]()
     with (
@@ -83,22 +83,22 @@ def heard(reading: Reading, ids_T: Tensor) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
-def answer(reading: Reading, ask: PositionEmbeddingRequest) -> PositionEmbeddingReply:
+def compute(reading: Reading, request: PositionEmbeddingRequest) -> PositionEmbeddingResult:
     """The table, and the text with two tokens swapped."""
-    table_CM = positions(reading, ask)
+    table_CM = positions(reading, request)
     n_context, n_features = table_CM.shape
-    part_SM = table_CM[: ask.shown]
+    part_SM = table_CM[: request.shown]
     places = [str(place) for place in range(len(part_SM))]
     n_shown = min(N_FEATURES, n_features)
-    drawn = [min(feature, n_features - 1) for feature in (ask.feature, ask.beside)]
+    drawn = [min(feature, n_features - 1) for feature in (request.feature, request.beside)]
     unit_CM = F.normalize(table_CM, dim=1)
 
-    order, pieces = swapped(reading, ask), [show(token.bytes) for token in reading.tokens.tokens]
+    order, token_labels = swapped(reading, request), [show(token.bytes) for token in reading.tokens.tokens]
     before, after = (placed(reading, ids_T) for ids_T in (reading.ids_BT[0], reading.ids_BT[0, order]))
     token_TM, sum_TM = (now_TM - then_TM for then_TM, now_TM in zip(before, after, strict=True))
     moved_3T = torch.stack([x_TM.norm(dim=1) for x_TM in (token_TM, sum_TM - token_TM, sum_TM)])
     n_words = min(N_WORDS, len(order))
-    return PositionEmbeddingReply(
+    return PositionEmbeddingResult(
         table=signed(
             f"P: {len(places)} of {n_context} positions, {n_shown} of {n_features} features",
             places,
@@ -118,7 +118,7 @@ def answer(reading: Reading, ask: PositionEmbeddingRequest) -> PositionEmbedding
             f"cosines of {len(places)} of the {n_context} vectors",
             places,
             places,
-            unit_CM[: ask.shown] @ unit_CM[: ask.shown].T,
+            unit_CM[: request.shown] @ unit_CM[: request.shown].T,
         ),
         facts=facts(
             "in numbers",
@@ -138,7 +138,9 @@ def answer(reading: Reading, ask: PositionEmbeddingRequest) -> PositionEmbedding
                 ChipRow(
                     name=name,
                     chips=[
-                        Chip(text=pieces[was], about=f"P[{at}], number {at + 1}" + f", was at {was}" * (was != at))
+                        Chip(
+                            text=token_labels[was], about=f"P[{at}], number {at + 1}" + f", was at {was}" * (was != at)
+                        )
                         for at, was in enumerate(come_from[:n_words])
                     ],
                 )
@@ -159,14 +161,14 @@ def _cosine_apart(unit_CM: Tensor, apart: int) -> float:
     return (unit_CM[:-apart] * unit_CM[apart:]).sum(1).mean().item()
 
 
-def checks(reading: Reading, ask: PositionEmbeddingRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: PositionEmbeddingRequest) -> Iterator[Check]:
     """What the running network adds to its tokens is P, row by row, whatever the tokens are."""
-    table_CM, ids_T = positions(reading, ask), reading.ids_BT[0]
+    table_CM, ids_T = positions(reading, request), reading.ids_BT[0]
     row_TM = table_CM[: len(ids_T)]
-    token_TM, sum_TM = heard(reading, ids_T)
-    order = swapped(reading, ask)
-    other_TM, with_TM = heard(reading, (7 * ids_T + 1 + torch.arange(len(ids_T)).to(ids_T)) % reading.config.n_vocab)
-    exchanged_TM, swapped_TM = heard(reading, ids_T[order])
+    token_TM, sum_TM = captured(reading, ids_T)
+    order = swapped(reading, request)
+    other_TM, with_TM = captured(reading, (7 * ids_T + 1 + torch.arange(len(ids_T)).to(ids_T)) % reading.config.n_vocab)
+    exchanged_TM, swapped_TM = captured(reading, ids_T[order])
     stored, scale = Arithmetic(dtype=reading.dtype), largest(sum_TM, with_TM, swapped_TM)
     yield equal("what block 0 gets minus the tokens differs from P by", sum_TM - token_TM, row_TM, stored, scale)
     yield equal("in another text of this length it differs by", with_TM - other_TM, sum_TM - token_TM, stored, scale)
@@ -182,12 +184,12 @@ LESSON = Lesson(
     system=11,
     title="Position vectors",
     posts=(PART_3, PART_6B, chapter("2.8")),
-    request=PositionEmbeddingRequest,
-    reply=PositionEmbeddingReply,
-    answer=answer,
+    request_type=PositionEmbeddingRequest,
+    result_type=PositionEmbeddingResult,
+    compute=compute,
     checks=checks,
     breaks="give each position the vector of the one before it",
-    code=("model/positions.py: LearnedPositions", "app/lessons/position_embedding.py: positions, heard"),
+    code=("model/positions.py: LearnedPositions", "app/lessons/position_embedding.py: positions, captured"),
     needs="learned positions",
     fits=lambda config: config.positions == "learned",
 )

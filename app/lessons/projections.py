@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from app.lessons.book import BOOK, BOOK_NAMES
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, printed, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Curves, Facts, Heatmap, Line, Point, Points, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Curves, Facts, Heatmap, Line, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, PART_8, chapter
 from app.schemas import Index
 from model.linear import Linear
@@ -40,7 +40,7 @@ class ProjectionsRequest(LessonRequest):
     )
 
 
-class ProjectionsReply(LessonAnswer):
+class ProjectionsResult(LessonResult):
     """The tokens before and after, and what became of them."""
 
     before: Points
@@ -72,50 +72,50 @@ class Map:
         return self.weight_OI[:N_ROWS]
 
 
-def where(reading: Reading, ask: ProjectionsRequest) -> tuple[Linear, slice]:
+def where(reading: Reading, request: ProjectionsRequest) -> tuple[Linear, slice]:
     """The layer of the network that is meant, and which of its outputs are the chosen head's."""
     network, config = reading.model.network, reading.config
-    if ask.which == "unembedding":
+    if request.which == "unembedding":
         return network.unembed, slice(None)
-    block = reading.block(ask.layer)
-    if ask.which == "feed-forward up":
-        return reading.up(ask.layer), slice(None)
-    sharing = 1 if ask.which == "query" else config.n_heads // config.n_kv_heads  # heads to a key head
-    linear = getattr(block.attention, ask.which)
+    block = reading.block(request.layer)
+    if request.which == "feed-forward up":
+        return reading.up(request.layer), slice(None)
+    sharing = 1 if request.which == "query" else config.n_heads // config.n_kv_heads  # heads to a key head
+    linear = getattr(block.attention, request.which)
     assert isinstance(linear, Linear)
-    first = ask.head // sharing * config.d_head
+    first = request.head // sharing * config.d_head
     return linear, slice(first, first + config.d_head)
 
 
-def entering(reading: Reading, ask: ProjectionsRequest) -> Tensor:
+def entering(reading: Reading, request: ProjectionsRequest) -> Tensor:
     """What goes into that layer of the network, (T, M)."""
-    if ask.which == "unembedding":
+    if request.which == "unembedding":
         return reading.trace.hidden_TM
-    return reading.hear(ask.layer, where(reading, ask)[0])[0]
+    return reading.capture(request.layer, where(reading, request)[0])[0]
 
 
-def leaving(reading: Reading, ask: ProjectionsRequest) -> Tensor:
+def leaving(reading: Reading, request: ProjectionsRequest) -> Tensor:
     """What comes out of it there, (T, O): of a layer's matrix the chosen head's outputs."""
-    if ask.which == "unembedding":
+    if request.which == "unembedding":
         return reading.trace.logits(range(len(reading.tokens)))
-    linear, rows = where(reading, ask)
-    return reading.hear(ask.layer, linear)[1][:, rows]
+    linear, rows = where(reading, request)
+    return reading.capture(request.layer, linear)[1][:, rows]
 
 
-def mapped(reading: Reading, ask: ProjectionsRequest) -> Map:
+def mapped(reading: Reading, request: ProjectionsRequest) -> Map:
     """The chosen matrix with its tokens."""
-    if ask.which == "the book's query":
+    if request.which == "the book's query":
         weight_OI = torch.rand(3, 2, generator=torch.Generator().manual_seed(123)).T  # as the book draws it
         names = BOOK_NAMES
-        return Map(names, BOOK, weight_OI.roll(1, 0) if ask.broken else weight_OI, 0.0)
-    linear, rows = where(reading, ask)
+        return Map(names, BOOK, weight_OI.roll(1, 0) if request.broken else weight_OI, 0.0)
+    linear, rows = where(reading, request)
     weight_OI = linear.weight[rows].float().cpu()
     bias_O = 0.0 if linear.bias is None else linear.bias[rows].float().cpu()
-    x_TI = entering(reading, ask).float().cpu()
-    return Map(reading.pieces, x_TI, weight_OI.roll(1, 0) if ask.broken else weight_OI, bias_O)
+    x_TI = entering(reading, request).float().cpu()
+    return Map(reading.token_labels, x_TI, weight_OI.roll(1, 0) if request.broken else weight_OI, bias_O)
 
 
-def chunks(weight_OI: Tensor) -> Tensor:
+def singular_values(weight_OI: Tensor) -> Tensor:
     """The singular values of a matrix, (R,), the largest first: how much it stretches along each of its directions."""
     n_outputs, n_inputs = weight_OI.shape
     narrow_RR = weight_OI @ weight_OI.T if n_outputs < n_inputs else weight_OI.T @ weight_OI
@@ -166,20 +166,24 @@ def distances(x_TX: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def answer(reading: Reading, ask: ProjectionsRequest) -> ProjectionsReply:
+def compute(reading: Reading, request: ProjectionsRequest) -> ProjectionsResult:
     """The tokens before and after the matrix."""
-    found = mapped(reading, ask)
+    found = mapped(reading, request)
     x_TI, y_TO, names = found.x_TI, found.y_TO, found.names
     n_outputs, n_inputs = found.weight_OI.shape
-    one, other = (min(reading.position(place), len(names) - 1) for place in (ask.one, ask.other))
-    what = f"layer {ask.layer}, head {ask.head}: {ask.which}" if ask.which in ("query", "key", "value") else ask.which
-    what = f"layer {ask.layer}: {ask.which}" if ask.which == "feed-forward up" else what
-    stretch_R = chunks(found.rows_OI)
+    one, other = (min(reading.position(place), len(names) - 1) for place in (request.one, request.other))
+    what = (
+        f"layer {request.layer}, head {request.head}: {request.which}"
+        if request.which in ("query", "key", "value")
+        else request.which
+    )
+    what = f"layer {request.layer}: {request.which}" if request.which == "feed-forward up" else what
+    stretch_R = singular_values(found.rows_OI)
     rank = int((stretch_R > FLAT * stretch_R[0]).sum())
     lost_T = null_part(x_TI, found.weight_OI).norm(dim=1) / x_TI.norm(dim=1).clamp_min(1e-12)
     far, near = (x_TI[one] - x_TI[other]).norm(), (y_TO[one] - y_TO[other]).norm()
     some = len(found.rows_OI)
-    return ProjectionsReply(
+    return ProjectionsResult(
         before=points(f"before, ({len(names)} × {n_inputs})", x_TI, names, (one, other)),
         after=points(f"after {what}, ({len(names)} × {n_outputs})", y_TO, names, (one, other)),
         pair=facts(
@@ -228,21 +232,21 @@ def answer(reading: Reading, ask: ProjectionsRequest) -> ProjectionsReply:
 
 
 @torch.inference_mode()
-def checks(reading: Reading, ask: ProjectionsRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: ProjectionsRequest) -> Iterator[Check]:
     """What comes out is what the running layer gives; the rest is what a matrix of this shape must do."""
-    found = mapped(reading, ask)
+    found = mapped(reading, request)
     n_inputs = found.weight_OI.shape[1]
     name = "x Wᵀ + b differs from the running layer by"
-    if ask.which == "the book's query":
+    if request.which == "the book's query":
         yield does_not_apply(name, "the book's matrix runs in no model")
     else:
         stored = Arithmetic(n_terms=n_inputs, dtype=reading.dtype)
         scale_TO = product_scales(found.x_TI, found.weight_OI, found.bias_O, reading.dtype)
-        yield equal(name, found.y_TO, leaving(reading, ask), stored, scale_TO)
+        yield equal(name, found.y_TO, leaving(reading, request), stored, scale_TO)
     rows_OI = found.rows_OI
     rank = torch.linalg.matrix_rank((rows_OI.T @ rows_OI).double(), rtol=FLAT**2, hermitian=True)
     yield at_most(min(found.weight_OI.shape), float(rank), "directions that get through (Wᵀ W has so many)")
-    products, most = Arithmetic(n_terms=n_inputs), chunks(rows_OI)[0]
+    products, most = Arithmetic(n_terms=n_inputs), singular_values(rows_OI)[0]
     hidden_TI = null_part(found.x_TI, found.weight_OI)
     through = (hidden_TI @ rows_OI.T).norm() / (found.x_TI.norm() * most)
     yield at_most(
@@ -255,7 +259,7 @@ def checks(reading: Reading, ask: ProjectionsRequest) -> Iterator[Check]:
     yield at_most(
         error, beyond_TT.max().item(), "the most that a distance after exceeds the largest singular value times it is"
     )
-    second_O = mapped(reading, ask.model_copy(update={"which": "the book's query"})).y_TO[1]
+    second_O = mapped(reading, request.model_copy(update={"which": "the book's query"})).y_TO[1]
     yield printed(
         "the book's query of its second word, (0.4306, 1.4551), differs by", second_O, torch.tensor([0.4306, 1.4551])
     )
@@ -265,14 +269,14 @@ LESSON = Lesson(
     system=5,
     title="Projections",
     posts=(MATHS, PART_8, chapter("3.4")),
-    request=ProjectionsRequest,
-    reply=ProjectionsReply,
-    answer=answer,
+    request_type=ProjectionsRequest,
+    result_type=ProjectionsResult,
+    compute=compute,
     checks=checks,
     breaks="give each output the row of W that belongs to the one before it",
     code=(
         "model/linear.py: Linear",
         "model/attention.py: Attention",
-        "app/lessons/projections.py: stretches, null_part",
+        "app/lessons/projections.py: singular_values, null_part",
     ),
 )

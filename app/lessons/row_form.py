@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, equal, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading, parameters
-from app.lessons.parts import Bars, Facts, Heatmap, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES_IN_PRACTICE, chapter
 from app.schemas import Index
 from model.linear import Linear
@@ -34,7 +34,7 @@ class RowFormRequest(LessonRequest):
     )
 
 
-class RowFormReply(LessonAnswer):
+class RowFormResult(LessonResult):
     """Three forms of one corner, the memory behind them, and an output of the whole projection."""
 
     theory: Heatmap
@@ -49,15 +49,15 @@ class RowFormReply(LessonAnswer):
     outputs: Heatmap = Field(description="of the whole projection, as a hook hears them")
 
 
-def projection(reading: Reading, ask: RowFormRequest) -> Linear:
+def projection(reading: Reading, request: RowFormRequest) -> Linear:
     """The layer that is looked at."""
-    attention = reading.block(ask.layer).attention
-    return {"query": attention.query, "key": attention.key, "value": attention.value}[ask.which]
+    attention = reading.block(request.layer).attention
+    return {"query": attention.query, "key": attention.key, "value": attention.value}[request.which]
 
 
-def heard(reading: Reading, ask: RowFormRequest) -> tuple[Tensor, Tensor]:
+def captured(reading: Reading, request: RowFormRequest) -> tuple[Tensor, Tensor]:
     """What goes into the projection and what comes out, before it is split in heads: (T, I) and (T, O); float32."""
-    x_TI, z_TO = reading.hear(ask.layer, projection(reading, ask))
+    x_TI, z_TO = reading.capture(request.layer, projection(reading, request))
     return x_TI.float().cpu(), z_TO.float().cpu()
 
 
@@ -97,23 +97,23 @@ def _steps(x_XY: Tensor) -> str:
     return f"{x_XY.stride(0)} and {x_XY.stride(1)}"
 
 
-def answer(reading: Reading, ask: RowFormRequest) -> RowFormReply:
+def compute(reading: Reading, request: RowFormRequest) -> RowFormResult:
     """The three forms of a corner, and one output of the whole projection, product by product."""
-    w_OI, b_O = parameters(projection(reading, ask))
-    x_TI, theirs_TO = heard(reading, ask)
+    w_OI, b_O = parameters(projection(reading, request))
+    x_TI, theirs_TO = captured(reading, request)
     small = corner(w_OI, x_TI, b_O)
-    token, row = reading.position(ask.token), min(ask.row, len(w_OI) - 1)
-    n, names, outs = len(small[1]), reading.pieces[:N_SAMPLES], [f"out {i}" for i in range(N_OUTPUTS)]
+    token, row = reading.position(request.token), min(request.row, len(w_OI) - 1)
+    n, names, outs = len(small[1]), reading.token_labels[:N_SAMPLES], [f"out {i}" for i in range(N_OUTPUTS)]
     theory_OT, baked_OT = columns_form(*small), baked_form(*small)
-    production_TO = rows_form(*small, broken=ask.broken)
+    production_TO = rows_form(*small, broken=request.broken)
     products_I = w_OI[row] * x_TI[token]
     ours_O = row_by_row(w_OI, x_TI[token], b_O).float()
     n_bars, n_outs = min(N_SEEN, w_OI.shape[1]), min(N_SEEN, len(w_OI))
     seen = [str(feature) for feature in range(n_bars)]
     o, i = N_OUTPUTS, N_INPUTS
     whole = f"{w_OI.shape[0]} × {w_OI.shape[1]}"
-    what = f"{ask.which} of layer {ask.layer}"
-    return RowFormReply(
+    what = f"{request.which} of layer {request.layer}"
+    return RowFormResult(
         theory=signed(f"W X + B, {o} × {n}: a column a token", outs, names, theory_OT),
         baked=signed(f"W′ X′, {o} × {n}: a column a token", outs, names, baked_OT),
         production=signed(f"X Wᵀ + b, {n} × {o}: a row a token", names, outs, production_TO),
@@ -142,21 +142,21 @@ def answer(reading: Reading, ask: RowFormRequest) -> RowFormReply:
             f"row {row} of W, the first {n_bars} of {w_OI.shape[1]}", ["weight"], seen, w_OI[row : row + 1, :n_bars]
         ),
         vector=signed(
-            f"{reading.pieces[token]}, the first {n_bars} of {w_OI.shape[1]} features",
+            f"{reading.token_labels[token]}, the first {n_bars} of {w_OI.shape[1]} features",
             ["feature"],
             seen,
             x_TI[token : token + 1, :n_bars],
         ),
         products=Bars(
-            title=f"row {row} of W times {reading.pieces[token]}: the first {n_bars} of {w_OI.shape[1]} products",
+            title=f"row {row} of W times {reading.token_labels[token]}: the first {n_bars} of {w_OI.shape[1]} products",
             labels=seen,
             values=numbers(products_I[:n_bars]),
         ),
         sum=facts(
-            f"output {row} of the {what}, for {reading.pieces[token]}",
+            f"output {row} of the {what}, for {reading.token_labels[token]}",
             {
                 f"sum of all {w_OI.shape[1]} products": products_I.sum().item(),
-                "bias": b_O[row].item() if projection(reading, ask).bias is not None else "the model has none here",
+                "bias": b_O[row].item() if projection(reading, request).bias is not None else "the model has none here",
                 "together": ours_O[row].item(),
                 "what the running model has": theirs_TO[token, row].item(),
                 f"largest difference in {len(w_OI)} outputs": (ours_O - theirs_TO[token]).abs().max().item(),
@@ -164,7 +164,7 @@ def answer(reading: Reading, ask: RowFormRequest) -> RowFormReply:
         ),
         outputs=signed(
             f"{what}: X Wᵀ + b in the running model, the first {n_outs} of {len(w_OI)} outputs",
-            reading.pieces[:N_TOKENS],
+            reading.token_labels[:N_TOKENS],
             [str(output) for output in range(n_outs)],
             theirs_TO[:N_TOKENS, :n_outs],
             picks=("token", "row"),
@@ -172,16 +172,16 @@ def answer(reading: Reading, ask: RowFormRequest) -> RowFormReply:
     )
 
 
-def checks(reading: Reading, ask: RowFormRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: RowFormRequest) -> Iterator[Check]:
     """The forms agree; a projection row by row is what the running model has."""
-    w_OI, b_O = parameters(projection(reading, ask))
-    x_TI, theirs_TO = heard(reading, ask)
+    w_OI, b_O = parameters(projection(reading, request))
+    x_TI, theirs_TO = captured(reading, request)
     w_small_OI, x_small_TI, b_small_O = small = corner(w_OI, x_TI, b_O)
-    rows_TO, columns_OT = rows_form(*small, broken=ask.broken), columns_form(*small)
+    rows_TO, columns_OT = rows_form(*small, broken=request.broken), columns_form(*small)
     arithmetic, scale_TO = Arithmetic(n_terms=N_INPUTS + 1), product_scales(x_small_TI, w_small_OI, b_small_O)
     yield equal("X Wᵀ + b differs from W X + B, transposed, by", rows_TO, columns_OT.T, arithmetic, scale_TO)
     yield equal("W′ X′ differs from W X + B by", baked_form(*small), columns_OT, arithmetic, scale_TO.T)
-    token = reading.position(ask.token)
+    token = reading.position(request.token)
     stored = Arithmetic(n_terms=w_OI.shape[1] + 1, dtype=reading.dtype)
     ours_O, theirs_O = row_by_row(w_OI, x_TI[token], b_O), theirs_TO[token]
     scale_O = product_scales(x_TI[token : token + 1], w_OI, b_O, reading.dtype)[0]
@@ -190,7 +190,7 @@ def checks(reading: Reading, ask: RowFormRequest) -> Iterator[Check]:
     yield equal(
         "X W with W kept (inputs × outputs) differs from X Wᵀ by",
         x_TI @ kept_IO + b_O,
-        rows_form(w_OI, x_TI, b_O, broken=ask.broken),
+        rows_form(w_OI, x_TI, b_O, broken=request.broken),
         Arithmetic(n_terms=w_OI.shape[1] + 1),
         product_scales(x_TI, w_OI, b_O),
     )
@@ -200,9 +200,9 @@ LESSON = Lesson(
     system=4,
     title="The form in production",
     posts=(MATRICES_IN_PRACTICE, chapter("3.4.2")),
-    request=RowFormRequest,
-    reply=RowFormReply,
-    answer=answer,
+    request_type=RowFormRequest,
+    result_type=RowFormResult,
+    compute=compute,
     checks=checks,
     breaks="reshape W to (inputs × outputs) instead of turning it over",
     code=("model/linear.py: Linear", "model/attention.py: Attention", "app/lessons/row_form.py: rows_form"),

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_least, equal, largest
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Curves, Facts, Heatmap, Line, matrix, numbers
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Curves, Facts, Heatmap, Line, matrix, numbers
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
@@ -41,7 +41,7 @@ class ScalingRequest(LessonRequest):
     )
 
 
-class ScalingReply(LessonAnswer):
+class ScalingResult(LessonResult):
     """What dividing does to one head, and to random vectors."""
 
     weights: Heatmap = Field(description="of the head, with its scores divided so")
@@ -51,10 +51,10 @@ class ScalingReply(LessonAnswer):
     random: Curves = Field(description="the largest of 7 weights, between random vectors of growing width")
 
 
-def scores_and_width(reading: Reading, ask: ScalingRequest) -> tuple[Tensor, int]:
+def scores_and_width(reading: Reading, request: ScalingRequest) -> tuple[Tensor, int]:
     """The scores of the head, (T, T), and the width to whose power they are divided."""
-    width = reading.config.d_model if ask.broken else reading.config.d_head
-    return reading.trace.stage("scores", ask.layer, [ask.head])[0].cpu(), width
+    width = reading.config.d_model if request.broken else reading.config.d_head
+    return reading.trace.stage("scores", request.layer, [request.head])[0].cpu(), width
 
 
 def weights_at(score_TT: Tensor, width: int, exponent: float) -> Tensor:
@@ -96,29 +96,29 @@ def histogram(values: Mapping[str, Tensor]) -> Curves:
     )
 
 
-def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
+def compute(reading: Reading, request: ScalingRequest) -> ScalingResult:
     """The head at this exponent, and what another one would do."""
-    score_TT, divided_by = scores_and_width(reading, ask)
-    query = reading.position(ask.query)
+    score_TT, divided_by = scores_and_width(reading, request)
+    query = reading.position(request.query)
     rows = [weights_at(score_TT, divided_by, exponent)[query] for exponent in EXPONENTS]
     seen_TT = attention.causal_mask(len(reading.tokens), len(reading.tokens))
     raw = score_TT[seen_TT]
-    scaled = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()[seen_TT]
+    scaled = reading.trace.stage("scaled", request.layer, [request.head])[0].cpu()[seen_TT]
     unscaled, divided = random_experiment()
     width = reading.config.d_head
-    return ScalingReply(
+    return ScalingResult(
         weights=Heatmap(
-            title=f"weights of layer {ask.layer}, head {ask.head}, scores / {divided_by}^{ask.exponent:g}",
-            rows=reading.pieces,
-            columns=reading.pieces,
-            values=matrix(weights_at(score_TT, divided_by, ask.exponent)),
+            title=f"weights of layer {request.layer}, head {request.head}, scores / {divided_by}^{request.exponent:g}",
+            rows=reading.token_labels,
+            columns=reading.token_labels,
+            values=matrix(weights_at(score_TT, divided_by, request.exponent)),
             scale="share",
             picks=("query", ""),
         ),
         entropy=Curves(
-            title=f"row {reading.pieces[query]}",
+            title=f"row {reading.token_labels[query]}",
             x_axis="exponent",
-            here=ask.exponent,
+            here=request.exponent,
             lines=[
                 Line(name="entropy, bits", x=list(EXPONENTS), y=[entropy_bits(row).item() for row in rows]),
                 Line(name="largest weight", x=list(EXPONENTS), y=[row.max().item() for row in rows]),
@@ -142,16 +142,16 @@ def answer(reading: Reading, ask: ScalingRequest) -> ScalingReply:
     )
 
 
-def checks(reading: Reading, ask: ScalingRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: ScalingRequest) -> Iterator[Check]:
     """The exponent 0.5 is the model; dividing by more never makes a row sharper."""
-    score_TT, width = scores_and_width(reading, ask)
-    theirs_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
+    score_TT, width = scores_and_width(reading, request)
+    theirs_TT = reading.trace.stage("weights", request.layer, [request.head])[0].cpu()
     ours_TT = weights_at(score_TT, width, 0.5)
     n = len(score_TT)
-    sums, scale = Arithmetic(n_terms=n), reading.weight_scale(ask.layer)
+    sums, scale = Arithmetic(n_terms=n), reading.weight_scale(request.layer)
     yield equal("at exponent 0.5 the weights differ from the model's by", ours_TT, theirs_TT, sums, scale)
     yield equal("rows sum to 1, to within", ours_TT.sum(-1), torch.ones(n), sums)
-    scaled_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu() * math.sqrt(reading.config.d_head)
+    scaled_TT = reading.trace.stage("scaled", request.layer, [request.head])[0].cpu() * math.sqrt(reading.config.d_head)
     yield equal(
         "scores differ from the scaled ones times √d_head by", score_TT, scaled_TT, Arithmetic(), score_TT.abs()
     )
@@ -168,9 +168,9 @@ LESSON = Lesson(
     system=18,
     title="Scaling by √d",
     posts=(PART_8, chapter("3.4")),
-    request=ScalingRequest,
-    reply=ScalingReply,
-    answer=answer,
+    request_type=ScalingRequest,
+    result_type=ScalingResult,
+    compute=compute,
     checks=checks,
     breaks="divide by the width of the whole model, not of the head",
     code=("model/attention.py: scaled", "app/lessons/scaling.py: weights_at"),

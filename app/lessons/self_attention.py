@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from app.lessons.book import BOOK, BOOK_NAMES, Source
 from app.lessons.checks import Arithmetic, Check, equal, largest, printed
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, shares, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, shares, signed
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
@@ -52,7 +52,7 @@ class SelfAttentionRequest(LessonRequest):
     )
 
 
-class SelfAttentionReply(LessonAnswer):
+class SelfAttentionResult(LessonResult):
     """The head step by step, the three tokens in all heads, and what the noun's look is worth."""
 
     vectors: Heatmap
@@ -98,7 +98,7 @@ def of_model(reading: Reading, layer: int, head: int, *, broken: bool = False) -
         "values": v_TD,
         "context vectors": attention.context(weight_TT, v_TD),
     }
-    return Head(reading.pieces, vectors, score_TT, weight_TT, weight_TT * brought_T)
+    return Head(reading.token_labels, vectors, score_TT, weight_TT, weight_TT * brought_T)
 
 
 def of_book(*, broken: bool = False) -> Head:
@@ -137,27 +137,27 @@ def without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[
         masked_BHTT[:, head, query, key] = -math.inf
         return masked_BHTT
 
-    look = partial(attention.staged_attention, mask=mask)
-    return [look if one == layer else attention.fused_attention for one in range(n_layers)]
+    attend = partial(attention.staged_attention, mask=mask)
+    return [attend if one == layer else attention.fused_attention for one in range(n_layers)]
 
 
-def _moved(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor | None, str]:
+def _moved(reading: Reading, request: SelfAttentionRequest, noun: int, modifier: int) -> tuple[Tensor | None, str]:
     """The change of each token's probability, after the noun and after the text, (2, V); and what was cut.
 
     Where nothing is cut there is no change to speak of: 0 would say that a cut changes nothing.
     """
-    if not ask.cut:
+    if not request.cut:
         return None, "not cut yet"
     if modifier >= noun:
         return None, "a token sees none after it, and always itself: nothing can be cut"
     rows = [noun, len(reading.tokens) - 1]
-    after_2V = reading.again(without(ask.layer, ask.head, noun, modifier, reading.config.n_layers))[rows]
+    after_2V = reading.rerun(without(request.layer, request.head, noun, modifier, reading.config.n_layers))[rows]
     return after_2V.softmax(-1) - reading.trace.logits(rows).cpu().softmax(-1), "the edge is cut"
 
 
-def _turned(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: int) -> float:
+def _turned(reading: Reading, request: SelfAttentionRequest, noun: int, modifier: int) -> float:
     """How far the noun's context vector in this head moves when the edge is cut, in lengths of it."""
-    head = of_model(reading, ask.layer, ask.head)
+    head = of_model(reading, request.layer, request.head)
     rest_T = head.weights_TT[noun].clone()
     rest_T[modifier] = 0
     if modifier >= noun or rest_T.sum() == 0:
@@ -167,18 +167,21 @@ def _turned(reading: Reading, ask: SelfAttentionRequest, noun: int, modifier: in
     return float((after_D - before_D).norm() / before_D.norm())
 
 
-def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
+def compute(reading: Reading, request: SelfAttentionRequest) -> SelfAttentionResult:
     """One head's steps, three tokens in all heads, and the text read again without one look."""
-    if ask.source == "book":
-        head = of_book(broken=ask.broken)
+    if request.source == "book":
+        head = of_book(broken=request.broken)
     else:
-        head = of_model(reading, ask.layer, ask.head, broken=ask.broken)
-    noun, modifier, other = (reading.position(place) for place in (ask.noun, ask.modifier, ask.other))
+        head = of_model(reading, request.layer, request.head, broken=request.broken)
+    noun, modifier, other = (reading.position(place) for place in (request.noun, request.modifier, request.other))
     one_LH, two_LH = edges(reading, (noun, modifier), (other, modifier))
-    weight_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
-    names, where = reading.pieces, "the book" if ask.source == "book" else f"layer {ask.layer}, head {ask.head}"
+    weight_TT = reading.trace.stage("weights", request.layer, [request.head])[0].cpu()
+    names, where = (
+        reading.token_labels,
+        "the book" if request.source == "book" else f"layer {request.layer}, head {request.head}",
+    )
     best = (one_LH - two_LH).flatten().topk(min(N_HEADS_NAMED, one_LH.numel()))
-    moved_2V, cut = _moved(reading, ask, noun, modifier)
+    moved_2V, cut = _moved(reading, request, noun, modifier)
     if moved_2V is None:  # the tokens that are likeliest now stand where a change would
         likely_V = reading.trace.logits([noun])[0].cpu()
         top = likely_V.topk(min(N_MOVED, len(likely_V))).indices
@@ -189,35 +192,35 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
         moved = numbers(moved_2V[0][top])
         moved_at_end = moved_2V[1].abs().max().item()
     n_heads = reading.config.n_heads
-    picks: Any = {} if ask.source == "book" else {"picks": ("noun", "modifier")}
-    return SelfAttentionReply(
+    picks: Any = {} if request.source == "book" else {"picks": ("noun", "modifier")}
+    return SelfAttentionResult(
         vectors=signed(
-            f"{ask.shown}, {where}",
+            f"{request.shown}, {where}",
             head.names,
-            list(map(str, range(head.vectors[ask.shown].shape[1]))),
-            head.vectors[ask.shown],
+            list(map(str, range(head.vectors[request.shown].shape[1]))),
+            head.vectors[request.shown],
         ),
         scores=signed(f"scores q·k, {where}", head.names, head.names, head.scores_TT, **picks),
         weights=shares(f"weights, {where}", head.names, head.names, head.weights_TT, **picks),
         effects=signed("weight × length of what it brings", head.names, head.names, head.effects_TT),
         triple=facts(
-            f"in layer {ask.layer}, head {ask.head}",
+            f"in layer {request.layer}, head {request.head}",
             {
                 f"weight {names[noun]} → {names[modifier]}": weight_TT[noun, modifier].item(),
                 f"weight {names[other]} → {names[modifier]}": weight_TT[other, modifier].item(),
                 f"{names[noun]} → {names[modifier]}, times its row's {noun + 1} cells": one_LH[
-                    ask.layer, ask.head
+                    request.layer, request.head
                 ].item(),
                 f"{names[other]} → {names[modifier]}, times its row's {other + 1} cells": two_LH[
-                    ask.layer, ask.head
+                    request.layer, request.head
                 ].item(),
-                f"score {names[noun]} → {names[modifier]}": of_score(reading, ask, noun, modifier),
-                f"score {names[modifier]} → {names[noun]}": of_score(reading, ask, modifier, noun),
+                f"score {names[noun]} → {names[modifier]}": of_score(reading, request, noun, modifier),
+                f"score {names[modifier]} → {names[noun]}": of_score(reading, request, modifier, noun),
                 "heads of the model with more than an equal share there from the one, and less from the other": float(
                     ((one_LH > 1) & (two_LH < 1)).sum()
                 ),
                 f"with the edge cut, context vector of {names[noun]} moves by, in its lengths": _turned(
-                    reading, ask, noun, modifier
+                    reading, request, noun, modifier
                 ),
                 "and a probability after the text by at most": moved_at_end,
             },
@@ -229,7 +232,7 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
             points=[
                 Point(
                     name=f"{layer}.{number}",
-                    group="chosen" if (layer, number) == (ask.layer, ask.head) else "a head",
+                    group="chosen" if (layer, number) == (request.layer, request.head) else "a head",
                     x=one_LH[layer, number].item(),
                     y=two_LH[layer, number].item(),
                     picks={"layer": layer, "head": number},
@@ -245,24 +248,24 @@ def answer(reading: Reading, ask: SelfAttentionRequest) -> SelfAttentionReply:
         ),
         moved=Bars(
             title=f"change of probabilities after {names[noun]}: {cut}",
-            labels=reading.ranked(top),
+            labels=reading.ranked_labels(top),
             values=moved,
         ),
     )
 
 
-def of_score(reading: Reading, ask: SelfAttentionRequest, query: int, key: int) -> float:
+def of_score(reading: Reading, request: SelfAttentionRequest, query: int, key: int) -> float:
     """q·k before any mask: it is there in both directions."""
-    return reading.trace.stage("scores", ask.layer, [ask.head])[0, query, key].item()
+    return reading.trace.stage("scores", request.layer, [request.head])[0, query, key].item()
 
 
 @torch.inference_mode()
 def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> tuple[Tensor, Tensor]:
     """Weights and context vectors of a head, (T, T) and (T, D), and worked out from what its layer is given."""
     block, config, network = reading.block(layer), reading.config, reading.model.network
-    x_TM, _ = reading.hear(layer, block.attention)
+    x_TM, _ = reading.capture(layer, block.attention)
     d, key_head = config.d_head, head // (config.n_heads // config.n_kv_heads)
-    turn = network.positions.rotation(torch.arange(len(reading.tokens), device=network.device))
+    rotate = network.positions.rotation(torch.arange(len(reading.tokens), device=network.device))
     found = []
     for linear, number in (
         (block.attention.query, head),
@@ -272,35 +275,35 @@ def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> t
         rows = slice(number * d, (number + 1) * d)
         bias_D = None if linear.bias is None else linear.bias[rows]
         found.append(F.linear(x_TM[None], linear.weight[rows], bias_D)[:, None])
-    q_BHTD, k_BHTD = turn(found[0]), turn(found[1])
+    q_BHTD, k_BHTD = rotate(found[0]), rotate(found[1])
     score_TT = attention.scaled(attention.scores(q_BHTD, k_BHTD), d)[0, 0].float()
     weight_TT = attention.weights(attention.masked(score_TT.T if transposed else score_TT))
     return weight_TT.cpu(), attention.context(weight_TT, found[2][0, 0].float()).cpu()
 
 
-def checks(reading: Reading, ask: SelfAttentionRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: SelfAttentionRequest) -> Iterator[Check]:
     """From what the layer was given, its matrices lead to the head's weights and context; the book's numbers too."""
-    weight_TT, context_TD = projected(reading, ask.layer, ask.head, transposed=ask.broken)
-    ours_TT = reading.trace.stage("weights", ask.layer, [ask.head])[0].cpu()
-    ours_TD = reading.trace.context(ask.layer, [ask.head])[0].cpu()
-    config, scale = reading.config, reading.weight_scale(ask.layer)
+    weight_TT, context_TD = projected(reading, request.layer, request.head, transposed=request.broken)
+    ours_TT = reading.trace.stage("weights", request.layer, [request.head])[0].cpu()
+    ours_TD = reading.trace.context(request.layer, [request.head])[0].cpu()
+    config, scale = reading.config, reading.weight_scale(request.layer)
     sums = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
     yield equal("softmax(QKᵀ / √d), masked, differs from the model's weights by", weight_TT, ours_TT, sums, scale)
-    value_scale = largest(of_model(reading, ask.layer, ask.head).vectors["values"])
+    value_scale = largest(of_model(reading, request.layer, request.head).vectors["values"])
     yield equal("A V differs from the head's context vectors by", context_TD, ours_TD, sums, scale * value_scale)
-    noun, modifier = reading.position(ask.noun), reading.position(ask.modifier)
+    noun, modifier = reading.position(request.noun), reading.position(request.modifier)
     one_LH, _ = edges(reading, (noun, modifier), (noun, modifier))
     theirs = ours_TT[noun, modifier][None] * (noun + 1)
     part = min(1.0, 4 * ours_TT[noun, modifier].item())  # an error in a score changes a weight in proportion to it
     name = "weight × cells of the row differs from the cell of the matrix by"
     yield equal(
         name,
-        one_LH[ask.layer, ask.head][None],
+        one_LH[request.layer, request.head][None],
         theirs,
         Arithmetic(n_terms=config.d_head),
         scale * part * (noun + 1),
     )
-    book = of_book(broken=ask.broken)
+    book = of_book(broken=request.broken)
     for name, ours, values in (
         ("scores", book.scores_TT[1], [1.2705, 1.8524, 1.8111, 1.0795, 0.5577, 1.5440]),
         ("weights", book.weights_TT[1], [0.1500, 0.2264, 0.2199, 0.1311, 0.0906, 0.1820]),
@@ -313,9 +316,9 @@ LESSON = Lesson(
     system=16,
     title="Queries, keys and values",
     posts=(PART_8, chapter("3.4")),
-    request=SelfAttentionRequest,
-    reply=SelfAttentionReply,
-    answer=answer,
+    request_type=SelfAttentionRequest,
+    result_type=SelfAttentionResult,
+    compute=compute,
     checks=checks,
     breaks="let the keys ask and the queries answer",
     code=("model/attention.py: Attention.forward", "model/attention.py: scores, scaled, masked, weights, context"),

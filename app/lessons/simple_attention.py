@@ -11,8 +11,8 @@ from torch import Tensor
 
 from app.lessons.book import BOOK, Source, vectors
 from app.lessons.checks import Arithmetic, Check, does_not_apply, equal, printed, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Heatmap, matrix, numbers
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Heatmap, matrix, numbers
 from app.lessons.posts import PART_6, PART_6B, chapter
 from app.schemas import Index
 
@@ -39,7 +39,7 @@ class SimpleAttentionRequest(LessonRequest):
     )
 
 
-class SimpleAttentionReply(LessonAnswer):
+class SimpleAttentionResult(LessonResult):
     """The three steps for one token."""
 
     scores: Bars = Field(description="dot products of the query with every token")
@@ -58,26 +58,26 @@ def shares(score_T: Tensor, normalise: Normalise) -> Tensor:
     return score_T.softmax(-1)
 
 
-def steps(x_TM: Tensor, query: int, ask: SimpleAttentionRequest) -> tuple[Tensor, Tensor, Tensor]:
+def steps(x_TM: Tensor, query: int, request: SimpleAttentionRequest) -> tuple[Tensor, Tensor, Tensor]:
     """Scores and weights, (T,), and the context vector, (M,), of one query."""
     score_T = x_TM @ x_TM[query]
-    weight_T = torch.softmax(x_TM @ x_TM.T, dim=0)[query] if ask.broken else shares(score_T, ask.normalise)
+    weight_T = torch.softmax(x_TM @ x_TM.T, dim=0)[query] if request.broken else shares(score_T, request.normalise)
     return score_T, weight_T, weight_T @ x_TM
 
 
-def _query(x_TM: Tensor, reading: Reading, ask: SimpleAttentionRequest) -> int:
-    return min(reading.position(ask.query) if ask.source == "model" else (ask.query or 0), len(x_TM) - 1)
+def _query(x_TM: Tensor, reading: Reading, request: SimpleAttentionRequest) -> int:
+    return min(reading.position(request.query) if request.source == "model" else (request.query or 0), len(x_TM) - 1)
 
 
-def answer(reading: Reading, ask: SimpleAttentionRequest) -> SimpleAttentionReply:
+def compute(reading: Reading, request: SimpleAttentionRequest) -> SimpleAttentionResult:
     """Scores, weights and context vector of the chosen token."""
-    x_TM, names = vectors(reading, ask.source)
-    query = _query(x_TM, reading, ask)
-    score_T, weight_T, _ = steps(x_TM, query, ask)
-    n_summed = round(ask.summed * len(names))
+    x_TM, names = vectors(reading, request.source)
+    query = _query(x_TM, reading, request)
+    score_T, weight_T, _ = steps(x_TM, query, request)
+    n_summed = round(request.summed * len(names))
     context_M = weight_T[:n_summed] @ x_TM[:n_summed]
     features = [str(feature) for feature in range(x_TM.shape[1])]
-    return SimpleAttentionReply(
+    return SimpleAttentionResult(
         scores=Bars(
             title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query, picks="query"
         ),
@@ -92,11 +92,11 @@ def answer(reading: Reading, ask: SimpleAttentionRequest) -> SimpleAttentionRepl
     )
 
 
-def checks(reading: Reading, ask: SimpleAttentionRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: SimpleAttentionRequest) -> Iterator[Check]:
     """Weights are shares; the context vector is their mean; the book's numbers come out."""
-    x_TM, _ = vectors(reading, ask.source)
-    query = _query(x_TM, reading, ask)
-    _, weight_T, context_M = steps(x_TM, query, ask)
+    x_TM, _ = vectors(reading, request.source)
+    query = _query(x_TM, reading, request)
+    _, weight_T, context_M = steps(x_TM, query, request)
     names = "the weights sum to 1, to within", "the context vector differs from the sum, token by token, by"
     if weight_T.isfinite().all():
         sums = Arithmetic(n_terms=len(weight_T))
@@ -104,9 +104,9 @@ def checks(reading: Reading, ask: SimpleAttentionRequest) -> Iterator[Check]:
         summed_M = sum((weight * x_M for weight, x_M in zip(weight_T, x_TM, strict=True)), torch.zeros_like(context_M))
         yield equal(names[1], summed_M, context_M, sums, product_scales(weight_T[None], x_TM.T)[0])
     else:
-        reason = f"shares by {ask.normalise} are no numbers here: a sum is too large, or 0"
+        reason = f"shares by {request.normalise} are no numbers here: a sum is too large, or 0"
         yield from (does_not_apply(name, reason) for name in names)
-    book = ask.model_copy(update={"normalise": "softmax"})
+    book = request.model_copy(update={"normalise": "softmax"})
     _, weight_T, context_M = steps(BOOK, 1, book)
     printed_T = torch.tensor([0.1385, 0.2379, 0.2333, 0.1240, 0.1082, 0.1581])
     yield printed("the book's weights for its second word differ by", weight_T, printed_T)
@@ -118,9 +118,9 @@ LESSON = Lesson(
     system=14,
     title="Attention with nothing to learn",
     posts=(PART_6, PART_6B, chapter("3.3.1")),
-    request=SimpleAttentionRequest,
-    reply=SimpleAttentionReply,
-    answer=answer,
+    request_type=SimpleAttentionRequest,
+    result_type=SimpleAttentionResult,
+    compute=compute,
     checks=checks,
     breaks="share along the wrong axis, so that columns sum to 1 and not rows",
     code=("app/lessons/simple_attention.py: steps",),

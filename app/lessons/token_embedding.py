@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, largest
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import PART_2, PART_3, chapter
 from app.schemas import Index
 
@@ -39,7 +39,7 @@ class TokenEmbeddingRequest(LessonRequest):
     n_near: int = Field(10, title="Neighbours", ge=3, le=24)
 
 
-class TokenEmbeddingReply(LessonAnswer):
+class TokenEmbeddingResult(LessonResult):
     """The rows of the text's tokens; one of them among its neighbours in the table, and among those in meaning."""
 
     ids: Chips
@@ -56,9 +56,9 @@ def table(reading: Reading) -> Tensor:
     return reading.model.network.embed.weight.detach().float()
 
 
-def row_ids(reading: Reading, ask: TokenEmbeddingRequest) -> Tensor:
+def row_ids(reading: Reading, request: TokenEmbeddingRequest) -> Tensor:
     """Which rows are read, (T,): the tokens' ids."""
-    return (reading.ids_BT[0] + 1) % reading.config.n_vocab if ask.broken else reading.ids_BT[0]
+    return (reading.ids_BT[0] + 1) % reading.config.n_vocab if request.broken else reading.ids_BT[0]
 
 
 def one_hot_product(table_VM: Tensor, ids_X: Tensor) -> Tensor:
@@ -75,19 +75,19 @@ def nearness(table_VM: Tensor, x_M: Tensor, measure: Measure) -> Tensor:
     return dot_V / lengths_V.clamp_min(1e-12)
 
 
-def beside(reading: Reading, ask: TokenEmbeddingRequest, one: int) -> int | None:
+def beside(reading: Reading, request: TokenEmbeddingRequest, one: int) -> int | None:
     """The second token; where none is chosen, the next one with the same id, or None if there is none."""
-    return reading.next_same_token(one) if ask.other is None else reading.position(ask.other)
+    return reading.next_same_token(one) if request.other is None else reading.position(request.other)
 
 
 @torch.inference_mode()
-def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
+def compute(reading: Reading, request: TokenEmbeddingRequest) -> TokenEmbeddingResult:
     """The rows, how one is found, and what lies near it."""
-    table_VM, ids_T, names = table(reading), row_ids(reading, ask), reading.pieces
+    table_VM, ids_T, names = table(reading), row_ids(reading, request), reading.token_labels
     n_vocab, n_features = table_VM.shape
     x_TM = table_VM[ids_T]
-    one = reading.position(ask.one)
-    other = beside(reading, ask, one)
+    one = reading.position(request.one)
+    other = beside(reading, request, one)
     shown = min(N_FEATURES, n_features)
     columns = [str(feature) for feature in range(shown)]
     some = f"first {shown} of {n_features} features"
@@ -96,9 +96,9 @@ def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
     first = max(0, min(row - N_AROUND // 2, n_vocab - N_AROUND))
     around = range(first, min(first + N_AROUND, n_vocab))
     product_M = one_hot_product(table_VM, ids_T[one : one + 1])[0]
-    near = nearness(table_VM, x_TM[one], ask.measure).topk(min(ask.n_near, n_vocab))
+    near = nearness(table_VM, x_TM[one], request.measure).topk(min(request.n_near, n_vocab))
     pair, difference = _beside(names, ids_T, x_TM, one, other, shown)
-    return TokenEmbeddingReply(
+    return TokenEmbeddingResult(
         ids=Chips(
             title="each token and its row of E",
             rows=[
@@ -130,8 +130,8 @@ def answer(reading: Reading, ask: TokenEmbeddingRequest) -> TokenEmbeddingReply:
             },
         ),
         near=Bars(
-            title=f"nearest to {names[one]} of {n_vocab:,} tokens, by {ask.measure}",
-            labels=reading.ranked(near.indices),
+            title=f"nearest to {names[one]} of {n_vocab:,} tokens, by {request.measure}",
+            labels=reading.ranked_labels(near.indices),
             values=numbers(near.values),
             chosen=next((rank for rank, id in enumerate(near.indices.tolist()) if id == row), None),
         ),
@@ -172,15 +172,17 @@ def _beside(
 
 
 @torch.inference_mode()
-def checks(reading: Reading, ask: TokenEmbeddingRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: TokenEmbeddingRequest) -> Iterator[Check]:
     """The rows are what the running network looks up, and what one-hot vectors pick; none is nearer than itself."""
     table_VM, ids = table(reading), reading.tokens.ids
-    x_TM = table_VM[row_ids(reading, ask)]
-    heard: list[Tensor] = []
+    x_TM = table_VM[row_ids(reading, request)]
+    captured: list[Tensor] = []
     network = reading.model.network
-    with network.embed.register_forward_hook(lambda _, __, found: heard.append(found[0].float())):
-        reading.hear(0, network.blocks[0])
-    yield at_most(0, (x_TM - heard[0]).abs().max().item(), "rows of E differ from what the running network looks up by")
+    with network.embed.register_forward_hook(lambda _, __, found: captured.append(found[0].float())):
+        reading.capture(0, network.blocks[0])
+    yield at_most(
+        0, (x_TM - captured[0]).abs().max().item(), "rows of E differ from what the running network looks up by"
+    )
     places = [ids.index(id) for id in dict.fromkeys(ids)][:N_CHECKED]
     product_XM = one_hot_product(table_VM, reading.ids_BT[0, places])
     yield at_most(
@@ -191,10 +193,10 @@ def checks(reading: Reading, ask: TokenEmbeddingRequest) -> Iterator[Check]:
     twins = [(i, ids.index(id)) for i, id in enumerate(ids) if ids.index(id) < i]
     name = "what it looks up for tokens with the same id differs by"
     if twins:
-        yield at_most(0, max(largest(heard[0][i] - heard[0][j]) for i, j in twins), name)
+        yield at_most(0, max(largest(captured[0][i] - captured[0][j]) for i, j in twins), name)
     else:
         yield does_not_apply(name, "no two tokens of this text are the same")
-    one = reading.position(ask.one)
+    one = reading.position(request.one)
     cosine_V = nearness(table_VM, x_TM[one], "cosine")
     own = cosine_V[ids[one]].item()
     error = Arithmetic(n_terms=x_TM.shape[1]).error()
@@ -206,9 +208,9 @@ LESSON = Lesson(
     system=10,
     title="Token vectors",
     posts=(PART_2, PART_3, chapter("2.7")),
-    request=TokenEmbeddingRequest,
-    reply=TokenEmbeddingReply,
-    answer=answer,
+    request_type=TokenEmbeddingRequest,
+    result_type=TokenEmbeddingResult,
+    compute=compute,
     checks=checks,
     breaks="read the row of the next id",
     code=("model/gpt.py: GPT.embed", "app/lessons/token_embedding.py: one_hot_product, nearness"),

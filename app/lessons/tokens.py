@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from app.lessons.checks import Check, at_most
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Chip, ChipRow, Chips, Facts, facts
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Chip, ChipRow, Chips, Facts, facts
 from app.lessons.posts import PART_2, chapter
 from app.schemas import Index
 from model.tokenizer import Tokens, show
@@ -29,27 +29,27 @@ class TokensLessonRequest(LessonRequest):
     )
 
 
-class TokensLessonReply(LessonAnswer):
+class TokensLessonResult(LessonResult):
     """The tokens, how one of them was merged, and what comes back."""
 
-    pieces: Chips = Field(description="every token with its id and its bytes")
+    token_chips: Chips = Field(description="every token with its id and its bytes")
     merges: Chips = Field(description="the chosen token, from its bytes on, a merge a row")
     facts: Facts
 
 
-def read(reading: Reading, ask: TokensLessonRequest) -> Tokens:
+def read(reading: Reading, request: TokensLessonRequest) -> Tokens:
     """The tokens of the text, with a space before it where that is asked for."""
-    return reading.model.tokenizer.encode(" " * ask.prefix + ask.text, special_tokens=ask.special_tokens)
+    return reading.model.tokenizer.encode(" " * request.prefix + request.text, special_tokens=request.special_tokens)
 
 
-def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
+def compute(reading: Reading, request: TokensLessonRequest) -> TokensLessonResult:
     """The tokens, and the way to one of them."""
-    found = read(reading, ask)
+    found = read(reading, request)
     tokenizer = reading.model.tokenizer
-    order = found.tokens[::-1] if ask.broken else found.tokens
-    token = found.tokens[min(reading.position(ask.chosen), len(found) - 1)]
+    order = found.tokens[::-1] if request.broken else found.tokens
+    token = found.tokens[min(reading.position(request.chosen), len(found) - 1)]
     rows = tokenizer.merges(token.id)
-    n_shown = 1 + round(ask.merged * (len(rows) - 1))
+    n_shown = 1 + round(request.merged * (len(rows) - 1))
     chips = [
         Chip(text=show(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}") for one in order
     ]
@@ -57,14 +57,14 @@ def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
         ChipRow(name="bytes" if not n else f"merge {n}", chips=[Chip(text=show(piece)) for piece in row])
         for n, row in enumerate(rows[:n_shown])
     ]
-    n_bytes = len(ask.text.encode()) + ask.prefix
-    return TokensLessonReply(
-        pieces=Chips(title=f"{len(found)} tokens", rows=[ChipRow(name="", chips=chips)]),
+    n_bytes = len(request.text.encode()) + request.prefix
+    return TokensLessonResult(
+        token_chips=Chips(title=f"{len(found)} tokens", rows=[ChipRow(name="", chips=chips)]),
         merges=Chips(title=f"{token.position} {show(token.bytes)}, merged", rows=steps),
         facts=facts(
             "in numbers",
             {
-                "characters": float(len(ask.text) + ask.prefix),
+                "characters": float(len(request.text) + request.prefix),
                 "bytes": float(n_bytes),
                 "tokens": float(len(found)),
                 "bytes a token": n_bytes / len(found),
@@ -78,12 +78,12 @@ def answer(reading: Reading, ask: TokensLessonRequest) -> TokensLessonReply:
     )
 
 
-def checks(reading: Reading, ask: TokensLessonRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: TokensLessonRequest) -> Iterator[Check]:
     """The tokens give the text back; the merges lead to them; every id is in the vocabulary."""
-    found = read(reading, ask)
+    found = read(reading, request)
     tokenizer = reading.model.tokenizer
-    ids = found.ids[::-1] if ask.broken else found.ids
-    asked = " " * ask.prefix + ask.text
+    ids = found.ids[::-1] if request.broken else found.ids
+    asked = " " * request.prefix + request.text
     added = tokenizer.prefix_space and not asked.startswith(" ")  # by the tokenizer itself
     kept = "".join(c for i, c in enumerate(asked) if not any(lost.start <= i < lost.end for lost in found.dropped))
     yield at_most(0, float(tokenizer.decode(ids) != " " * added + kept), "texts that do not come back from their ids")
@@ -97,9 +97,9 @@ LESSON = Lesson(
     system=9,
     title="Tokens",
     posts=(PART_2, chapter("2.2")),
-    request=TokensLessonRequest,
-    reply=TokensLessonReply,
-    answer=answer,
+    request_type=TokensLessonRequest,
+    result_type=TokensLessonResult,
+    compute=compute,
     checks=checks,
     breaks="put the tokens back together from the last to the first",
     code=("model/tokenizer.py: Tokenizer.encode", "model/tokenizer.py: Tokenizer.merges"),

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
 
@@ -42,7 +42,7 @@ class VectorsRequest(LessonRequest):
     measure: Measure = Field("dot product", title="Compared by", description="in the table of all pairs")
 
 
-class VectorsReply(LessonAnswer):
+class VectorsResult(LessonResult):
     """The arrows, the tokens, and all pairs."""
 
     arrows: Points
@@ -72,11 +72,11 @@ def embedded(reading: Reading) -> Tensor:
     return reading.model.network.embed.weight[reading.ids_BT[0]].detach().float().cpu()
 
 
-def pairs(x_TM: Tensor, ask: VectorsRequest) -> Tensor:
+def pairs(x_TM: Tensor, request: VectorsRequest) -> Tensor:
     """Every token with every other one, (T, T)."""
-    if ask.measure == "cosine":
+    if request.measure == "cosine":
         x_TM = F.normalize(x_TM, dim=1)
-    return x_TM @ (x_TM.roll(1, 1) if ask.broken else x_TM).T
+    return x_TM @ (x_TM.roll(1, 1) if request.broken else x_TM).T
 
 
 def _compared(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
@@ -91,18 +91,18 @@ def _compared(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
     )
 
 
-def answer(reading: Reading, ask: VectorsRequest) -> VectorsReply:
+def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
     """The arrows and the tokens, compared feature by feature."""
-    a_D, b_D = torch.tensor(ask.a), torch.tensor(ask.b)
+    a_D, b_D = torch.tensor(request.a), torch.tensor(request.b)
     x_TM = embedded(reading)
-    one, other = reading.position(ask.one), reading.position(ask.other)
-    names = reading.pieces
-    return VectorsReply(
+    one, other = reading.position(request.one), reading.position(request.other)
+    names = reading.token_labels
+    return VectorsResult(
         arrows=Points(
             title="two arrows: pull their tips",
             x_axis="across",
             y_axis="up",
-            points=[Point(name=n, group=n, x=v[0], y=v[1]) for n, v in (("a", ask.a), ("b", ask.b))],
+            points=[Point(name=n, group=n, x=v[0], y=v[1]) for n, v in (("a", request.a), ("b", request.b))],
             arrows=True,
             reach=REACH,
             held=["a", "b"],
@@ -110,28 +110,28 @@ def answer(reading: Reading, ask: VectorsRequest) -> VectorsReply:
         products=Bars(
             title="a·b: what each coordinate adds",
             labels=["across", "up"],
-            values=numbers(dot(a_D, b_D, broken=ask.broken)),
+            values=numbers(dot(a_D, b_D, broken=request.broken)),
         ),
-        plane=_compared("a and b", a_D, b_D, broken=ask.broken),
+        plane=_compared("a and b", a_D, b_D, broken=request.broken),
         features=Bars(
             title=f"{names[one]} · {names[other]}: what the first {N_BARS} of {x_TM.shape[1]} features add",
             labels=[str(feature) for feature in range(min(N_BARS, x_TM.shape[1]))],
-            values=numbers(dot(x_TM[one], x_TM[other], broken=ask.broken)[:N_BARS]),
+            values=numbers(dot(x_TM[one], x_TM[other], broken=request.broken)[:N_BARS]),
         ),
         space=_compared(
             f"{names[one]} and {names[other]}, all {x_TM.shape[1]} features",
             x_TM[one],
             x_TM[other],
-            broken=ask.broken,
+            broken=request.broken,
         ),
-        pairs=signed(f"{ask.measure} of all pairs", names, names, pairs(x_TM, ask), picks=("one", "other")),
+        pairs=signed(f"{request.measure} of all pairs", names, names, pairs(x_TM, request), picks=("one", "other")),
     )
 
 
-def checks(reading: Reading, ask: VectorsRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: VectorsRequest) -> Iterator[Check]:
     """The table is what pairs give one by one; a cosine is one; the sum of an example in the post."""
     x_TM = embedded(reading)
-    dots_TT = pairs(x_TM, ask.model_copy(update={"measure": "dot product"}))
+    dots_TT = pairs(x_TM, request.model_copy(update={"measure": "dot product"}))
     some_TM = x_TM[:16]
     looped_TT = torch.stack([torch.stack([dot(a_M, b_M).sum() for b_M in some_TM]) for a_M in some_TM])
     products, n = Arithmetic(n_terms=x_TM.shape[1]), len(some_TM)
@@ -142,10 +142,10 @@ def checks(reading: Reading, ask: VectorsRequest) -> Iterator[Check]:
         products,
         product_scales(some_TM, some_TM),
     )
-    cosine_TT = pairs(x_TM, ask.model_copy(update={"measure": "cosine"}))
+    cosine_TT = pairs(x_TM, request.model_copy(update={"measure": "cosine"}))
     yield at_most(1 + products.error(), largest(cosine_TT), "the largest cosine, whatever its sign, is")
     yield at_least(1 - products.error(), cosine_TT.diagonal().min().item(), "a token's cosine with itself is")
-    ten = dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0]), broken=ask.broken).sum().item()
+    ten = dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0]), broken=request.broken).sum().item()
     yield at_most(0, abs(ten - 10), "(2, 3, 4) · (1, 0, 2) = 10, to within")
 
 
@@ -153,9 +153,9 @@ LESSON = Lesson(
     system=1,
     title="Vectors and the dot product",
     posts=(MATHS, MATHS_ADDENDUM, chapter("3.3.1")),
-    request=VectorsRequest,
-    reply=VectorsReply,
-    answer=answer,
+    request_type=VectorsRequest,
+    result_type=VectorsResult,
+    compute=compute,
     checks=checks,
     breaks="multiply each feature with the one before it",
     code=("model/attention.py: scores", "app/lessons/vectors.py: dot, cosine"),

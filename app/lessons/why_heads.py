@@ -12,8 +12,8 @@ from pydantic.config import JsonDict
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal
-from app.lessons.lesson import Lesson, LessonAnswer, LessonRequest, Reading
-from app.lessons.parts import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, shares
+from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, shares
 from app.lessons.posts import PART_13, chapter
 from app.schemas import Index
 from model import attention
@@ -53,7 +53,7 @@ class WhyHeadsRequest(LessonRequest):
     pattern: Pattern = Field("previous token", title="Pattern", description="what all heads of the model are asked for")
 
 
-class WhyHeadsReply(LessonAnswer):
+class WhyHeadsResult(LessonResult):
     """The made-up head, a real one, and what all heads of the model do."""
 
     words: Chips = Field(description="what kind of word each token is taken for")
@@ -77,16 +77,16 @@ def kinds(reading: Reading) -> list[int | None]:
     return [0 if word in ARTICLES else 1 if word in NOUNS else None for word in words]
 
 
-def toy_weights(reading: Reading, ask: WhyHeadsRequest) -> Tensor:
+def toy_weights(reading: Reading, request: WhyHeadsRequest) -> Tensor:
     """The weights of the made-up head, (T, T): tokens of neither kind have the query and the key 0."""
     x_TK = torch.zeros(len(reading.tokens), 2)  # (1, 0) is an article, (0, 1) a noun
     for place, kind in enumerate(kinds(reading)):
         if kind is not None:
             x_TK[place, kind] = 1
-    w_q_KK = torch.tensor([ask.article_query, ask.noun_query]).T
-    w_k_KK = torch.tensor([ask.article_key, ask.noun_key]).T
+    w_q_KK = torch.tensor([request.article_query, request.noun_query]).T
+    w_k_KK = torch.tensor([request.article_key, request.noun_key]).T
     score_TT = attention.scaled(attention.scores(x_TK @ w_q_KK.T, x_TK @ w_k_KK.T), 2)
-    return attention.weights(score_TT if ask.ahead else attention.masked(score_TT))
+    return attention.weights(score_TT if request.ahead else attention.masked(score_TT))
 
 
 def given(weight_TT: Tensor, from_T: Tensor, to_T: Tensor) -> float:
@@ -115,35 +115,35 @@ def pattern_scores(weight_HTT: Tensor, ids: Sequence[int], *, broken: bool = Fal
     return torch.stack([mean_HT.mean(-1) for mean_HT in means], dim=1)
 
 
-def every_head(reading: Reading, ask: WhyHeadsRequest) -> Tensor:
+def every_head(reading: Reading, request: WhyHeadsRequest) -> Tensor:
     """The same of all heads of the model, (L, H, P)."""
     heads = range(reading.config.n_heads)
     layers = (reading.trace.stage("weights", layer, heads).cpu() for layer in range(reading.config.n_layers))
-    return torch.stack([pattern_scores(weight_HTT, reading.tokens.ids, broken=ask.broken) for weight_HTT in layers])
+    return torch.stack([pattern_scores(weight_HTT, reading.tokens.ids, broken=request.broken) for weight_HTT in layers])
 
 
-def queries_and_keys(reading: Reading, ask: WhyHeadsRequest) -> tuple[Tensor, Tensor]:
+def queries_and_keys(reading: Reading, request: WhyHeadsRequest) -> tuple[Tensor, Tensor]:
     """Of the real head, as it uses them; (T, D) each."""
-    group = ask.head // (reading.config.n_heads // reading.config.n_kv_heads)
+    group = request.head // (reading.config.n_heads // reading.config.n_kv_heads)
     chunks = reading.trace.chunks
-    q_TD = torch.cat([stretch.queries_LHTD[ask.layer, ask.head] for stretch in chunks])
-    k_TD = torch.cat([stretch.keys_LGTD[ask.layer, group] for stretch in chunks])
+    q_TD = torch.cat([stretch.queries_LHTD[request.layer, request.head] for stretch in chunks])
+    k_TD = torch.cat([stretch.keys_LGTD[request.layer, group] for stretch in chunks])
     return q_TD.float().cpu(), k_TD.float().cpu()
 
 
-def space(reading: Reading, ask: WhyHeadsRequest) -> Points:
+def space(reading: Reading, request: WhyHeadsRequest) -> Points:
     """The first queries and keys of the real head in one plane through 0: the one that keeps most of their lengths.
 
     The keys' mean is taken from each: it adds the same to every score of a query, which changes no weight.
     """
-    q_TD, k_TD = (x_TD[:N_PLANE] for x_TD in queries_and_keys(reading, ask))
+    q_TD, k_TD = (x_TD[:N_PLANE] for x_TD in queries_and_keys(reading, request))
     both_XD = torch.cat((q_TD, k_TD - k_TD.mean(0)))
     _, length_D, axis_DD = torch.linalg.svd(both_XD, full_matrices=False)
     place_X2 = both_XD @ axis_DD[:2].T
     part_D = length_D.square() / length_D.square().sum().clamp_min(1e-12)
-    names = [(group, name) for group in ("query", "key") for name in reading.pieces[:N_PLANE]]
+    names = [(group, name) for group in ("query", "key") for name in reading.token_labels[:N_PLANE]]
     return Points(
-        title=f"queries, and keys less their mean: layer {ask.layer}, head {ask.head}, {len(q_TD)} tokens",
+        title=f"queries, and keys less their mean: layer {request.layer}, head {request.head}, {len(q_TD)} tokens",
         x_axis=f"{part_D[0]:.0%} of all squared lengths",
         y_axis=f"{part_D[1]:.0%}",
         points=[
@@ -153,9 +153,9 @@ def space(reading: Reading, ask: WhyHeadsRequest) -> Points:
     )
 
 
-def best_pairs(reading: Reading, ask: WhyHeadsRequest) -> Bars:
+def best_pairs(reading: Reading, request: WhyHeadsRequest) -> Bars:
     """The pairs of tokens, whatever their places, with the highest mean score, counted from the mean of its row."""
-    score_TT = reading.trace.stage("scaled", ask.layer, [ask.head])[0].cpu()
+    score_TT = reading.trace.stage("scaled", request.layer, [request.head])[0].cpu()
     score_TT = score_TT - (score_TT * uniform(len(score_TT))).sum(-1, keepdim=True)
     ids_T = torch.tensor(reading.tokens.ids)
     query_N, key_N = torch.ones_like(score_TT).tril().nonzero().T
@@ -170,15 +170,15 @@ def best_pairs(reading: Reading, ask: WhyHeadsRequest) -> Bars:
     )
 
 
-def answer(reading: Reading, ask: WhyHeadsRequest) -> WhyHeadsReply:
+def compute(reading: Reading, request: WhyHeadsRequest) -> WhyHeadsResult:
     """The made-up head on this text, a real one beside it, and every head by what it does."""
-    pieces, kind_of = reading.pieces, kinds(reading)
-    around = {"rows": pieces, "columns": pieces}
-    score_LHP = every_head(reading, ask)
-    even_P = pattern_scores(uniform(len(pieces))[None], reading.tokens.ids)[0]
+    token_labels, kind_of = reading.token_labels, kinds(reading)
+    around = {"rows": token_labels, "columns": token_labels}
+    score_LHP = every_head(reading, request)
+    even_P = pattern_scores(uniform(len(token_labels))[None], reading.tokens.ids)[0]
     heads = [f"head {head}" for head in range(reading.config.n_heads)]
-    at = PATTERNS.index(ask.pattern)
-    return WhyHeadsReply(
+    at = PATTERNS.index(request.pattern)
+    return WhyHeadsResult(
         words=Chips(
             title="kinds of words",
             rows=[
@@ -186,7 +186,7 @@ def answer(reading: Reading, ask: WhyHeadsRequest) -> WhyHeadsReply:
                     name="",
                     chips=[
                         Chip(text=piece, about="other" if kind is None else KINDS[kind].split()[-1])
-                        for piece, kind in zip(pieces, kind_of, strict=True)
+                        for piece, kind in zip(token_labels, kind_of, strict=True)
                     ],
                 )
             ],
@@ -198,53 +198,54 @@ def answer(reading: Reading, ask: WhyHeadsRequest) -> WhyHeadsReply:
             points=[
                 Point(name=name, group=group, x=values[0], y=values[1])
                 for group, name, values in (
-                    ("query", KINDS[1], ask.noun_query),
-                    ("query", KINDS[0], ask.article_query),
-                    ("key", KINDS[1], ask.noun_key),
-                    ("key", KINDS[0], ask.article_key),
+                    ("query", KINDS[1], request.noun_query),
+                    ("query", KINDS[0], request.article_query),
+                    ("key", KINDS[1], request.noun_key),
+                    ("key", KINDS[0], request.article_key),
                 )
             ],
             arrows=True,
             reach=REACH,
             held=["noun_query", "article_query", "noun_key", "article_key"],
         ),
-        toy=shares("weights of the made-up head", values=toy_weights(reading, ask), **around),
-        found=_found(toy_weights(reading, ask), kind_of, ask),
+        toy=shares("weights of the made-up head", values=toy_weights(reading, request), **around),
+        found=_found(toy_weights(reading, request), kind_of, request),
         weights=shares(
-            f"weights of layer {ask.layer}, head {ask.head}",
-            values=reading.trace.stage("weights", ask.layer, [ask.head])[0],
+            f"weights of layer {request.layer}, head {request.head}",
+            values=reading.trace.stage("weights", request.layer, [request.head])[0],
             **around,
         ),
-        space=space(reading, ask),
-        pairs=best_pairs(reading, ask),
+        space=space(reading, request),
+        pairs=best_pairs(reading, request),
         everywhere=shares(
-            f"mean weight on: {ask.pattern} ({len(score_LHP)} layers × {len(heads)} heads)",
+            f"mean weight on: {request.pattern} ({len(score_LHP)} layers × {len(heads)} heads)",
             [f"layer {layer}" for layer in range(len(score_LHP))],
             heads,
             score_LHP[..., at],
             picks=("layer", "head"),
         ),
         layer_heads=shares(
-            f"all patterns, layer {ask.layer}", heads, PATTERNS, score_LHP[ask.layer], picks=("head", "")
+            f"all patterns, layer {request.layer}", heads, PATTERNS, score_LHP[request.layer], picks=("head", "")
         ),
         labels=Chips(
-            title=f"what each head of layer {ask.layer} does most",
+            title=f"what each head of layer {request.layer} does most",
             rows=[
                 ChipRow(
                     name="",
                     chips=[
-                        _label(name, score_P, even_P) for name, score_P in zip(heads, score_LHP[ask.layer], strict=True)
+                        _label(name, score_P, even_P)
+                        for name, score_P in zip(heads, score_LHP[request.layer], strict=True)
                     ],
                 )
             ],
         ),
-        marks=_marks(f"layer {ask.layer}, head {ask.head}", score_LHP[ask.layer, ask.head], even_P),
+        marks=_marks(f"layer {request.layer}, head {request.head}", score_LHP[request.layer, request.head], even_P),
     )
 
 
-def _found(weight_TT: Tensor, kind_of: Sequence[int | None], ask: WhyHeadsRequest) -> Facts:
+def _found(weight_TT: Tensor, kind_of: Sequence[int | None], request: WhyHeadsRequest) -> Facts:
     article_T, noun_T = (torch.tensor([kind == one for kind in kind_of]) for one in (0, 1))
-    even_TT = uniform(len(kind_of), ahead=ask.ahead)
+    even_TT = uniform(len(kind_of), ahead=request.ahead)
     return facts(
         "who finds whom, by mean weight",
         {
@@ -305,15 +306,18 @@ def drawn_weights(plane: Points, kind_of: Sequence[int | None], *, ahead: bool) 
         yield [power / sum(powers) for power in powers] + [0.0] * (len(kind_of) - len(powers))
 
 
-def checks(reading: Reading, ask: WhyHeadsRequest) -> Iterator[Check]:
+def checks(reading: Reading, request: WhyHeadsRequest) -> Iterator[Check]:
     """Scores of patterns are what loops over the weights find; the made-up head is a softmax of what is drawn."""
-    shown = answer(reading, ask)
-    weight_HTT = reading.trace.stage("weights", ask.layer, range(reading.config.n_heads)).cpu()
-    score_LHP = every_head(reading, ask)
+    shown = compute(reading, request)
+    weight_HTT = reading.trace.stage("weights", request.layer, range(reading.config.n_heads)).cpu()
+    score_LHP = every_head(reading, request)
     means = Arithmetic(n_terms=len(reading.tokens))
     for place, pattern in enumerate(PATTERNS):
         looped_H = torch.tensor([by_loop(pattern, weight, reading.tokens.ids) for weight in weight_HTT.tolist()])
-        name, score_H = f"{pattern}: this layer's scores differ from those of a loop by", score_LHP[ask.layer, :, place]
+        name, score_H = (
+            f"{pattern}: this layer's scores differ from those of a loop by",
+            score_LHP[request.layer, :, place],
+        )
         if looped_H.isnan().all() and score_H.isnan().all():
             yield does_not_apply(name, "this text has nothing to measure")
         else:
@@ -321,7 +325,7 @@ def checks(reading: Reading, ask: WhyHeadsRequest) -> Iterator[Check]:
     yield at_least(0, score_LHP.nan_to_num(0).min().item(), "the smallest score of any head is")
     yield at_most(1 + means.error(), score_LHP.nan_to_num(0).max().item(), "the largest score of any head is")
     toy_TT = torch.tensor(shown.toy.values)
-    drawn_TT = torch.tensor(list(drawn_weights(shown.plane, kinds(reading), ahead=ask.ahead)))
+    drawn_TT = torch.tensor(list(drawn_weights(shown.plane, kinds(reading), ahead=request.ahead)))
     name = "the made-up weights differ from a softmax of the arrows' products by"
     yield equal(name, toy_TT, drawn_TT, means, REACH**2)  # the largest score that arrows of this length have is 35
     for name, weight_TT in (("made-up", toy_TT), ("real", weight_HTT)):
@@ -333,9 +337,9 @@ LESSON = Lesson(
     system=24,
     title="Heads are dumb",
     posts=(PART_13, chapter("3.4")),
-    request=WhyHeadsRequest,
-    reply=WhyHeadsReply,
-    answer=answer,
+    request_type=WhyHeadsRequest,
+    result_type=WhyHeadsResult,
+    compute=compute,
     checks=checks,
     breaks="count the next token instead of the previous one",
     code=("model/attention.py: scores", "app/lessons/why_heads.py: toy_weights, pattern_scores"),

@@ -55,17 +55,17 @@ class LessonPage:
     """The context of a lesson's template."""
 
     lesson: AnyLesson
-    before: AnyLesson | None
-    after: AnyLesson | None
+    previous: AnyLesson | None
+    next: AnyLesson | None
     models: list[ModelInfo]
     model: str
-    instead_of: str  # the model that was asked for, where this lesson needs another one; empty otherwise
+    requested_model: str  # the model that was asked for, where this lesson needs another one; empty otherwise
     tokens: list[views.TokenFields]
-    asked: LessonRequest  # the request that gives what is shown
+    lesson_request: LessonRequest  # the request that gives what is shown
     controls: dict[str, Control]
-    kinds: dict[str, str]  # of the parts, by their names; they are known before there is an answer
-    answer: dict[str, Any] | None  # None while there is nothing to show
-    proof: list[Check] | None  # None until it is asked for
+    panel_kinds: dict[str, str]  # by the panels' names; known before there is a result
+    result: dict[str, Any] | None  # None while there is nothing to show
+    checks: list[Check] | None  # None until they are requested
     notice: str
     curl: str  # the line that gives what is shown, for a shell
     plotly: str
@@ -151,19 +151,19 @@ async def lesson_page(request: Request, slug: str, engine: EngineDep, client: Cl
     lesson = lessons()[slug]
     given = request.query_params
     name = given.get("model") or (engine.models.default if engine.models.ready else engine.models.fallback)
-    instead_of = ""
+    requested_model = ""
     if name in engine.models.entries and not lesson.fits(engine.models.shape(name)[0]):
-        instead_of, name = name, engine.models.fallback
-    ask, notice = ask_of(lesson, given, name)
-    status, answer, proof = 422 if notice else 200, None, None
-    if not notice and not ask.text:
+        requested_model, name = name, engine.models.fallback
+    lesson_request, notice = parse_query(lesson, given, name)
+    status, result, checks = 422 if notice else 200, None, None
+    if not notice and not lesson_request.text:
         notice = templating.EMPTY
     tokens: list[views.TokenFields] = []
     if not notice:
         try:
-            tokens, answer, _ = await _answer(engine, client, lesson, ask)
+            tokens, result, _ = await _compute(engine, client, lesson, lesson_request)
             if "prove" in given:
-                proof = (await _prove(engine, client, lesson, ask)).checks
+                checks = (await _prove(engine, client, lesson, lesson_request)).checks
         except ModelLoading as error:
             notice = str(error)
         except AppError as error:
@@ -172,19 +172,22 @@ async def lesson_page(request: Request, slug: str, engine: EngineDep, client: Cl
     place = order.index(lesson)
     page = LessonPage(
         lesson=lesson,
-        before=order[place - 1] if place else None,
-        after=order[place + 1] if place + 1 < len(order) else None,
+        previous=order[place - 1] if place else None,
+        next=order[place + 1] if place + 1 < len(order) else None,
         models=service.model_infos(engine),
         model=name,
-        instead_of=instead_of,
+        requested_model=requested_model,
         tokens=tokens,
-        asked=ask,
-        controls=controls(lesson, ask, engine, name),
-        kinds={name: part.annotation.model_fields["kind"].default for name, part in lesson.reply.model_fields.items()},
-        answer=answer,
-        proof=proof,
+        lesson_request=lesson_request,
+        controls=controls(lesson, lesson_request, engine, name),
+        panel_kinds={
+            name: panel.annotation.model_fields["kind"].default
+            for name, panel in lesson.result_type.model_fields.items()
+        },
+        result=result,
+        checks=checks,
         notice=notice,
-        curl=curl(lesson, ask, str(request.base_url)),
+        curl=curl(lesson, lesson_request, str(request.base_url)),
         plotly=assets.PLOTLY,
         series=SERIES,
     )
@@ -207,9 +210,9 @@ def make_router() -> APIRouter:
     for slug, lesson in lessons().items():
         call, prove = _calls(lesson)
         reply = type(
-            lesson.reply.__name__,
-            (LessonReply, lesson.reply),
-            {"__doc__": lesson.reply.__doc__, "__module__": __name__},
+            lesson.result_type.__name__,
+            (LessonReply, lesson.result_type),
+            {"__doc__": lesson.result_type.__doc__, "__module__": __name__},
         )
         title = f"S{lesson.system:02} {lesson.title}"
         path = f"/api/v1/lessons/{slug}"
@@ -233,83 +236,83 @@ def make_router() -> APIRouter:
 def _calls(lesson: AnyLesson) -> tuple[Any, Any]:
     """The functions behind a lesson's two calls, each with the lesson's own request in its signature."""
 
-    async def call(ask: Any, engine: EngineDep, client: ClientDep) -> Response:
-        tokens, answer, about = await _answer(engine, client, lesson, ask)
-        return json_reply({**about, "tokens": tokens, **answer})
+    async def call(request: Any, engine: EngineDep, client: ClientDep) -> Response:
+        tokens, result, about = await _compute(engine, client, lesson, request)
+        return json_reply({**about, "tokens": tokens, **result})
 
-    async def prove(ask: Any, engine: EngineDep, client: ClientDep) -> Proof:
-        return await _prove(engine, client, lesson, ask)
+    async def prove(request: Any, engine: EngineDep, client: ClientDep) -> Proof:
+        return await _prove(engine, client, lesson, request)
 
     for function in (call, prove):
-        function.__annotations__["ask"] = lesson.request
-    call.__doc__ = f"{(inspect.getdoc(lesson.answer) or '').strip()} `broken`: {lesson.breaks}."
+        function.__annotations__["request"] = lesson.request_type
+    call.__doc__ = f"{(inspect.getdoc(lesson.compute) or '').strip()} `broken`: {lesson.breaks}."
     prove.__doc__ = inspect.getdoc(lesson.checks)
     return call, prove
 
 
-async def _answer(
-    engine: Engine, client: Client, lesson: AnyLesson, ask: LessonRequest
+async def _compute(
+    engine: Engine, client: Client, lesson: AnyLesson, request: LessonRequest
 ) -> tuple[list[views.TokenFields], dict[str, Any], dict[str, Any]]:
     """The tokens of the text, the parts of the answer, and what they are of."""
-    model, tokens = await _read(engine, lesson, ask)
-    work = engine.compute(model, tokens, lambda trace: lesson.answer(Reading(model, tokens, trace), ask))
-    answer, timings = await client.cancel_on_disconnect(work)
+    model, tokens = await _read(engine, lesson, request)
+    work = engine.compute(model, tokens, lambda trace: lesson.compute(Reading(model, tokens, trace), request))
+    result, timings = await client.cancel_on_disconnect(work)
     about = {"model": model.name, "step": model.step, "timings": timings.model_dump()}
-    return views.tokens(tokens)["tokens"], answer.model_dump(), about
+    return views.tokens(tokens)["tokens"], result.model_dump(), about
 
 
-async def _prove(engine: Engine, client: Client, lesson: AnyLesson, ask: LessonRequest) -> Proof:
-    model, tokens = await _read(engine, lesson, ask)
-    work = engine.compute(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), ask)))
+async def _prove(engine: Engine, client: Client, lesson: AnyLesson, request: LessonRequest) -> Proof:
+    model, tokens = await _read(engine, lesson, request)
+    work = engine.compute(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), request)))
     checks, _ = await client.cancel_on_disconnect(work)
     return Proof(model=model.name, step=model.step, checks=checks)
 
 
-async def _read(engine: Engine, lesson: AnyLesson, ask: LessonRequest) -> tuple[Loaded, Tokens]:
+async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tuple[Loaded, Tokens]:
     """The tokens of the text, for the model that was asked for; where none was, for one that has what is needed."""
-    if ask.model is None and not lesson.fits(engine.models.shape(engine.models.default)[0]):
-        ask = ask.model_copy(update={"model": engine.models.fallback})
-    model, tokens = await service.model_and_tokens(engine, ask)
+    if request.model is None and not lesson.fits(engine.models.shape(engine.models.default)[0]):
+        request = request.model_copy(update={"model": engine.models.fallback})
+    model, tokens = await service.model_and_tokens(engine, request)
     if len(tokens) > N_MOST:
         raise TextTooLong(len(tokens), N_MOST, "a lesson", "look at it on the first page")
     if not lesson.fits(model.network.config):
         raise UnsupportedByModel(model.name, lesson.needs, engine.models.fallback)
-    check_heads(ask, model.network.config, model.name)
+    check_heads(request, model.network.config, model.name)
     return model, tokens
 
 
-def ask_of(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[LessonRequest, str]:
+def parse_query(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[LessonRequest, str]:
     """The request of an address, and what is wrong with that; what is wrong is left out, what was typed stays.
 
     Where the address names no head, it is one of the model's that is worth a look.
     """
-    known = {name: value for name, value in given.items() if name in lesson.request.model_fields and value != ""}
+    known = {name: value for name, value in given.items() if name in lesson.request_type.model_fields and value != ""}
     layer, head = pages.FIRST_HEAD.get(model, (0, 0))
     first = {"text": pages.FIRST_TEXT, "layer": layer, "head": head}
-    raw: dict[str, Any] = {name: first[name] for name in first if name in lesson.request.model_fields} | known
+    raw: dict[str, Any] = {name: first[name] for name in first if name in lesson.request_type.model_fields} | known
     raw["model"] = model
     raw["text"] = raw["text"].replace("\r\n", "\n")
-    for name, field in lesson.request.model_fields.items():
+    for name, field in lesson.request_type.model_fields.items():
         if name in known and get_origin(field.annotation) is list:
             raw[name] = ",".join(given.getlist(name)).split(",")
     try:
-        return lesson.request.model_validate(raw), ""
+        return lesson.request_type.model_validate(raw), ""
     except ValidationError as error:
         wrong = {one["loc"][0] for one in error.errors()}
         kept = {name: value for name, value in raw.items() if name not in wrong} | {"text": pages.FIRST_TEXT}
-        return lesson.request.model_validate(kept).model_copy(update={"text": raw["text"]}), pages.validation_message(
+        return lesson.request_type.model_validate(kept).model_copy(update={"text": raw["text"]}), pages.validation_message(
             error
         )
 
 
-def controls(lesson: AnyLesson, ask: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:
+def controls(lesson: AnyLesson, request: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:
     """What a client can change, by the names of the request's fields."""
     shape = engine.models.shape(model)[0] if model in engine.models.entries else None
     last = {"layer": shape.n_layers - 1, "head": shape.n_heads - 1, "heads": shape.n_heads - 1} if shape else {}
     found = {}
-    for name, field in lesson.request.model_fields.items():
+    for name, field in lesson.request_type.model_fields.items():
         if name not in COMMON:
-            found[name] = _control(name, field, getattr(ask, name), last)
+            found[name] = _control(name, field, getattr(request, name), last)
     return found
 
 
@@ -347,7 +350,7 @@ def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -
     )
 
 
-def curl(lesson: AnyLesson, ask: LessonRequest, base: str) -> str:
+def curl(lesson: AnyLesson, request: LessonRequest, base: str) -> str:
     """The line that asks the same of the server at `base`, for a shell."""
-    body = json.dumps(ask.model_dump(exclude_defaults=True), ensure_ascii=False).replace("'", "'\\''")
+    body = json.dumps(request.model_dump(exclude_defaults=True), ensure_ascii=False).replace("'", "'\\''")
     return f"curl {base}api/v1/lessons/{lesson.slug} --json '{body}'"

@@ -79,9 +79,9 @@ def reading(loaded: Loaded, text: str) -> Reading:
     return Reading(loaded, tokens, read(loaded.network, tokens.ids))
 
 
-def checked(reading: Reading, slug: str, text: str, **ask: Any) -> list[checks.Check]:
+def checked(reading: Reading, slug: str, text: str, **fields: Any) -> list[checks.Check]:
     lesson = lessons()[slug]
-    return list(lesson.checks(reading, lesson.request(text=text, **ask)))
+    return list(lesson.checks(reading, lesson.request_type(text=text, **fields)))
 
 
 def model_for(client: TestClient, slug: str, model: str) -> str:
@@ -90,8 +90,8 @@ def model_for(client: TestClient, slug: str, model: str) -> str:
     return model if fits else SHIPPED.name
 
 
-def post(client: TestClient, path: str, text: str, *, model: str = SHIPPED.name, **ask: Any) -> Any:
-    reply = client.post(f"/api/v1/lessons/{path}", json={"text": text, "model": model, **ask})
+def post(client: TestClient, path: str, text: str, *, model: str = SHIPPED.name, **fields: Any) -> Any:
+    reply = client.post(f"/api/v1/lessons/{path}", json={"text": text, "model": model, **fields})
     assert reply.status_code == 200, reply.text
     return reply.json()
 
@@ -183,7 +183,7 @@ def other_values(schema: dict[str, Any], default: Any) -> list[Any]:
 CONTROLS = [
     (slug, name)
     for slug, lesson in lessons().items()
-    for name in lesson.request.model_fields
+    for name in lesson.request_type.model_fields
     if name not in ("text", "model", "step", "special_tokens", "broken")
 ]
 ONLY_WITH = {("batches", "sheet"): {"third": "a"}}  # what has to be chosen first for a control to do anything
@@ -191,12 +191,12 @@ ONLY_WITH = {("batches", "sheet"): {"third": "a"}}  # what has to be chosen firs
 
 @pytest.mark.parametrize(("slug", "name"), CONTROLS)
 def test_every_control_changes_a_number(served: TestClient, slug: str, name: str) -> None:
-    ask = ONLY_WITH.get((slug, name), {})
-    schema = lessons()[slug].request.model_json_schema()["properties"][name]
-    before = parts(post(served, slug, FIRST, **ask))
-    default = lessons()[slug].request.model_fields[name].default
+    fields = ONLY_WITH.get((slug, name), {})
+    schema = lessons()[slug].request_type.model_json_schema()["properties"][name]
+    before = parts(post(served, slug, FIRST, **fields))
+    default = lessons()[slug].request_type.model_fields[name].default
     assert any(
-        parts(post(served, slug, FIRST, **ask, **{name: value})) != before for value in other_values(schema, default)
+        parts(post(served, slug, FIRST, **fields, **{name: value})) != before for value in other_values(schema, default)
     )
 
 
@@ -294,19 +294,19 @@ def test_what_is_chosen_behind_the_end_of_a_shorter_text_is_its_last_token(serve
 
 def test_another_text_of_the_batch_that_cannot_be_read_is_refused_in_words(served: TestClient) -> None:
     known = served.get("/api/v1/models").json()["models"][0]["name"]
-    ask = {"text": "a", "model": known, "second": "the" + " the" * 256}
-    reply = served.post("/api/v1/lessons/batches", json=ask)
+    fields = {"text": "a", "model": known, "second": "the" + " the" * 256}
+    reply = served.post("/api/v1/lessons/batches", json=fields)
     assert reply.status_code == 422
     assert "257 tokens" in reply.json()["detail"]
 
 
-@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request.model_fields])
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request_type.model_fields])
 def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_everywhere(
     served: TestClient, slug: str
 ) -> None:
     n_heads = {"heads", "head"}
     wrong: dict[str, Any] = {"layer": 99}
-    for name, schema in lessons()[slug].request.model_json_schema()["properties"].items():
+    for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items():
         if name == "head" or schema.get("is") in n_heads:
             wrong = {name: [99] if schema.get("is") == "heads" else 99}
         if name == "source":
@@ -321,7 +321,7 @@ def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_every
 
 
 @pytest.mark.parametrize(
-    ("slug", "ask", "reason"),
+    ("slug", "fields", "reason"),
     [
         ("dropout", {"rate": 0.0}, "at rate 0 a number is dropped about 0 times"),
         ("dropout", {"rate": 0.001}, "at rate 0.001 a number is dropped about 2 times"),
@@ -335,13 +335,13 @@ def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_every
     ],
 )
 def test_a_check_that_does_not_apply_says_why_on_the_page_too(
-    served: TestClient, slug: str, ask: dict[str, Any], reason: str
+    served: TestClient, slug: str, fields: dict[str, Any], reason: str
 ) -> None:
-    ask = {"text": FIRST, "model": SHIPPED.name, **ask}
-    found = served.post(f"/api/v1/lessons/{slug}/checks", json=ask).json()["checks"]
+    fields = {"text": FIRST, "model": SHIPPED.name, **fields}
+    found = served.post(f"/api/v1/lessons/{slug}/checks", json=fields).json()["checks"]
     assert [check for check in found if check["passed"] is False] == []
     assert any(check["passed"] is None and reason in check["reason"] for check in found)
-    page = served.get(f"/lessons/{slug}", params={**ask, "prove": "1"}).text
+    page = served.get(f"/lessons/{slug}", params={**fields, "prove": "1"}).text
     assert '<li data-passed="null"><b>does not apply</b>' in page
     assert html.escape(reason).replace("&#x27;", "&#39;") in page
 
@@ -372,7 +372,7 @@ def test_the_number_of_merges_is_the_tokenizers(smollm2: tuple[GPT, Tokenizer], 
 def test_an_id_that_has_no_token_has_a_name(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
     wide = Loaded("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
-    assert reading(wide, FIRST).ranked(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
+    assert reading(wide, FIRST).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
 
 
 def test_before_an_edge_is_cut_no_change_is_said_not_even_0(client: TestClient) -> None:

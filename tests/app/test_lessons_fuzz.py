@@ -54,17 +54,17 @@ def requests(slug: str) -> st.SearchStrategy[dict[str, Any]]:
     """Requests of a lesson, each with a few of its fields."""
     fields = {
         name: values(schema)
-        for name, schema in lessons()[slug].request.model_json_schema()["properties"].items()
+        for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items()
         if name not in ("text", "model")
     }
     return st.fixed_dictionaries({"text": st.sampled_from(TEXTS)}, optional=fields)
 
 
-def in_address(ask: dict[str, Any]) -> dict[str, str]:
+def in_address(fields: dict[str, Any]) -> dict[str, str]:
     """The same request as the query of a page's address."""
     return {
         name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in ask.items()
+        for name, value in fields.items()
         if value is not None
     }
 
@@ -75,13 +75,13 @@ def test_a_lesson_answers_or_refuses_whatever_its_controls_say(client: TestClien
         max_examples=N_EXAMPLES, derandomize=not LONG, deadline=None, suppress_health_check=[*HealthCheck]
     )
     @given(requests(slug))
-    def run(ask: dict[str, Any]) -> None:
-        page = client.get(f"/lessons/{slug}", params=in_address(ask) | {"prove": "1"})
-        call = client.post(f"/api/v1/lessons/{slug}", json=ask)
-        checks = client.post(f"/api/v1/lessons/{slug}/checks", json=ask)
+    def run(fields: dict[str, Any]) -> None:
+        page = client.get(f"/lessons/{slug}", params=in_address(fields) | {"prove": "1"})
+        call = client.post(f"/api/v1/lessons/{slug}", json=fields)
+        checks = client.post(f"/api/v1/lessons/{slug}/checks", json=fields)
         for reply in (page, call, checks):
             assert reply.status_code in (200, 404, 413, 422), reply.text
-        if checks.status_code == 200 and not ask.get("broken"):
+        if checks.status_code == 200 and not fields.get("broken"):
             assert [check for check in checks.json()["checks"] if check["passed"] is False] == []
 
     run()

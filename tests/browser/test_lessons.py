@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page
 
 from app.lessons.lesson import lessons
-from app.lessons.parts import Part
+from app.lessons.panels import Panel
 from app.routes.lessons import Control
 from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
@@ -110,8 +110,8 @@ def restore(control: Locator) -> None:
 def test_the_lessons_whose_controls_are_moved_have_all_kinds_of_controls_and_parts(server: Server) -> None:
     pages = "".join(httpx.get(f"{server.url}/lessons/{slug}").text for slug in OF_EVERY_KIND)
     assert set(re.findall(r'data-kind="(\w+)"', pages)) == set(get_args(get_type_hints(Control)["kind"]))
-    parts = [part for slug in OF_EVERY_KIND for part in lessons()[slug].reply.model_fields.values()]
-    assert {part.annotation for part in parts} == set(get_args(get_args(Part)[0]))
+    parts = [part for slug in OF_EVERY_KIND for part in lessons()[slug].result_type.model_fields.values()]
+    assert {part.annotation for part in parts} == set(get_args(get_args(Panel)[0]))
 
 
 @pytest.mark.parametrize("slug", OF_EVERY_KIND)

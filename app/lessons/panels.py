@@ -14,11 +14,11 @@ class _Values(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Part(_Values):
+class _Panel(_Values):
     title: str = Field(description="what is seen, with the shape of it")
 
 
-class Heatmap(_Part):
+class Heatmap(_Panel):
     """A matrix: a row for each of `rows`, a column for each of `columns`."""
 
     kind: Literal["heatmap"] = "heatmap"
@@ -30,7 +30,7 @@ class Heatmap(_Part):
     picks: tuple[str, str] | None = Field(None, description="what a click on a cell chooses: by its row, by its column")
 
 
-class Bars(_Part):
+class Bars(_Panel):
     """A number for each label."""
 
     kind: Literal["bars"] = "bars"
@@ -49,7 +49,7 @@ class Line(_Values):
     y: list[Number]
 
 
-class Curves(_Part):
+class Curves(_Panel):
     """Lines over a common axis."""
 
     kind: Literal["curves"] = "curves"
@@ -59,7 +59,7 @@ class Curves(_Part):
     here: float | None = Field(None, description="where on the axis the reader stands")
 
 
-class Facts(_Part):
+class Facts(_Panel):
     """Single numbers or words, each with its name."""
 
     kind: Literal["facts"] = "facts"
@@ -77,7 +77,7 @@ class Point(_Values):
     picks: dict[str, int] = Field({}, description="what a click on it chooses")
 
 
-class Points(_Part):
+class Points(_Panel):
     """Points of a plane, or arrows to them from its origin."""
 
     kind: Literal["points"] = "points"
@@ -104,14 +104,14 @@ class ChipRow(_Values):
     chips: list[Chip]
 
 
-class Chips(_Part):
+class Chips(_Panel):
     """Rows of pieces of a text."""
 
     kind: Literal["chips"] = "chips"
     rows: list[ChipRow]
 
 
-class Cube(_Part):
+class Cube(_Panel):
     """Matrices of one shape behind each other; a cell may be empty."""
 
     kind: Literal["cube"] = "cube"
@@ -121,7 +121,7 @@ class Cube(_Part):
     values: list[list[list[Number]]]
 
 
-Part = Annotated[Heatmap | Bars | Curves | Facts | Points | Chips | Cube, Field(discriminator="kind")]
+Panel = Annotated[Heatmap | Bars | Curves | Facts | Points | Chips | Cube, Field(discriminator="kind")]
 
 
 def numbers(values: Tensor) -> list[Number]:
