@@ -161,10 +161,8 @@ class Reading:
         Softmax passes on at most half of an error in its scores, each a sum of products q·k / √d_head.
         """
         config = self.config
-        q_HTD = torch.cat([stretch.queries_LHTD[layer] for stretch in self.trace.chunks], dim=1).float()
-        k_GTD = torch.cat([stretch.keys_LGTD[layer] for stretch in self.trace.chunks], dim=1).float()
-        k_HTD = k_GTD.repeat_interleave(config.n_heads // config.n_kv_heads, 0)
-        pairs = zip(q_HTD, k_HTD, strict=True)
+        heads = range(config.n_heads)
+        pairs = zip(self.trace.queries(layer, heads), self.trace.keys(layer, heads), strict=True)
         scales = [product_norms(q_TD, k_TD).max().item() for q_TD, k_TD in pairs]
         return max(1.0, max(scales) / math.sqrt(config.d_head) / 2)
 

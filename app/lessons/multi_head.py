@@ -152,8 +152,8 @@ def alone(reading: Reading, layer: int, x_TM: Tensor) -> tuple[Tensor, Tensor, T
 
     queries, weights, contexts = list[Tensor](), list[Tensor](), list[Tensor]()
     for head in range(config.n_heads):
-        group = head // (config.n_heads // config.n_kv_heads)
-        q_TD, k_SD, v_SD = own(part.query, head), own(part.key, group), own(part.value, group)
+        key_head = config.key_head(head)
+        q_TD, k_SD, v_SD = own(part.query, head), own(part.key, key_head), own(part.value, key_head)
         score_TS = attention.scaled(attention.scores(rotate(q_TD), rotate(k_SD)), config.d_head)
         weight_TS = attention.weights(attention.masked(score_TS))
         queries.append(q_TD)

@@ -80,10 +80,10 @@ def where(reading: Reading, request: ProjectionsRequest) -> tuple[Linear, slice]
     block = reading.block(request.layer)
     if request.which == "feed-forward up":
         return reading.up(request.layer), slice(None)
-    sharing = 1 if request.which == "query" else config.n_heads // config.n_kv_heads  # heads to a key head
     linear = getattr(block.attention, request.which)
     assert isinstance(linear, Linear)
-    first = request.head // sharing * config.d_head
+    head = request.head if request.which == "query" else config.key_head(request.head)
+    first = head * config.d_head
     return linear, slice(first, first + config.d_head)
 
 

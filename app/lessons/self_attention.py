@@ -80,11 +80,8 @@ class Head:
 
 def of_model(reading: Reading, layer: int, head: int, *, broken: bool = False) -> Head:
     """The head as the model ran it, queries and keys with rotary positions if the model has them; broken, keys ask."""
-    key_head = head // (reading.config.n_heads // reading.config.n_kv_heads)
-    chunks = reading.trace.chunks
-    q_TD = torch.cat([one.queries_LHTD[layer, head] for one in chunks]).float().cpu()
-    k_TD = torch.cat([one.keys_LGTD[layer, key_head] for one in chunks]).float().cpu()
-    v_TD = torch.cat([one.values_LGTD[layer, key_head] for one in chunks]).float().cpu()
+    trace = reading.trace
+    q_TD, k_TD, v_TD = (rows(layer, [head])[0].cpu() for rows in (trace.queries, trace.keys, trace.values))
     if broken:
         q_TD, k_TD = k_TD, q_TD
     score_TT = attention.scores(q_TD, k_TD)
@@ -264,7 +261,7 @@ def projected(reading: Reading, layer: int, head: int, *, transposed: bool) -> t
     """Weights and context vectors of a head, (T, T) and (T, D), and worked out from what its layer is given."""
     block, config, network = reading.block(layer), reading.config, reading.model.network
     x_TM, _ = reading.capture(layer, block.attention)
-    d, key_head = config.d_head, head // (config.n_heads // config.n_kv_heads)
+    d, key_head = config.d_head, config.key_head(head)
     rotate = network.positions.rotation(torch.arange(len(reading.tokens), device=network.device))
     found = []
     for linear, number in (

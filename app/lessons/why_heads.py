@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -17,9 +17,8 @@ from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point
 from app.lessons.posts import PART_13, chapter
 from app.schemas import Index
 from model import attention
+from model.heads import TEXT_PATTERNS, TextPattern, text_scores
 
-Pattern = Literal["previous token", "itself", "first token", "same token before"]
-PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 ARTICLES, NOUNS = {"the", "a", "an"}, {"cat", "mat"}
 KINDS = ("an article", "a noun")
 REACH = 5.0
@@ -50,7 +49,9 @@ class WhyHeadsRequest(LessonRequest):
     ahead: bool = Field(False, title="Look ahead too", description="takes the causal mask off the made-up head")
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
-    pattern: Pattern = Field("previous token", title="Pattern", description="what all heads of the model are asked for")
+    pattern: TextPattern = Field(
+        "previous token", title="Pattern", description="what all heads of the model are asked for"
+    )
 
 
 class WhyHeadsResult(LessonResult):
@@ -102,17 +103,11 @@ def uniform(n_tokens: int, *, ahead: bool = False) -> Tensor:
 
 
 def pattern_scores(weight_HTT: Tensor, ids: Sequence[int], *, broken: bool = False) -> Tensor:
-    """How far some heads do each of PATTERNS, (H, P): mean weights; no number where a text has nothing to measure.
-
-    >>> pattern_scores(uniform(2)[None], [7, 7]).tolist()
-    [[0.5, 0.75, 0.5, 0.5]]
-    """
-    ids_T = torch.tensor(ids)
-    earlier_TT = (ids_T[:, None] == ids_T).tril(-1)
-    again_HT = (weight_HTT * earlier_TT).sum(-1)[:, earlier_TT.any(-1)]
-    previous_HT = weight_HTT.diagonal(1 if broken else -1, 1, 2)
-    means = [previous_HT, weight_HTT.diagonal(0, 1, 2), weight_HTT[:, 1:, 0], again_HT]
-    return torch.stack([mean_HT.mean(-1) for mean_HT in means], dim=1)
+    """The score of some heads for each of TEXT_PATTERNS, (H, P); broken, the next token counts as the previous one."""
+    score_HP = text_scores(weight_HTT, ids)
+    if broken:
+        score_HP[:, TEXT_PATTERNS.index("previous token")] = weight_HTT.diagonal(1, 1, 2).mean(-1)
+    return score_HP
 
 
 def every_head(reading: Reading, request: WhyHeadsRequest) -> Tensor:
@@ -124,11 +119,8 @@ def every_head(reading: Reading, request: WhyHeadsRequest) -> Tensor:
 
 def queries_and_keys(reading: Reading, request: WhyHeadsRequest) -> tuple[Tensor, Tensor]:
     """Of the real head, as it uses them; (T, D) each."""
-    group = request.head // (reading.config.n_heads // reading.config.n_kv_heads)
-    chunks = reading.trace.chunks
-    q_TD = torch.cat([stretch.queries_LHTD[request.layer, request.head] for stretch in chunks])
-    k_TD = torch.cat([stretch.keys_LGTD[request.layer, group] for stretch in chunks])
-    return q_TD.float().cpu(), k_TD.float().cpu()
+    layer, heads = request.layer, [request.head]
+    return reading.trace.queries(layer, heads)[0].cpu(), reading.trace.keys(layer, heads)[0].cpu()
 
 
 def space(reading: Reading, request: WhyHeadsRequest) -> Points:
@@ -175,9 +167,9 @@ def compute(reading: Reading, request: WhyHeadsRequest) -> WhyHeadsResult:
     token_labels, kind_of = reading.token_labels, kinds(reading)
     around = {"rows": token_labels, "columns": token_labels}
     score_LHP = every_head(reading, request)
-    even_P = pattern_scores(uniform(len(token_labels))[None], reading.tokens.ids)[0]
+    even_P = text_scores(uniform(len(token_labels))[None], reading.tokens.ids)[0]
     heads = [f"head {head}" for head in range(reading.config.n_heads)]
-    at = PATTERNS.index(request.pattern)
+    at = TEXT_PATTERNS.index(request.pattern)
     return WhyHeadsResult(
         words=Chips(
             title="kinds of words",
@@ -225,7 +217,7 @@ def compute(reading: Reading, request: WhyHeadsRequest) -> WhyHeadsResult:
             picks=("layer", "head"),
         ),
         layer_heads=shares(
-            f"all patterns, layer {request.layer}", heads, PATTERNS, score_LHP[request.layer], picks=("head", "")
+            f"all patterns, layer {request.layer}", heads, TEXT_PATTERNS, score_LHP[request.layer], picks=("head", "")
         ),
         labels=Chips(
             title=f"what each head of layer {request.layer} does most",
@@ -260,7 +252,7 @@ def _found(weight_TT: Tensor, kind_of: Sequence[int | None], request: WhyHeadsRe
 def _label(name: str, score_P: Tensor, even_P: Tensor) -> Chip:
     best = int(score_P.nan_to_num(-1).argmax())
     times = (score_P[best] / even_P[best]).item()
-    called = PATTERNS[best] if times >= LEAST_RATIO else f"none; most is {PATTERNS[best]}"
+    called = TEXT_PATTERNS[best] if times >= LEAST_RATIO else f"none; most is {TEXT_PATTERNS[best]}"
     return Chip(text=name, about=f"{called}, {score_P[best]:.2f} = {times:.1f} × uniform")
 
 
@@ -269,10 +261,10 @@ def _marks(title: str, score_P: Tensor, even_P: Tensor) -> Facts:
         "nothing to measure" if math.isnan(score) else f"{score:.4f}; uniform {even:.4f}; ratio {score / even:.2f}"
         for score, even in zip(score_P.tolist(), even_P.tolist(), strict=True)
     ]
-    return Facts(title=title, names=[*PATTERNS], values=[*said])
+    return Facts(title=title, names=[*TEXT_PATTERNS], values=[*said])
 
 
-def by_loop(pattern: Pattern, weight: Sequence[Sequence[float]], ids: Sequence[int]) -> float:
+def by_loop(pattern: TextPattern, weight: Sequence[Sequence[float]], ids: Sequence[int]) -> float:
     """What a head has of a pattern, weight by weight.
 
     >>> by_loop("previous token", [[1.0, 0.0], [0.25, 0.75]], [7, 8])
@@ -283,7 +275,7 @@ def by_loop(pattern: Pattern, weight: Sequence[Sequence[float]], ids: Sequence[i
         twins = [row[j] for j in range(i) if ids[j] == ids[i]]
         if pattern == "previous token" and i > 0:
             found.append(row[i - 1])
-        elif pattern == "itself":
+        elif pattern == "current token":
             found.append(row[i])
         elif pattern == "first token" and i > 0:
             found.append(row[0])
@@ -312,7 +304,7 @@ def checks(reading: Reading, request: WhyHeadsRequest) -> Iterator[Check]:
     weight_HTT = reading.trace.stage("weights", request.layer, range(reading.config.n_heads)).cpu()
     score_LHP = every_head(reading, request)
     means = Arithmetic(n_terms=len(reading.tokens))
-    for place, pattern in enumerate(PATTERNS):
+    for place, pattern in enumerate(TEXT_PATTERNS):
         looped_H = torch.tensor([by_loop(pattern, weight, reading.tokens.ids) for weight in weight_HTT.tolist()])
         name, score_H = (
             f"{pattern}: this layer's scores differ from those of a loop by",
@@ -342,5 +334,5 @@ LESSON = Lesson(
     compute=compute,
     checks=checks,
     breaks="count the next token instead of the previous one",
-    code=("model/attention.py: scores", "app/lessons/why_heads.py: toy_weights, pattern_scores"),
+    code=("model/attention.py: scores", "model/heads.py: text_scores", "app/lessons/why_heads.py: toy_weights"),
 )
