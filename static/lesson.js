@@ -1,175 +1,184 @@
-// A lesson: whatever is typed or changed is asked for at once, and what comes back is drawn. The newest ask wins.
+// A lesson page: every change is sent to the server at once, and its result is drawn. The newest request wins.
 
+import { makeDraggable } from "./drag.js";
 import { Figure } from "./figure.js";
-import { chipsOf, figureOf, picked, tableOf, words } from "./parts.js";
-import { hold } from "./pull.js";
+import { chipsOf, figureOf, formatValue, selectionOf, tableOf } from "./lesson_panels.js";
 import { onLook, template } from "./theme.js";
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 /** @typedef {import("./types.js").Check} Check */
-/** @typedef {import("./types.js").LessonAnswer} LessonAnswer */
-/** @typedef {import("./types.js").Part} Part */
+/** @typedef {import("./types.js").LessonResult} LessonResult */
 /** @typedef {import("./types.js").Problem} Problem */
-/** @typedef {{isGood: true, said: LessonAnswer & {checks: Check[]}, retryAfterS: number}} Good */
-/** @typedef {{isGood: false, said: Problem, retryAfterS: number}} Bad */
-/** @typedef {HTMLElement & {running?: number}} PlayButton its timer, while a slider runs */
+/** @typedef {{isGood: true, body: LessonResult & {checks: Check[]}, retryAfterS: number}} Good */
+/** @typedef {{isGood: false, body: Problem, retryAfterS: number}} Bad */
+/** @typedef {HTMLElement & {timer?: number}} PlayButton with its timer while a slider runs */
 
 const form = find("lesson");
 const slug = form.dataset.call.split("/").at(-1);
 document.body.classList.add("live");
 
-/** @type {Map<string, {place: HTMLElement, figure: Figure | null, details: HTMLDetailsElement | null}>} */
-const parts = new Map(
-  [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-part]"))].map((place) => {
+/** @type {Map<string, {element: HTMLElement, figure: Figure | null, details: HTMLDetailsElement | null}>} */
+const panels = new Map(
+  [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-panel]"))].map((element) => {
     /** @type {HTMLElement | null} */
-    const element = place.querySelector(".figure");
-    const [name, figure] = [place.dataset.part, element ? new Figure(element) : null];
-    figure?.on("plotly_click", ({ points: [hit] }) => picked(answer[name], hit).forEach(([control, value]) => set(control, [value])));
-    if (element) hold(element, () => answer?.[name], set);
-    const details = place.querySelector("details");
+    const figureElement = element.querySelector(".figure");
+    const [name, figure] = [element.dataset.panel, figureElement ? new Figure(figureElement) : null];
+    figure?.on("plotly_click", ({ points: [point] }) => selectionOf(result[name], point).forEach(([control, value]) => setControl(control, [value])));
+    if (figureElement) makeDraggable(figureElement, () => result?.[name], setControl);
+    const details = element.querySelector("details");
     details?.addEventListener("toggle", () => drawTable(name));
-    return [name, { place, figure, details }];
+    return [name, { element, figure, details }];
   }),
 );
-/** @type {LessonAnswer | null} */
-let answer = null;
-let asking = new AbortController();
-let proving = find("checks").childElementCount > 0; // once asked for, checks follow every change
-let writing = 0;
+/** @type {LessonResult | null} */
+let result = null;
+let requesting = new AbortController();
+let isChecking = find("checks").childElementCount > 0; // once requested, the checks run after every change
+let addressTimer = 0;
 
-/** The request that the controls say. */
-function request() {
+/** The request that the controls describe. */
+function requestBody() {
   /** @type {Record<string, unknown>} */
-  const said = { text: find("text").value, model: find("model").value, broken: find("broken").checked };
+  const body = { text: find("text").value, model: find("model").value, broken: find("broken").checked };
   const step = /** @type {HTMLInputElement | null} */ (form.elements.namedItem("step"));
-  if (step) said.step = Number(step.value);
+  if (step) body.step = Number(step.value);
   for (const { dataset } of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-control]"))) {
     const { control: name, kind } = dataset;
     const inputs = inputsOf(name);
-    if (kind === "sliders") said[name] = inputs.map((input) => input.valueAsNumber);
-    else if (kind === "heads") said[name] = inputs.filter(({ checked }) => checked).map(({ value }) => Number(value));
-    else if (kind === "switch") said[name] = inputs[0].checked;
-    else if (kind === "choice" || kind === "text") said[name] = inputs[0].value;
-    else if (inputs[0].value !== "") said[name] = Number(inputs[0].value);
+    if (kind === "sliders") body[name] = inputs.map((input) => input.valueAsNumber);
+    else if (kind === "heads") body[name] = inputs.filter(({ checked }) => checked).map(({ value }) => Number(value));
+    else if (kind === "switch") body[name] = inputs[0].checked;
+    else if (kind === "choice" || kind === "text") body[name] = inputs[0].value;
+    else if (inputs[0].value !== "") body[name] = Number(inputs[0].value);
   }
-  return said;
+  return body;
 }
 
-/** What a control is made of. @param {string} name @returns {HTMLInputElement[]} a choice's is a select element */
+/** The form fields of a control. @param {string} name @returns {HTMLInputElement[]} for a choice, a select element */
 const inputsOf = (name) => [...document.querySelectorAll(`[data-control="${name}"] [name]`)].map((input) => /** @type {HTMLInputElement} */ (input));
 
-/** Give a control other values, as if by hand. @param {string} name @param {number[]} values */
-function set(name, values) {
+/** Set the values of a control, as if by hand. @param {string} name @param {number[]} values */
+function setControl(name, values) {
   const inputs = inputsOf(name);
   inputs.forEach((input, i) => {
     input.value = String(values[i]);
     const output = input.parentElement.querySelector("output");
     if (output) output.value = input.value;
   });
-  if (inputs.length) ask();
+  if (inputs.length) update();
 }
 
-/** @param {string} call @param {AbortSignal} signal @returns {Promise<Good | Bad>} */
-async function post(call, signal) {
+/** Send the request to an address of the API. @param {string} address @param {AbortSignal} signal @returns {Promise<Good | Bad>} */
+async function post(address, signal) {
   const headers = { "Content-Type": "application/json" };
-  const reply = await fetch(call, { method: "POST", headers, body: JSON.stringify(request()), signal });
-  return { isGood: reply.ok, said: await reply.json(), retryAfterS: Number(reply.headers.get("Retry-After")) };
+  const reply = await fetch(address, { method: "POST", headers, body: JSON.stringify(requestBody()), signal });
+  return { isGood: reply.ok, body: await reply.json(), retryAfterS: Number(reply.headers.get("Retry-After")) };
 }
 
-async function ask() {
-  asking.abort();
-  const { signal } = (asking = new AbortController());
-  clearTimeout(writing);
-  writing = setTimeout(write, 250);
+/** Request the result of what the controls say, and draw it. */
+async function update() {
+  requesting.abort();
+  const { signal } = (requesting = new AbortController());
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(updateAddress, 250);
   document.body.classList.add("stale");
   if (!find("text").value) return notice(find("text").dataset.whenEmpty, "quiet");
-  if (!find("notice").classList.contains("waiting")) notice(""); // it was of what was asked before
-  const again = (/** @type {number} */ inS) => setTimeout(() => asking.signal === signal && ask(), 1000 * inS);
-  const reply = await answered(post(form.dataset.call, signal));
+  if (!find("notice").classList.contains("waiting")) notice(""); // it belonged to the previous request
+  const retry = (/** @type {number} */ inS) => setTimeout(() => requesting.signal === signal && update(), 1000 * inS);
+  const reply = await nullIfUnanswered(post(form.dataset.call, signal));
   if (!reply) {
     if (signal.aborted) return;
-    notice("The server does not answer. What you typed is kept; the page asks again by itself.", "waiting");
-    again(2);
+    notice("The server does not answer. What you typed is kept; the page tries again by itself.", "waiting");
+    retry(2);
     return;
   }
-  notice(reply.isGood === true ? "" : reply.said.detail, reply.retryAfterS ? "waiting" : "");
-  if (!reply.isGood && reply.retryAfterS) again(reply.retryAfterS);
+  notice(reply.isGood === true ? "" : reply.body.detail, reply.retryAfterS ? "waiting" : "");
+  if (!reply.isGood && reply.retryAfterS) retry(reply.retryAfterS);
   if (!reply.isGood) return;
-  answer = reply.said;
+  result = reply.body;
   draw();
   document.body.classList.remove("stale");
-  if (proving) await prove(signal);
+  if (isChecking) await runChecks(signal);
 }
 
-/** What a call brings; null where the server is away, or a newer ask came in between.
- *  @param {Promise<Good | Bad>} call */
-async function answered(call) {
+/** A reply; null if the server cannot be reached or a newer request aborted this one.
+ *  @param {Promise<Good | Bad>} reply */
+async function nullIfUnanswered(reply) {
   try {
-    return await call;
+    return await reply;
   } catch (error) {
-    if (/** @type {Error} */ (error).name === "AbortError" || error instanceof TypeError) return null; // TypeError: what fetch throws
+    if (/** @type {Error} */ (error).name === "AbortError" || error instanceof TypeError) return null; // fetch throws a TypeError if the network fails
     throw error;
   }
 }
 
-/** @param {AbortSignal} signal */
-async function prove(signal) {
-  const reply = await answered(post(`${form.dataset.call}/checks`, signal));
+/** Request the checks, and list their results. @param {AbortSignal} signal */
+async function runChecks(signal) {
+  const reply = await nullIfUnanswered(post(`${form.dataset.call}/checks`, signal));
   if (!reply && !signal.aborted) return notice("The server does not answer: press the button again.");
   if (!reply) return;
-  if (reply.isGood === false) return notice(reply.said.detail);
-  find("checks").replaceChildren(
-    ...reply.said.checks.map(({ name, measured, most, passed, least, reason }) => {
-      const line = document.createElement("li");
-      const [verdict, value] = [document.createElement("b"), document.createElement("code")];
-      line.dataset.passed = String(passed);
-      if (passed === null) {
-        verdict.textContent = "does not apply";
-        line.append(verdict, ` ${name}: ${reason}`);
-        return line;
-      }
-      verdict.textContent = passed ? "holds" : "fails";
-      value.textContent = measured === null ? "no number" : words(measured);
-      line.append(verdict, ` ${name}: `, value, most === null ? ` (at least ${words(least)})` : ` (at most ${words(most)})`);
-      return line;
-    }),
-  );
+  if (reply.isGood === false) return notice(reply.body.detail);
+  find("checks").replaceChildren(...reply.body.checks.map(checkLine));
 }
 
+/** A check as an item of the list. @param {Check} check */
+function checkLine({ name, measured, minimum, maximum, passed, reason }) {
+  const line = document.createElement("li");
+  const [verdict, value] = [document.createElement("b"), document.createElement("code")];
+  line.dataset.passed = String(passed);
+  if (passed === null) {
+    verdict.textContent = "does not apply";
+    line.append(verdict, ` ${name}: ${reason}`);
+    return line;
+  }
+  verdict.textContent = passed ? "holds" : "fails";
+  value.textContent = measured === null ? "no number" : formatValue(measured);
+  const bound = maximum === null ? `at least ${formatValue(minimum)}` : `at most ${formatValue(maximum)}`;
+  line.append(verdict, ` ${name}: `, value, ` (${bound})`);
+  return line;
+}
+
+/** Draw the result. */
 function draw() {
   const { layout } = template();
   const style = getComputedStyle(document.documentElement);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), diverging: layout.colorscale.diverging, ink: colour("--hatch"), paper: colour("--paper") };
-  for (const [name, { place, figure }] of parts) {
-    const part = answer[name];
-    place.querySelector("figcaption").textContent = part.title;
-    const drawn = figureOf(part, palette);
-    if (drawn) figure.draw({ ...drawn, name: `${slug} ${answer.model} ${part.title}` });
-    figure?.element.classList.toggle("picks", Boolean(("picks" in part && part.picks) || (part.kind === "points" && part.points.some(({ picks }) => Object.keys(picks).length))));
-    if (part.kind === "chips") place.querySelector(".chips")?.replaceChildren(...chipsOf(part));
+  for (const [name, { element, figure }] of panels) {
+    const panel = result[name];
+    element.querySelector("figcaption").textContent = panel.title;
+    const picture = figureOf(panel, palette);
+    if (picture) figure.draw({ ...picture, name: `${slug} ${result.model} ${panel.title}` });
+    figure?.element.classList.toggle("selects", selectsOnClick(panel));
+    if (panel.kind === "chips") element.querySelector(".chips")?.replaceChildren(...chipsOf(panel));
     else drawTable(name);
   }
   for (const select of /** @type {NodeListOf<HTMLSelectElement>} */ (document.querySelectorAll('[data-kind="token"] select'))) {
     const chosen = select.value;
-    const options = answer.tokens.map(({ position, text }) => new Option(`${position} ${text}`, String(position)));
+    const options = result.tokens.map(({ position, text }) => new Option(`${position} ${text}`, String(position)));
     select.replaceChildren(select.options[0], ...options);
-    select.value = Number(chosen) < answer.tokens.length ? chosen : "";
+    select.value = Number(chosen) < result.tokens.length ? chosen : "";
   }
-  find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(request()).replaceAll("'", "'\\''")}'`;
+  find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(requestBody()).replaceAll("'", "'\\''")}'`;
 }
 
-/** A table that nobody sees is not made: at 200 tokens it has 40,000 cells. @param {string} name */
+/** Does a click on the figure of a panel select something? @param {import("./types.js").Panel} panel */
+function selectsOnClick(panel) {
+  if (panel.kind === "points") return panel.points.some(({ selects }) => Object.keys(selects).length > 0);
+  return "selects" in panel && Boolean(panel.selects);
+}
+
+/** Fill the table of a panel if it is open: with 200 tokens it has 40,000 cells. @param {string} name */
 function drawTable(name) {
-  const { place, details } = parts.get(name);
-  const part = answer?.[name];
-  if (!details || !part || part.kind === "chips") return; // without an answer the table is the server's
-  const table = place.querySelector("table");
+  const { element, details } = panels.get(name);
+  const panel = result?.[name];
+  if (!details || !panel || panel.kind === "chips") return; // before the first result, the table is the server's
+  const table = element.querySelector("table");
   table.replaceChildren();
   if (!details.open) return;
-  const [heads, ...lines] = tableOf(part);
-  if (heads) table.createTHead().append(rowOf(heads, 0));
+  const [headings, ...lines] = tableOf(panel);
+  if (headings) table.createTHead().append(rowOf(headings, 0));
   table.createTBody().append(...lines.map((cells, i) => rowOf(cells, i + 1)));
 }
 
@@ -185,63 +194,64 @@ function rowOf(cells, i) {
   return row;
 }
 
-/** @param {string} said @param {"" | "waiting" | "quiet"} kind of what is in the way: an error, what passes, no text */
-function notice(said, kind = "") {
-  find("notice").textContent = said;
-  find("notice").hidden = !said;
+/** Show a message, or hide it if empty. @param {string} message
+ *  @param {"" | "waiting" | "quiet"} kind an error, a temporary problem, or a missing text */
+function notice(message, kind = "") {
+  find("notice").textContent = message;
+  find("notice").hidden = !message;
   for (const name of ["waiting", "quiet"]) find("notice").classList.toggle(name, name === kind);
 }
 
-/** What a form without files would send. @param {HTMLFormElement} of */
-const fieldsOf = (of) => /** @type {[string, string][]} */ ([...new FormData(of)]);
+/** The fields that a form without files would send. @param {HTMLFormElement} sender */
+const fieldsOf = (sender) => /** @type {[string, string][]} */ ([...new FormData(sender)]);
 
-/** The address says what is shown, and the ways to other lessons keep text and model. */
-function write() {
-  clearTimeout(writing);
+/** Write the controls into the address, and text and model into the links to other lessons. */
+function updateAddress() {
+  clearTimeout(addressTimer);
   const query = new URLSearchParams(fieldsOf(form).filter(([, value]) => value !== ""));
   try {
     history.replaceState(null, "", `${location.pathname}?${query}`);
   } catch {
-    // Too long for this browser, or too often: the picture is right all the same.
+    // The address is too long for this browser, or changes too often: the picture is still right.
   }
-  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("[data-keeps]"))) {
+  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("[data-keeps-text]"))) {
     link.search = String(new URLSearchParams({ text: find("text").value, model: find("model").value }));
   }
 }
 
-/** Another model has other layers and heads: the server makes the page anew for it, and keeps all that does not count them. */
-function turnToModel() {
+/** Load the page again for another model, which has other layers and heads; keep all controls that do not count them. */
+function switchModel() {
   const query = new URLSearchParams(fieldsOf(form));
   /** @type {NodeListOf<HTMLElement>} */
-  const counting = document.querySelectorAll('[data-kind="number"], [data-kind="heads"]');
-  for (const { dataset } of counting) query.delete(dataset.control);
+  const counters = document.querySelectorAll('[data-kind="number"], [data-kind="heads"]');
+  for (const { dataset } of counters) query.delete(dataset.control);
   query.delete("step");
   location.assign(`${location.pathname}?${query}`);
 }
 
 /** @param {Event} event */
-function changed(event) {
+function onInput(event) {
   const target = /** @type {HTMLInputElement} */ (event.target);
   if (target.form !== form) return;
-  if (target.name === "model") return turnToModel();
+  if (target.name === "model") return switchModel();
   const output = target.parentElement.querySelector("output");
   if (output && target.type === "range") output.value = target.value;
-  ask();
+  update();
 }
 
-/** Run a slider from its least to its most; another press stops it. @param {PlayButton} button */
+/** Run a slider to its maximum; a second press stops it. @param {PlayButton} button */
 function play(button) {
   const slider = /** @type {HTMLInputElement} */ (find(button.dataset.plays));
   const stop = () => {
-    clearInterval(button.running);
-    button.running = 0;
+    clearInterval(button.timer);
+    button.timer = 0;
     button.textContent = "Play";
   };
-  if (button.running) return stop();
+  if (button.timer) return stop();
   if (slider.value === slider.max) slider.value = slider.min;
   button.textContent = "Stop";
-  button.running = setInterval(() => {
-    if (document.body.classList.contains("stale")) return; // nobody has seen this step yet
+  button.timer = setInterval(() => {
+    if (document.body.classList.contains("stale")) return; // the last step is not drawn yet
     if (slider.value === slider.max) return stop();
     slider.stepUp();
     slider.dispatchEvent(new Event("input", { bubbles: true }));
@@ -252,12 +262,12 @@ document.addEventListener("click", (event) => {
   const target = /** @type {PlayButton} */ (event.target);
   if (target.dataset.plays) play(target);
 });
-document.addEventListener("input", changed);
+document.addEventListener("input", onInput);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  proving ||= event.submitter === find("prove");
-  ask();
+  isChecking ||= event.submitter === find("prove");
+  update();
 });
-addEventListener("pagehide", write);
-onLook(() => answer && draw());
-ask();
+addEventListener("pagehide", updateAddress);
+onLook(() => result && draw());
+update();

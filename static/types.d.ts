@@ -91,48 +91,48 @@ export type LiveHeader = FrameHeader & {
   retry_after_s?: number | null;
 };
 
-// The parts of a lesson: app/lessons/parts.py.
+// The panels of a lesson: app/lessons/panels.py.
 
-type PartOf<Kind extends string, Fields> = { kind: Kind; title: string } & Fields;
+type PanelOf<Kind extends string, Fields> = { kind: Kind; title: string } & Fields;
 export type Value = number | null;
-export type Point = { name: string; group: string; x: number; y: number; picks: Record<string, number> };
+export type Point = { name: string; group: string; x: number; y: number; selects: Record<string, number> };
 export type Chip = { text: string; about: string; faded: boolean };
-export type PartKinds = {
-  heatmap: PartOf<"heatmap", {
+export type PanelKinds = {
+  heatmap: PanelOf<"heatmap", {
     rows: string[];
     columns: string[];
     values: Value[][];
-    scale: "share" | "signed";
-    reach: number;
-    picks: [row: string, column: string] | null;
+    scale: "probability" | "signed";
+    limit: number;
+    selects: [row: string, column: string] | null;
   }>;
-  bars: PartOf<"bars", { labels: string[]; values: Value[]; chosen: number | null; share: boolean; picks: string }>;
-  curves: PartOf<"curves", {
+  bars: PanelOf<"bars", { labels: string[]; values: Value[]; chosen: number | null; probabilities: boolean; selects: string }>;
+  curves: PanelOf<"curves", {
     x_axis: string;
     lines: { name: string; x: number[]; y: Value[] }[];
     log: boolean;
-    here: number | null;
+    marker: number | null;
   }>;
-  facts: PartOf<"facts", { names: string[]; values: (Value | string)[] }>;
-  points: PartOf<"points", {
+  facts: PanelOf<"facts", { names: string[]; values: (Value | string)[] }>;
+  points: PanelOf<"points", {
     x_axis: string;
     y_axis: string;
     points: Point[];
     arrows: boolean;
-    reach: number | null;
-    held: string[];
+    limit: number | null;
+    draggable: string[];
   }>;
-  chips: PartOf<"chips", { rows: { name: string; chips: Chip[] }[] }>;
-  cube: PartOf<"cube", { sheets: string[]; rows: string[][]; columns: string[]; values: Value[][][] }>;
+  chips: PanelOf<"chips", { rows: { name: string; chips: Chip[] }[] }>;
+  cube: PanelOf<"cube", { sheets: string[]; rows: string[][]; columns: string[]; values: Value[][][] }>;
 };
-export type Part = PartKinds[keyof PartKinds];
+export type Panel = PanelKinds[keyof PanelKinds];
 
-/** Colours of lines and bars, of signed scales, of edges, of the page. */
+/** Colours of lines and bars, of signed scales, of edges, and of the page. */
 export type Palette = { colours: string[]; diverging: [number, string][]; ink: string; paper: string };
 
-/** What a lesson answers: its parts by their names, beside the tokens. */
-export type LessonAnswer = { tokens: Token[] } & Record<string, Part>;
-export type Check = { name: string; measured: number | null; least: number | null; most: number | null; passed: boolean | null; reason: string };
+/** A lesson's result: its panels by name, and the tokens of the text. */
+export type LessonResult = { tokens: Token[] } & Record<string, Panel>;
+export type Check = { name: string; measured: number | null; minimum: number | null; maximum: number | null; passed: boolean | null; reason: string };
 
 /** Elements of the templates by their ids. */
 export interface ElementsById {

@@ -19,7 +19,7 @@ from model.linear import Linear
 
 Kind = Literal["none", "ReLU", "GELU", "GELU, tanh form"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-REACH = 6.0
+LIMIT = 6.0
 N_OUTPUTS, N_TOKENS = 8, 16
 TANH_FORM_OFF = 4.8e-4  # the largest distance of the tanh form of GELU from the exact one, rounded up
 FOLLOWED = {"gelu": ("mlp.up", "GELU, tanh form"), "swiglu": ("mlp.gate", "SiLU")}  # a layer's activation, and where
@@ -35,11 +35,11 @@ class ActivationRequest(LessonRequest):
     kind: Kind = Field("none", title="Between the two maps")
     x: float = Field(
         -0.75,
-        ge=-REACH,
-        le=REACH,
+        ge=-LIMIT,
+        le=LIMIT,
         title="u",
         description="a number that comes out of the first map",
-        json_schema_extra={"by": 0.05, "plays": True},
+        json_schema_extra={"step": 0.05, "playable": True},
     )
 
 
@@ -142,7 +142,7 @@ def linear_maps(reading: Reading, layer: int) -> Facts:
 
 def _curves(title: str, of: Mapping[Kind, Tensor], x_P: Tensor, here: float) -> Curves:
     lines = [Line(name=name, x=x_P.tolist(), y=numbers(y_P)) for name, y_P in of.items()]
-    return Curves(title=title, x_axis="u", lines=lines, here=here)
+    return Curves(title=title, x_axis="u", lines=lines, marker=here)
 
 
 def compute(reading: Reading, request: ActivationRequest) -> ActivationResult:
@@ -152,7 +152,7 @@ def compute(reading: Reading, request: ActivationRequest) -> ActivationResult:
     two_TO, one_TO = stacked(maps, request.kind, x_TM, broken=request.broken), merged(maps, x_TM)
     w1_XM, b1_X, _, _ = maps
     names, outs = reading.token_labels[:N_TOKENS], [f"out {i}" for i in range(N_OUTPUTS)]
-    x_P, at = torch.linspace(-REACH, REACH, 121, dtype=torch.float64), torch.tensor(request.x, dtype=torch.float64)
+    x_P, at = torch.linspace(-LIMIT, LIMIT, 121, dtype=torch.float64), torch.tensor(request.x, dtype=torch.float64)
     bent_P = {kind: activation(kind, x_P) for kind in KINDS}
     gap_P = bent_P["GELU, tanh form"] - bent_P["GELU"]
     size = f"{len(names)} × {N_OUTPUTS}"
@@ -161,7 +161,7 @@ def compute(reading: Reading, request: ActivationRequest) -> ActivationResult:
         stacked=signed(f"W₂ f(W₁ x + b₁) + b₂, f: {request.kind}, {size}", names, outs, two_TO),
         merged=signed(f"one map, W₂ W₁, {size}", names, outs, one_TO),
         difference=signed(
-            f"the first less the second, {size}", names, outs, two_TO - one_TO, reach=one_TO.abs().max().item()
+            f"the first less the second, {size}", names, outs, two_TO - one_TO, limit=one_TO.abs().max().item()
         ),
         collapse=facts(
             f"layer {request.layer}, two maps and one",
@@ -198,7 +198,7 @@ def checks(reading: Reading, request: ActivationRequest) -> Iterator[Check]:
     yield different("with GELU in between they differ by", bent_TO, one_TO, arithmetic, scale_TO)
     lowest = activation("GELU", torch.tensor(-0.7525, dtype=torch.float64))
     yield printed("GELU(−0.7525) differs from −0.1700 by", lowest, -0.1700)
-    x_P = torch.linspace(-REACH, REACH, 12_001, dtype=torch.float64)
+    x_P = torch.linspace(-LIMIT, LIMIT, 12_001, dtype=torch.float64)
     off = largest(activation("GELU, tanh form", x_P) - activation("GELU", x_P))
     yield at_most(TANH_FORM_OFF, off, "from −6 to 6 the tanh form of GELU differs from the exact one by")
     ours_TM, scale_TM = own(reading, request.layer, x_TM)

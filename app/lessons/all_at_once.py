@@ -33,16 +33,16 @@ class AllAtOnceRequest(LessonRequest):
         None,
         title="Row",
         description="a cell that is spelled out; the last if left out",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"kind": "token"},
     )
-    key: Index | None = Field(0, title="Column", json_schema_extra={"is": "token"})
+    key: Index | None = Field(0, title="Column", json_schema_extra={"kind": "token"})
     filled: float = Field(
         1.0,
         title="Cells filled",
         ge=0,
         le=1,
         description="in a loop, cell by cell; one product of matrices gives all of them at once",
-        json_schema_extra={"by": 0.02, "plays": True},
+        json_schema_extra={"step": 0.02, "playable": True},
     )
 
 
@@ -76,14 +76,14 @@ def compute(reading: Reading, request: AllAtOnceRequest) -> AllAtOnceResult:
             **around,
             values=matrix(score_TT),
             scale="signed",
-            picks=("query", "key"),
+            selects=("query", "key"),
         ),
         products=Bars(
             title=f"{names[query]} · {names[key]} = {(x_TM[query] @ x_TM[key]).item():.4g}: what each feature adds",
             labels=[str(feature) for feature in range(min(N_BARS, x_TM.shape[1]))],
             values=numbers((x_TM[query] * x_TM[key])[:N_BARS]),
         ),
-        weights=Heatmap(title="weights", **around, values=matrix(weight_TT), scale="share"),
+        weights=Heatmap(title="weights", **around, values=matrix(weight_TT), scale="probability"),
         given=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(1))),
         got=Bars(title="sum of each column", labels=names, values=numbers(weight_TT.sum(0))),
     )

@@ -29,7 +29,7 @@ class BakedBiasRequest(LessonRequest):
         le=2,
         title="Added to the bias",
         description="of every output: 0 leaves the model's own, or none where it has none",
-        json_schema_extra={"by": 0.1},
+        json_schema_extra={"step": 0.1},
     )
     joined: float = Field(
         1.0,
@@ -37,13 +37,13 @@ class BakedBiasRequest(LessonRequest):
         le=1,
         title="The last row of X′",
         description="what stands in it: at 0 the bias counts for nothing, at 1 for all of it",
-        json_schema_extra={"by": 0.05, "plays": True},
+        json_schema_extra={"step": 0.05, "playable": True},
     )
     token: Index | None = Field(
         2,
         title="Token",
         description=f"whose sum is taken apart, one of the first {N_SAMPLES}",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"kind": "token"},
     )
 
 
@@ -107,7 +107,7 @@ def compute(reading: Reading, request: BakedBiasRequest) -> BakedBiasResult:
             outputs,
             names,
             z_OT - plain_OT,
-            reach=plain_OT.abs().max().item(),
+            limit=plain_OT.abs().max().item(),
         ),
         products=Bars(
             title=f"out 0 of {names[column]}: what each of {n_j} inputs adds",

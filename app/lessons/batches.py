@@ -14,7 +14,7 @@ from torch import Tensor
 from app.lessons.checks import Check, at_most, equal
 from app.lessons.clock import reading_milliseconds
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, shares, signed
+from app.lessons.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, probabilities, signed
 from app.lessons.posts import PART_11, chapter
 from app.schemas import Index, Text
 from model import attention
@@ -144,13 +144,13 @@ def compute(reading: Reading, request: BatchesRequest) -> BatchesResult:
             columns=list(map(str, range(drawn_BTM.shape[2]))),
             values=[matrix(sheet_TM) for sheet_TM in drawn_BTM],
         ),
-        weights=shares(f"weights of text {sheet} in the batch, padding and all", labels, labels, together_TT),
+        weights=probabilities(f"weights of text {sheet} in the batch, padding and all", labels, labels, together_TT),
         difference=signed(
             f"less text {sheet} alone",
             [labels[place] for place in places],
             [labels[place] for place in places],
             own_TT - alone_TT,
-            reach=0.1,
+            limit=0.1,
         ),
         facts=facts(
             "shapes, and what padding costs",

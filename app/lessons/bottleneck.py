@@ -38,13 +38,13 @@ class BottleneckRequest(LessonRequest):
         ge=2,
         le=LONGEST,
         description="tokens of the longest toy text",
-        json_schema_extra={"plays": True},
+        json_schema_extra={"playable": True},
     )
     attends: Index | None = Field(
         0,
         title="Attention asks for",
         description="the state after this token; the last if left out",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"kind": "token"},
     )
     sharpness: float = Field(
         8.0,
@@ -52,7 +52,7 @@ class BottleneckRequest(LessonRequest):
         ge=0,
         le=12,
         description="the score of the state that is asked for; all others score 0",
-        json_schema_extra={"by": 0.5},
+        json_schema_extra={"step": 0.5},
     )
 
 
@@ -201,22 +201,22 @@ def compute(reading: Reading, request: BottleneckRequest) -> BottleneckResult:
             labels=names,
             values=numbers(sensitivity(network, states_TH, last_T)),
             chosen=asked_for,
-            picks="attends",
+            selects="attends",
         ),
         weights=Bars(
             title=f"weights of a query that asks for {names[asked_for]}",
             labels=names,
             values=numbers(weight_T),
             chosen=asked_for,
-            share=True,
-            picks="attends",
+            probabilities=True,
+            selects="attends",
         ),
         attended=Bars(
             title="what it brings back feels of each token: |dc/dx|",
             labels=names,
             values=numbers(sensitivity(network, states_TH, weight_T)),
             chosen=asked_for,
-            picks="attends",
+            selects="attends",
         ),
         recall=Curves(
             title=f"first of {N_WORDS} words told right, {N_TEST} toy texts, states of {request.width} numbers",

@@ -43,7 +43,7 @@ class CausalMaskRequest(LessonRequest):
         None,
         title="Changed token",
         description="another token is put in its place; the last if left out",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"kind": "token"},
     )
     instead: Text = Field(
         "", title="Put in its place", description="the first token of this; any other one if empty", max_length=100
@@ -143,7 +143,7 @@ def compute(reading: Reading, request: CausalMaskRequest) -> CausalMaskResult:
             rows=names,
             columns=names,
             values=matrix(weight_TT),
-            scale="share",
+            scale="probability",
         ),
         difference=Heatmap(
             title="less the weights by the first way",
@@ -151,11 +151,14 @@ def compute(reading: Reading, request: CausalMaskRequest) -> CausalMaskResult:
             columns=names,
             values=matrix(weight_TT - ours_TT),
             scale="signed",
-            reach=0.1,
+            limit=0.1,
         ),
-        sums=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(-1)), share=True),
+        sums=Bars(title="sum of each row", labels=names, values=numbers(weight_TT.sum(-1)), probabilities=True),
         ahead=Bars(
-            title="of that, to later tokens", labels=names, values=numbers(weight_TT.triu(1).sum(-1)), share=True
+            title="weight on later tokens",
+            labels=names,
+            values=numbers(weight_TT.triu(1).sum(-1)),
+            probabilities=True,
         ),
         edited=Chips(
             title=f"{token_labels[changed]} becomes {put}",
@@ -174,7 +177,7 @@ def compute(reading: Reading, request: CausalMaskRequest) -> CausalMaskResult:
             labels=token_labels,
             values=numbers(masked),
             chosen=changed,
-            picks="changed",
+            selects="changed",
         ),
         moved_unmasked=Bars(
             title="the same without a mask in any layer", labels=token_labels, values=numbers(unmasked), chosen=changed

@@ -1,7 +1,7 @@
-"""A check: something that must hold, measured; and how far rounding may move two computations of one number apart.
+"""Checks: statements that must hold, with a measured value; and how much two computations may differ by rounding.
 
-Every tolerance of the lessons comes from here. Laws without rounding (counts, copies, weights that are masked) are
-held exactly, with `at_most(0, …)`.
+Every tolerance of the lessons comes from here. Statements without rounding (counts, copies, masked weights) are checked
+exactly, with `at_most(0, …)`.
 """
 
 import math
@@ -11,50 +11,52 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-SAFETY = 4.0  # times the deviation that random rounding would have; what sums really lose is mostly far less
+SAFETY = 4.0  # times the standard deviation of random rounding; real sums mostly lose far less
 
 
 class Check(BaseModel):
-    """Something that must hold, measured."""
+    """A statement that must hold, and the value that was measured for it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="what holds, in words")
-    measured: float | None = Field(description="`null` where it is no number, or where nothing was measured")
-    least: float | None = Field(None, description="it may not be below this")
-    most: float | None = Field(None, description="it may not be above this")
-    passed: bool | None = Field(description="`null` where the check does not apply; `reason` says why")
-    reason: str = Field("", description="why the check does not apply; empty where it does")
+    name: str = Field(description="the statement")
+    measured: float | None = Field(description="`null` if it is not finite or nothing was measured")
+    minimum: float | None = Field(None, description="smallest value that passes")
+    maximum: float | None = Field(None, description="largest value that passes")
+    passed: bool | None = Field(description="`null` if the check does not apply; `reason` says why")
+    reason: str = Field("", description="why the check does not apply; empty if it does")
 
 
-def at_most(most: float, measured: float, name: str) -> Check:
-    """
+def at_most(maximum: float, measured: float, name: str) -> Check:
+    """The check that a number is not above a maximum; NaN fails.
+
     >>> at_most(0.5, 0.25, "small").passed, at_most(0.5, float("nan"), "small").passed
     (True, False)
     """
-    return Check(name=name, measured=_finite(measured), most=most, passed=measured <= most)
+    return Check(name=name, measured=_finite(measured), maximum=maximum, passed=measured <= maximum)
 
 
-def at_least(least: float, measured: float, name: str) -> Check:
-    """
+def at_least(minimum: float, measured: float, name: str) -> Check:
+    """The check that a number is not below a minimum; NaN fails.
+
     >>> at_least(0.5, 0.25, "large").passed
     False
     """
-    return Check(name=name, measured=_finite(measured), least=least, passed=measured >= least)
+    return Check(name=name, measured=_finite(measured), minimum=minimum, passed=measured >= minimum)
 
 
 def does_not_apply(name: str, reason: str) -> Check:
-    """A check of something that this text, or these controls, do not have."""
+    """A check of something that this text or these settings do not have."""
     return Check(name=name, measured=None, passed=None, reason=reason)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How numbers were computed: as sums of so many terms, stored so often in numbers of a dtype on the way.
+    """How a number was computed: the number of terms summed, and how often a result was rounded to a dtype.
 
-    Rounding errors are independent of one another, more or less: those of a sum of n terms add up to about
-    eps · √n · Σ|terms| (Higham and Mary 2019, A New Approach to Probabilistic Rounding Error Analysis). Sums are
-    accumulated in float32 at least, whatever the dtype; terms that are stored in a narrower one bring its eps along.
+    Rounding errors are roughly independent, so those of a sum of n terms add up to about eps · √n · Σ|terms| (Higham
+    and Mary 2019, A New Approach to Probabilistic Rounding Error Analysis). Sums are accumulated in float32 or wider;
+    terms that are stored in a narrower dtype contribute the eps of that dtype.
     """
 
     n_terms: int = 1
@@ -64,7 +66,7 @@ class Arithmetic:
     def error(self, scale: float = 1.0) -> float:
         """The largest difference that rounding explains between two computations of the same number.
 
-        `scale` is the magnitude of what is summed, not of the sum: cancellation makes a sum smaller, not its error.
+        `scale` is the magnitude of the terms, not of their sum: cancellation makes a sum smaller, but not its error.
 
         >>> 1e-6 < Arithmetic(n_terms=4).error() < 1e-5, Arithmetic(dtype=torch.bfloat16).error() > 1e-2
         (True, True)
@@ -75,7 +77,7 @@ class Arithmetic:
 
 
 def product_sums(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0) -> Tensor:
-    """Σ|terms| of every sum in x Wᵀ + b, (T, O): the scale of the errors of adding them up.
+    """Σ|terms| of every sum in x Wᵀ + b, (T, O): the scale of the summation errors.
 
     >>> product_sums(torch.tensor([[3.0, -4.0]]), torch.tensor([[1.0, 1.0]])).item()
     7.0
@@ -84,9 +86,9 @@ def product_sums(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0) -> Tenso
 
 
 def product_norms(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0) -> Tensor:
-    """The root of Σ terms² of every sum in x Wᵀ + b, (T, O), or the sum if that is larger.
+    """√(Σ terms²) of every sum in x Wᵀ + b, (T, O), or the sum itself if that is larger.
 
-    It is the scale of errors that the terms bring with them, each by itself, and of the stored sum's own.
+    This is the scale of the rounding errors of the stored terms and of the stored sum.
 
     >>> product_norms(torch.tensor([[3.0, -4.0]]), torch.tensor([[1.0, 1.0]])).item()
     5.0
@@ -98,55 +100,55 @@ def product_norms(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0) -> Tens
 def product_scales(x_TI: Tensor, w_OI: Tensor, b_O: Tensor | float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
     """The scale of the rounding error of every sum in x Wᵀ + b, (T, O).
 
-    In a narrower dtype than float32 the errors of the stored numbers outweigh those of adding up.
+    In dtypes narrower than float32, the errors of the stored numbers outweigh the summation errors.
     """
     is_narrow = torch.finfo(dtype).eps > torch.finfo(torch.float32).eps
     return product_norms(x_TI, w_OI, b_O) if is_narrow else product_sums(x_TI, w_OI, b_O)
 
 
 def equal(
-    name: str, ours: Tensor, theirs: Tensor, arithmetic: Arithmetic, scale: Tensor | float | None = None
+    name: str, actual: Tensor, expected: Tensor, arithmetic: Arithmetic, scale: Tensor | float | None = None
 ) -> Check:
     """The check that two computations of the same numbers agree to within rounding.
 
-    `scale` is as for `Arithmetic.error`, for each number or for all of them; the largest number if left out. What is
-    measured is the difference of the pair that comes nearest to its limit, or goes farthest beyond it.
+    `scale` is that of `Arithmetic.error`, for each number or for all of them; by default the largest number. The
+    measured value is the difference that is largest relative to its tolerance.
 
-    >>> equal("one", torch.tensor([1.0]), torch.tensor([1.0000001]), Arithmetic()).passed
+    >>> equal("equal", torch.tensor([1.0]), torch.tensor([1.0000001]), Arithmetic()).passed
     True
     """
-    ours, theirs = ours.detach().double().cpu(), theirs.detach().double().cpu()
+    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
     if scale is None:
-        scale = largest(ours, theirs)
-    scales = torch.as_tensor(scale, dtype=torch.double).cpu().expand_as(ours)
-    off = (ours - theirs).abs().flatten()
-    most = scales.flatten() * arithmetic.error()
-    worst = int((off / most.clamp_min(1e-300)).nan_to_num(math.inf).argmax())
-    return at_most(most[worst].item(), off[worst].item(), name)
+        scale = largest(actual, expected)
+    scales = torch.as_tensor(scale, dtype=torch.double).cpu().expand_as(actual)
+    difference = (actual - expected).abs().flatten()
+    tolerance = scales.flatten() * arithmetic.error()
+    worst = int((difference / tolerance.clamp_min(1e-300)).nan_to_num(math.inf).argmax())
+    return at_most(tolerance[worst].item(), difference[worst].item(), name)
 
 
 def different(
-    name: str, ours: Tensor, theirs: Tensor, arithmetic: Arithmetic, scale: Tensor | float | None = None
+    name: str, actual: Tensor, expected: Tensor, arithmetic: Arithmetic, scale: Tensor | float | None = None
 ) -> Check:
-    """The check that some two numbers of a pair of tensors differ by more than rounding explains."""
-    agreed = equal(name, ours, theirs, arithmetic, scale)
-    assert agreed.most is not None
-    return at_least(agreed.most, math.nan if agreed.measured is None else agreed.measured, name)
+    """The check that two tensors differ somewhere by more than rounding explains."""
+    agreement = equal(name, actual, expected, arithmetic, scale)
+    assert agreement.maximum is not None
+    return at_least(agreement.maximum, math.nan if agreement.measured is None else agreement.measured, name)
 
 
-def printed(name: str, ours: Tensor | float, values: Tensor | float, digits: int = 4) -> Check:
-    """The check that numbers are those that were printed somewhere, with so many digits after the point.
+def printed(name: str, actual: Tensor | float, printed_values: Tensor | float, digits: int = 4) -> Check:
+    """The check that numbers agree with printed ones, which have `digits` digits after the decimal point.
 
     >>> printed("pi", math.pi, 3.1416).passed, printed("pi", math.pi, 3.1415).passed
     (True, False)
     """
-    ours, values = torch.as_tensor(ours).double().cpu(), torch.as_tensor(values, dtype=torch.double)
+    actual, expected = torch.as_tensor(actual).double().cpu(), torch.as_tensor(printed_values, dtype=torch.double)
     half = 0.5 * 10.0**-digits
-    return at_most(half + Arithmetic().error(largest(values)), (ours - values).abs().max().item(), name)
+    return at_most(half + Arithmetic().error(largest(expected)), (actual - expected).abs().max().item(), name)
 
 
 def largest(*values: Tensor) -> float:
-    """The largest of some numbers, whatever their signs."""
+    """The largest absolute value in some tensors."""
     return max(x.detach().abs().max().item() for x in values)
 
 

@@ -61,10 +61,10 @@ class ComplexityRequest(LessonRequest):
         ge=1,
         le=64,
         description="how many tokens the model is still given",
-        json_schema_extra={"plays": True},
+        json_schema_extra={"playable": True},
     )
     changed: Index | None = Field(
-        0, title="Changed token", description="another token is put in its place", json_schema_extra={"is": "token"}
+        0, title="Changed token", description="another token is put in its place", json_schema_extra={"kind": "token"}
     )
 
 
@@ -164,7 +164,7 @@ def compute(reading: Reading, request: ComplexityRequest) -> ComplexityResult:
         work=Curves(
             title="share of a layer's work, by arithmetic",
             x_axis="tokens",
-            here=float(n),
+            marker=float(n),
             log=True,
             lines=[
                 line(name="n², every token with every other", y=[_square_share(config, length) for length in LENGTHS]),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, shares, signed
+from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, probabilities, signed
 from app.lessons.posts import PART_10, chapter
 from app.schemas import Index
 from model import attention
@@ -44,7 +44,7 @@ class DropoutRequest(LessonRequest):
         ge=0,
         le=0.9,
         description="the chance of each number to be 0",
-        json_schema_extra={"by": 0.05},
+        json_schema_extra={"step": 0.05},
     )
     seed: int = Field(
         0, title="Draw", ge=0, le=100, description="another number, another draw; the same one, the same draw"
@@ -121,7 +121,7 @@ def compute(reading: Reading, request: DropoutRequest) -> DropoutResult:
     mean_TX, once_TX = found_NTX.mean(0), found_NTX[0]
     is_weights = request.place == "attention weights"
     columns = reading.token_labels if is_weights else list(map(str, range(min(N_FEATURES, x_TX.shape[1]))))
-    draw = partial(shares if is_weights else signed, rows=reading.token_labels, columns=columns)
+    draw = partial(probabilities if is_weights else signed, rows=reading.token_labels, columns=columns)
     of_head = f", head {request.head}" if request.place in ("attention weights", "context vectors") else ""
     where = request.place if request.place == "embedded tokens" else f"{request.place}, layer {request.layer}{of_head}"
     usual_V = reading.next_logits_V.softmax(-1)
@@ -141,7 +141,7 @@ def compute(reading: Reading, request: DropoutRequest) -> DropoutResult:
                 "mean difference of the mean from the numbers": (mean_TX - x_TX)[x_TX != 0].abs().mean().item(),
             },
         ),
-        expected=shares(
+        expected=probabilities(
             "probabilities after the text: as it reads, and in 8 draws of all layers",
             reading.ranked_labels(top),
             ["reads", *(f"draw {run}" for run in range(N_RUNS))],

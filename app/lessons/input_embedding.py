@@ -27,16 +27,16 @@ class InputEmbeddingRequest(LessonRequest):
         ge=0,
         le=2,
         description="0 leaves it out, 1 is the model",
-        json_schema_extra={"by": 0.05},
+        json_schema_extra={"step": 0.05},
     )
     one: Index | None = Field(
-        0, title="One token", description="whose vectors are shown", json_schema_extra={"is": "token"}
+        0, title="One token", description="whose vectors are shown", json_schema_extra={"kind": "token"}
     )
     other: Index | None = Field(
         None,
         title="Another one",
         description="the next one that is the same token, if left out and if there is one",
-        json_schema_extra={"is": "token", "nobody": "the same token"},
+        json_schema_extra={"kind": "token", "empty_label": "the same token"},
     )
 
 
@@ -89,7 +89,7 @@ def compute(reading: Reading, request: InputEmbeddingRequest) -> InputEmbeddingR
     rows = [f"{name}: {what}" for name in chosen for what in ("token", "position", "sum")]
     strips = torch.stack([x_TM[place] for place in chosen.values() for x_TM in (token_TM, position_TM, sum_TM)])
     before_TT, after_TT = cosines(token_TM), cosines(sum_TM)
-    around: Any = {"rows": names, "columns": names, "picks": ("one", "other")}
+    around: Any = {"rows": names, "columns": names, "selects": ("one", "other")}
     return InputEmbeddingResult(
         strips=Heatmap(
             title=f"{token_TM.shape[1]} features of {' and '.join(chosen)}",
@@ -106,7 +106,7 @@ def compute(reading: Reading, request: InputEmbeddingRequest) -> InputEmbeddingR
             title=f"softmax of x · x, x being token + {request.scale:g} · position",
             **around,
             values=matrix((sum_TM @ sum_TM.T).softmax(-1)),
-            scale="share",
+            scale="probability",
         ),
         facts=_compared(names, one, other, {"tokens alone": token_TM, "with positions": sum_TM}),
     )

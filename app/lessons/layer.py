@@ -29,7 +29,7 @@ class LayerRequest(LessonRequest):
         2,
         title="Column of Z",
         description=f"the sample it is spelled out for, one of the first {N_SAMPLES} tokens",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"kind": "token"},
     )
 
 
@@ -91,7 +91,7 @@ def compute(reading: Reading, request: LayerRequest) -> LayerResult:
         weights=signed(f"W, {n_outputs} × {request.inputs}: a row an output", marked_outputs, inputs, w_OI),
         samples=signed(f"X, {request.inputs} × {n_samples}: a column a token", inputs, marked_names, x_IT),
         bias=signed(f"B, {sizes}: one column, repeated", outputs, names, repeated(b_O, n_samples)),
-        result=signed(f"Z = W X + B, {sizes}", marked_outputs, marked_names, z_OT, picks=("row", "token")),
+        result=signed(f"Z = W X + B, {sizes}", marked_outputs, marked_names, z_OT, selects=("row", "token")),
         products=Bars(
             title=f"out {row} of {names[column]}: what each input adds, and the bias",
             labels=[*inputs, "bias"],

@@ -42,7 +42,7 @@ class LessonRequest(TokensRequest):
 def check_heads(request: LessonRequest, config: Config, model: str) -> None:
     """Refuse a layer or head that the model lacks, in whichever field of a request it stands, used or not.
 
-    A field counts layers or heads if its name, or its `is`, says so.
+    A field counts layers or heads if its name, or its `kind`, says so.
 
     Raises:
         NoSuchHead: with the wrong number, and how many there are.
@@ -50,7 +50,7 @@ def check_heads(request: LessonRequest, config: Config, model: str) -> None:
     numbers = {"layer": ("layer", config.n_layers), "head": ("head", config.n_heads), "heads": ("head", config.n_heads)}
     for name, field in type(request).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if (counted := numbers.get(str(extra.get("is", name)))) is None:
+        if (counted := numbers.get(str(extra.get("kind", name)))) is None:
             continue
         kind, n = counted
         value: int | list[int] | None = getattr(request, name)

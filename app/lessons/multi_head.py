@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_norms, product_scales
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
-from app.lessons.panels import Bars, Cube, Facts, Heatmap, facts, matrix, numbers, shares, signed
+from app.lessons.panels import Bars, Cube, Facts, Heatmap, facts, matrix, numbers, probabilities, signed
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
 from model import attention
@@ -32,18 +32,26 @@ class MultiHeadRequest(LessonRequest):
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head", description="the one that is shown whole")
     query: Index | None = Field(
-        None, title="Query", description="the token that looks; the last if left out", json_schema_extra={"is": "token"}
+        None,
+        title="Query",
+        description="the token that attends; by default the last",
+        json_schema_extra={"kind": "token"},
     )
     way: Way = Field("one matrix, cut", title="Heads are", description="how their queries, keys and values are made")
     place: int = Field(
-        3, title="Step", ge=0, le=N_STEPS - 1, description="of the way of the array", json_schema_extra={"plays": True}
+        3,
+        title="Step",
+        ge=0,
+        le=N_STEPS - 1,
+        description="of the array",
+        json_schema_extra={"playable": True},
     )
     off: list[Index] = Field(
         [],
         title="Heads switched off",
         max_length=256,
         description="what they bring back is set to 0",
-        json_schema_extra={"is": "heads"},
+        json_schema_extra={"kind": "heads"},
     )
 
 
@@ -238,19 +246,19 @@ def compute(reading: Reading, request: MultiHeadRequest) -> MultiHeadResult:
     left_TM = steps[-1].values.float().cpu()
     whole_TM = walk(reading, request.layer, x_TM, broken=request.broken)[-1].values.float().cpu()
     return MultiHeadResult(
-        query_weights=shares(
+        query_weights=probabilities(
             f"layer {request.layer}: what {token_labels[query]} attends to, head by head ({shape})",
             [f"head {head}" for head in range(config.n_heads)][:N_HEADS],
             token_labels,
             weight_HTS[:N_HEADS, query],
-            picks=("head", "query"),
+            selects=("head", "query"),
         ),
-        whole=shares(
+        whole=probabilities(
             f"layer {request.layer}, head {request.head} ({len(token_labels)} × {len(token_labels)})",
             token_labels,
             token_labels,
             weight_HTS[request.head],
-            picks=("query", ""),
+            selects=("query", ""),
         ),
         reads=signed(
             f"W_q of layer {request.layer} ({width} × {config.d_model}): each head's rows, over stretches of the input",
@@ -278,7 +286,7 @@ def compute(reading: Reading, request: MultiHeadRequest) -> MultiHeadResult:
             title=f"layer {request.layer}: how far its output moves, over its length",
             labels=token_labels,
             values=numbers((left_TM - whole_TM).norm(dim=1) / whole_TM.norm(dim=1).clamp_min(1e-12)),
-            picks="query",
+            selects="query",
         ),
         effect=effect,
     )

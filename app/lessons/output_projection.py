@@ -24,13 +24,13 @@ class OutputProjectionRequest(LessonRequest):
         None,
         title="Token",
         description="whose vectors are shown; the last if left out",
-        json_schema_extra={"is": "token"},
+        json_schema_extra={"kind": "token"},
     )
     off: Index | None = Field(
         None,
         title="Head switched off",
         description="what it adds is left out; none if left empty",
-        json_schema_extra={"is": "head"},
+        json_schema_extra={"kind": "head"},
     )
     plain: bool = Field(
         False, title="No projection", description="what the heads bring is added as it is, side by side"

@@ -1,13 +1,16 @@
-"""What lessons are made of: a few kinds of pictures, as numbers with names. static/parts.js draws them."""
+"""The panels that a lesson's result consists of: a few kinds of pictures and tables, as numbers with labels.
+
+static/lesson_panels.js draws them.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-Number = float | None  # None where there is no finite number
+Number = float | None  # None if it is not finite
 
 
 class _Values(BaseModel):
@@ -15,30 +18,32 @@ class _Values(BaseModel):
 
 
 class _Panel(_Values):
-    title: str = Field(description="what is seen, with the shape of it")
+    title: str = Field(description="what the panel shows, with its shape")
 
 
 class Heatmap(_Panel):
-    """A matrix: a row for each of `rows`, a column for each of `columns`."""
+    """A matrix: one row for each of `rows`, one column for each of `columns`."""
 
     kind: Literal["heatmap"] = "heatmap"
     rows: list[str]
     columns: list[str]
     values: list[list[Number]]
-    scale: Literal["share", "signed"] = Field(description="colours run from 0 to 1, or around 0")
-    reach: float = Field(1e-6, description="colours around 0 reach at least so far")
-    picks: tuple[str, str] | None = Field(None, description="what a click on a cell chooses: by its row, by its column")
+    scale: Literal["probability", "signed"] = Field(description="colours run from 0 to 1, or symmetrically around 0")
+    limit: float = Field(1e-6, description="a signed colour scale ends at this value or beyond it")
+    selects: tuple[str, str] | None = Field(
+        None, description="the fields of the request that a click on a cell sets: to its row, to its column"
+    )
 
 
 class Bars(_Panel):
-    """A number for each label."""
+    """One number per label."""
 
     kind: Literal["bars"] = "bars"
     labels: list[str]
     values: list[Number]
-    chosen: int | None = Field(None, description="the label that stands out")
-    share: bool = Field(False, description="the numbers are shares, from 0 to 1")
-    picks: str = Field("", description="what a click on a bar chooses")
+    chosen: int | None = Field(None, description="index of the bar that is highlighted")
+    probabilities: bool = Field(False, description="the numbers lie between 0 and 1")
+    selects: str = Field("", description="the field of the request that a click on a bar sets to its index")
 
 
 class Line(_Values):
@@ -50,13 +55,13 @@ class Line(_Values):
 
 
 class Curves(_Panel):
-    """Lines over a common axis."""
+    """Lines over a common x axis."""
 
     kind: Literal["curves"] = "curves"
     x_axis: str
     lines: list[Line]
-    log: bool = Field(False, description="the axis is logarithmic")
-    here: float | None = Field(None, description="where on the axis the reader stands")
+    log: bool = Field(False, description="the x axis is logarithmic")
+    marker: float | None = Field(None, description="the x of the current setting, marked by a vertical line")
 
 
 class Facts(_Panel):
@@ -68,55 +73,57 @@ class Facts(_Panel):
 
 
 class Point(_Values):
-    """A point of a plane."""
+    """A point in a plane."""
 
     name: str
-    group: str = Field(description="points of a group have a colour")
+    group: str = Field(description="the points of one group have one colour")
     x: float
     y: float
-    picks: dict[str, int] = Field({}, description="what a click on it chooses")
+    selects: dict[str, int] = Field({}, description="the fields of the request that a click on it sets, and to what")
 
 
 class Points(_Panel):
-    """Points of a plane, or arrows to them from its origin."""
+    """Points in a plane, or arrows from the origin to them."""
 
     kind: Literal["points"] = "points"
     x_axis: str
     y_axis: str
     points: list[Point]
     arrows: bool = False
-    reach: float | None = Field(None, description="both axes end here; where the points do, if it is left out")
-    held: list[str] = Field([], description="what changes when the tip of an arrow is pulled, arrow by arrow")
+    limit: float | None = Field(None, description="both axes run from -limit to limit; if null, as far as the points")
+    draggable: list[str] = Field(
+        [], description="for each of the first arrows, the field of the request that dragging its tip sets"
+    )
 
 
 class Chip(_Values):
-    """A piece of a text, as a little box."""
+    """A piece of text in a small box."""
 
     text: str
-    about: str = Field("", description="small print")
+    about: str = Field("", description="small print beside the text")
     faded: bool = False
 
 
 class ChipRow(_Values):
-    """Pieces side by side."""
+    """Chips side by side."""
 
     name: str
     chips: list[Chip]
 
 
 class Chips(_Panel):
-    """Rows of pieces of a text."""
+    """Rows of chips."""
 
     kind: Literal["chips"] = "chips"
     rows: list[ChipRow]
 
 
 class Cube(_Panel):
-    """Matrices of one shape behind each other; a cell may be empty."""
+    """Matrices of one shape, drawn one behind another; a cell may be empty."""
 
     kind: Literal["cube"] = "cube"
     sheets: list[str]
-    rows: list[list[str]] = Field(description="of each sheet")
+    rows: list[list[str]] = Field(description="the row labels of each sheet")
     columns: list[str]
     values: list[list[list[Number]]]
 
@@ -125,7 +132,7 @@ Panel = Annotated[Heatmap | Bars | Curves | Facts | Points | Chips | Cube, Field
 
 
 def numbers(values: Tensor) -> list[Number]:
-    """A vector for a part.
+    """A vector as a list of finite numbers; None for the others.
 
     >>> numbers(Tensor([0.5, -math.inf]))
     [0.5, None]
@@ -134,18 +141,43 @@ def numbers(values: Tensor) -> list[Number]:
 
 
 def matrix(values: Tensor) -> list[list[Number]]:
-    """A matrix for a part."""
+    """A matrix as a list of rows, each as in `numbers`."""
     return [numbers(row) for row in values]
 
 
-def signed(title: str, rows: Sequence[str], columns: Sequence[str], values: Tensor, **more: Any) -> Heatmap:
-    """A matrix whose colours run around 0."""
-    return Heatmap(title=title, rows=[*rows], columns=[*columns], values=matrix(values), scale="signed", **more)
+def signed(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Tensor,
+    *,
+    limit: float = 1e-6,
+    selects: tuple[str, str] | None = None,
+) -> Heatmap:
+    """A heatmap whose colour scale is symmetric around 0."""
+    return Heatmap(
+        title=title,
+        rows=[*rows],
+        columns=[*columns],
+        values=matrix(values),
+        scale="signed",
+        limit=limit,
+        selects=selects,
+    )
 
 
-def shares(title: str, rows: Sequence[str], columns: Sequence[str], values: Tensor, **more: Any) -> Heatmap:
-    """A matrix whose colours run from 0 to 1."""
-    return Heatmap(title=title, rows=[*rows], columns=[*columns], values=matrix(values), scale="share", **more)
+def probabilities(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Tensor,
+    *,
+    selects: tuple[str, str] | None = None,
+) -> Heatmap:
+    """A heatmap whose colour scale runs from 0 to 1."""
+    return Heatmap(
+        title=title, rows=[*rows], columns=[*columns], values=matrix(values), scale="probability", selects=selects
+    )
 
 
 def facts(title: str, named: Mapping[str, float | str]) -> Facts:

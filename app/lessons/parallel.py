@@ -130,19 +130,19 @@ def compute(reading: Reading, request: ParallelRequest) -> ParallelResult:
             names,
             names,
             off_TT,
-            reach=at_once_TT.abs().max().item(),
+            limit=at_once_TT.abs().max().item(),
         ),
         times=Curves(
             title=f"milliseconds for all pairs of n vectors of {width} features, measured here",
             x_axis="n",
             lines=[Line(name=way, x=sizes, y=list(all_ms)) for way, all_ms in times.items()],
-            here=float(n),
+            marker=float(n),
         ),
         each=Curves(
             title="microseconds for each of the n² dot products",
             x_axis="n",
             lines=[Line(name=way, x=sizes, y=y) for way, y in per_dot.items()],
-            here=float(n),
+            marker=float(n),
         ),
         facts=facts(
             f"measurement {request.again}, n = {n}",

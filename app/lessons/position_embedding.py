@@ -28,10 +28,10 @@ class PositionEmbeddingRequest(LessonRequest):
     feature: int = Field(24, ge=0, title="Feature", description="the one whose curve is drawn, counted from 0")
     beside: int = Field(40, ge=0, title="Another feature", description="drawn beside it")
     one: Index | None = Field(
-        1, title="This token", description="changes places with the other one", json_schema_extra={"is": "token"}
+        1, title="This token", description="changes places with the other one", json_schema_extra={"kind": "token"}
     )
     other: Index | None = Field(
-        2, title="and this one", description="the last if left out", json_schema_extra={"is": "token"}
+        2, title="and this one", description="the last if left out", json_schema_extra={"kind": "token"}
     )
 
 
@@ -112,7 +112,7 @@ def compute(reading: Reading, request: PositionEmbeddingRequest) -> PositionEmbe
                 Line(name=f"feature {feature}", x=list(map(float, range(n_context))), y=numbers(table_CM[:, feature]))
                 for feature in drawn
             ],
-            here=float(len(order) - 1),
+            marker=float(len(order) - 1),
         ),
         cosines=signed(
             f"cosines of {len(places)} of the {n_context} vectors",

@@ -33,10 +33,10 @@ class ProjectionsRequest(LessonRequest):
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     one: Index | None = Field(
-        1, title="One token", description="the last if left out", json_schema_extra={"is": "token"}
+        1, title="One token", description="the last if left out", json_schema_extra={"kind": "token"}
     )
     other: Index | None = Field(
-        2, title="Another one", description="the last if left out", json_schema_extra={"is": "token"}
+        2, title="Another one", description="the last if left out", json_schema_extra={"kind": "token"}
     )
 
 
@@ -154,7 +154,7 @@ def points(title: str, x_TX: Tensor, names: list[str], chosen: tuple[int, int]) 
         x_axis=axes[0],
         y_axis=axes[1],
         points=[
-            Point(name=name, group="chosen" if place in chosen else "others", x=x, y=y, picks={"one": place})
+            Point(name=name, group="chosen" if place in chosen else "others", x=x, y=y, selects={"one": place})
             for place, (name, (x, y)) in enumerate(zip(names, places_T2.tolist(), strict=False))
         ],
     )
@@ -201,7 +201,7 @@ def compute(reading: Reading, request: ProjectionsRequest) -> ProjectionsResult:
             names[:N_SHOWN],
             names[:N_SHOWN],
             distances(y_TO[:N_SHOWN]) / distances(x_TI[:N_SHOWN]),
-            picks=("one", "other"),
+            selects=("one", "other"),
         ),
         stretch=Curves(
             title=f"singular values of W, ({some} × {n_inputs})" + f": {some} of {n_outputs} rows" * (some < n_outputs),
@@ -213,8 +213,8 @@ def compute(reading: Reading, request: ProjectionsRequest) -> ProjectionsResult:
             labels=names,
             values=numbers(lost_T),
             chosen=one,
-            share=True,
-            picks="one",
+            probabilities=True,
+            selects="one",
         ),
         facts=facts(
             f"W of {what}",

@@ -28,7 +28,9 @@ class RowFormRequest(LessonRequest):
 
     layer: Index = Field(0, title="Layer")
     which: Which = Field("query", title="Projection", description="of the layer's attention, all its heads together")
-    token: Index | None = Field(2, title="Token", description="the last if left out", json_schema_extra={"is": "token"})
+    token: Index | None = Field(
+        2, title="Token", description="the last if left out", json_schema_extra={"kind": "token"}
+    )
     row: int = Field(
         0, ge=0, le=N_SEEN - 1, title="Row of W", description="the output that is computed; the last if there are fewer"
     )
@@ -167,7 +169,7 @@ def compute(reading: Reading, request: RowFormRequest) -> RowFormResult:
             reading.token_labels[:N_TOKENS],
             [str(output) for output in range(n_outs)],
             theirs_TO[:N_TOKENS, :n_outs],
-            picks=("token", "row"),
+            selects=("token", "row"),
         ),
     )
 

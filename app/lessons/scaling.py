@@ -29,7 +29,10 @@ class ScalingRequest(LessonRequest):
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     query: Index | None = Field(
-        None, title="Query", description="the token that looks; the last if left out", json_schema_extra={"is": "token"}
+        None,
+        title="Query",
+        description="the token that attends; by default the last",
+        json_schema_extra={"kind": "token"},
     )
     exponent: float = Field(
         0.5,
@@ -37,7 +40,7 @@ class ScalingRequest(LessonRequest):
         ge=0,
         le=1,
         description="scores are divided by the width of a head to this power: 0 changes nothing, 0.5 is the model",
-        json_schema_extra={"by": 0.05},
+        json_schema_extra={"step": 0.05},
     )
 
 
@@ -112,13 +115,13 @@ def compute(reading: Reading, request: ScalingRequest) -> ScalingResult:
             rows=reading.token_labels,
             columns=reading.token_labels,
             values=matrix(weights_at(score_TT, divided_by, request.exponent)),
-            scale="share",
-            picks=("query", ""),
+            scale="probability",
+            selects=("query", ""),
         ),
         entropy=Curves(
             title=f"row {reading.token_labels[query]}",
             x_axis="exponent",
-            here=request.exponent,
+            marker=request.exponent,
             lines=[
                 Line(name="entropy, bits", x=list(EXPONENTS), y=[entropy_bits(row).item() for row in rows]),
                 Line(name="largest weight", x=list(EXPONENTS), y=[row.max().item() for row in rows]),
@@ -133,7 +136,7 @@ def compute(reading: Reading, request: ScalingRequest) -> ScalingResult:
         random=Curves(
             title=f"largest of {N_KEYS} weights, random q and k, mean of {N_DRAWS:,} draws",
             x_axis="width d",
-            here=float(width),
+            marker=float(width),
             lines=[
                 Line(name="softmax(q·k)", x=list(map(float, WIDTHS)), y=list(unscaled)),
                 Line(name="softmax(q·k / √d)", x=list(map(float, WIDTHS)), y=list(divided)),

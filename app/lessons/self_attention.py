@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from app.lessons.book import BOOK, BOOK_NAMES, Source
 from app.lessons.checks import Arithmetic, Check, equal, largest, printed
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, shares, signed
+from app.lessons.panels import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, probabilities, signed
 from app.lessons.posts import PART_8, chapter
 from app.schemas import Index
 from model import attention
@@ -37,13 +37,13 @@ class SelfAttentionRequest(LessonRequest):
     head: Index = Field(0, title="Head")
     shown: Shown = Field("queries", title="Show the", description="of every token")
     noun: Index | None = Field(
-        2, title="Noun", description="the token that should look", json_schema_extra={"is": "token"}
+        2, title="Noun", description="the token that should look", json_schema_extra={"kind": "token"}
     )
     modifier: Index | None = Field(
-        1, title="What belongs to it", description="the token it should look at", json_schema_extra={"is": "token"}
+        1, title="What belongs to it", description="the token it should look at", json_schema_extra={"kind": "token"}
     )
     other: Index | None = Field(
-        None, title="Another noun", description="that should not look there", json_schema_extra={"is": "token"}
+        None, title="Another noun", description="that should not look there", json_schema_extra={"kind": "token"}
     )
     cut: bool = Field(
         False,
@@ -189,7 +189,7 @@ def compute(reading: Reading, request: SelfAttentionRequest) -> SelfAttentionRes
         moved = numbers(moved_2V[0][top])
         moved_at_end = moved_2V[1].abs().max().item()
     n_heads = reading.config.n_heads
-    picks: Any = {} if request.source == "book" else {"picks": ("noun", "modifier")}
+    selects = None if request.source == "book" else ("noun", "modifier")
     return SelfAttentionResult(
         vectors=signed(
             f"{request.shown}, {where}",
@@ -197,8 +197,8 @@ def compute(reading: Reading, request: SelfAttentionRequest) -> SelfAttentionRes
             list(map(str, range(head.vectors[request.shown].shape[1]))),
             head.vectors[request.shown],
         ),
-        scores=signed(f"scores q·k, {where}", head.names, head.names, head.scores_TT, **picks),
-        weights=shares(f"weights, {where}", head.names, head.names, head.weights_TT, **picks),
+        scores=signed(f"scores q·k, {where}", head.names, head.names, head.scores_TT, selects=selects),
+        weights=probabilities(f"weights, {where}", head.names, head.names, head.weights_TT, selects=selects),
         effects=signed("weight × length of what it brings", head.names, head.names, head.effects_TT),
         triple=facts(
             f"in layer {request.layer}, head {request.head}",
@@ -232,7 +232,7 @@ def compute(reading: Reading, request: SelfAttentionRequest) -> SelfAttentionRes
                     group="chosen" if (layer, number) == (request.layer, request.head) else "a head",
                     x=one_LH[layer, number].item(),
                     y=two_LH[layer, number].item(),
-                    picks={"layer": layer, "head": number},
+                    selects={"layer": layer, "head": number},
                 )
                 for layer in range(len(one_LH))
                 for number in range(n_heads)

@@ -26,7 +26,10 @@ class SimpleAttentionRequest(LessonRequest):
         "model", title="Vectors", description="the model's embedded tokens, or the six of the book's example"
     )
     query: Index | None = Field(
-        None, title="Query", description="the token that looks; the last if left out", json_schema_extra={"is": "token"}
+        None,
+        title="Query",
+        description="the token that attends; by default the last",
+        json_schema_extra={"kind": "token"},
     )
     normalise: Normalise = Field("softmax", title="Shares by", description="how scores become shares of one whole")
     summed: float = Field(
@@ -35,7 +38,7 @@ class SimpleAttentionRequest(LessonRequest):
         ge=0,
         le=1,
         description="how far the weighted sum has got, token by token",
-        json_schema_extra={"by": 0.05, "plays": True},
+        json_schema_extra={"step": 0.05, "playable": True},
     )
 
 
@@ -49,7 +52,7 @@ class SimpleAttentionResult(LessonResult):
     )
 
 
-def shares(score_T: Tensor, normalise: Normalise) -> Tensor:
+def normalised(score_T: Tensor, normalise: Normalise) -> Tensor:
     """Scores of one query as shares, (T,)."""
     if normalise == "sum":
         return score_T / score_T.sum()
@@ -61,7 +64,7 @@ def shares(score_T: Tensor, normalise: Normalise) -> Tensor:
 def steps(x_TM: Tensor, query: int, request: SimpleAttentionRequest) -> tuple[Tensor, Tensor, Tensor]:
     """Scores and weights, (T,), and the context vector, (M,), of one query."""
     score_T = x_TM @ x_TM[query]
-    weight_T = torch.softmax(x_TM @ x_TM.T, dim=0)[query] if request.broken else shares(score_T, request.normalise)
+    weight_T = torch.softmax(x_TM @ x_TM.T, dim=0)[query] if request.broken else normalised(score_T, request.normalise)
     return score_T, weight_T, weight_T @ x_TM
 
 
@@ -79,9 +82,9 @@ def compute(reading: Reading, request: SimpleAttentionRequest) -> SimpleAttentio
     features = [str(feature) for feature in range(x_TM.shape[1])]
     return SimpleAttentionResult(
         scores=Bars(
-            title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query, picks="query"
+            title=f"x · x of {names[query]}", labels=names, values=numbers(score_T), chosen=query, selects="query"
         ),
-        weights=Bars(title="weights", labels=names, values=numbers(weight_T), chosen=query, picks="query"),
+        weights=Bars(title="weights", labels=names, values=numbers(weight_T), chosen=query, selects="query"),
         context=Heatmap(
             title=f"{names[query]} before and after {n_summed} of {len(names)} tokens, {len(features)} features each",
             rows=["x", "z"],

@@ -26,7 +26,11 @@ class SoftmaxRequest(LessonRequest):
         "own", title="Logits", description="five of one's own, or the model's 20 largest"
     )
     logits: list[Logit] = Field(
-        [2.0, 1.0, 0.5, 0.0, -1.0], title="Own logits", min_length=2, max_length=20, json_schema_extra={"is": "sliders"}
+        [2.0, 1.0, 0.5, 0.0, -1.0],
+        title="Own logits",
+        min_length=2,
+        max_length=20,
+        json_schema_extra={"kind": "sliders"},
     )
     temperature: float = Field(
         1.0,
@@ -34,7 +38,7 @@ class SoftmaxRequest(LessonRequest):
         ge=0.1,
         le=5,
         description="logits are divided by it before the softmax",
-        json_schema_extra={"by": 0.1},
+        json_schema_extra={"step": 0.1},
     )
     shift: float = Field(
         0.0,
@@ -42,7 +46,7 @@ class SoftmaxRequest(LessonRequest):
         ge=0,
         le=1000,
         description="a number that is added to every logit",
-        json_schema_extra={"by": 10},
+        json_schema_extra={"step": 10},
     )
     naive: bool = Field(
         False, title="Naive", description="take e to the power of the logits as they are, and not less the largest one"
@@ -91,7 +95,7 @@ def compute(reading: Reading, request: SoftmaxRequest) -> SoftmaxResult:
         ),
         exponentials=Bars(title=power, labels=names, values=numbers(powers_K), chosen=largest),
         probabilities=Bars(
-            title=f"{power} / their sum", labels=names, values=numbers(share_K), chosen=largest, share=True
+            title=f"{power} / their sum", labels=names, values=numbers(share_K), chosen=largest, probabilities=True
         ),
         facts=Facts(
             title="in numbers",

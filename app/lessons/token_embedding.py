@@ -27,13 +27,13 @@ class TokenEmbeddingRequest(LessonRequest):
     """A token to look up, one to lay beside it, and what counts as near."""
 
     one: Index | None = Field(
-        0, title="Token", description="the one that is looked up", json_schema_extra={"is": "token"}
+        0, title="Token", description="the one that is looked up", json_schema_extra={"kind": "token"}
     )
     other: Index | None = Field(
         None,
         title="Laid beside it",
         description="the next one with the same id, if left out and if there is one",
-        json_schema_extra={"is": "token", "nobody": "the same token"},
+        json_schema_extra={"kind": "token", "empty_label": "the same token"},
     )
     measure: Measure = Field("cosine", title="Near by", description="what is largest for the nearest token")
     n_near: int = Field(10, title="Neighbours", ge=3, le=24)

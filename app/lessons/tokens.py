@@ -17,7 +17,7 @@ class TokensLessonRequest(LessonRequest):
 
     prefix: bool = Field(False, title="Put a space before", description="the text begins with one more")
     chosen: Index | None = Field(
-        1, title="Token", description="which one is put together from its bytes", json_schema_extra={"is": "token"}
+        1, title="Token", description="which one is put together from its bytes", json_schema_extra={"kind": "token"}
     )
     merged: float = Field(
         1.0,
@@ -25,7 +25,7 @@ class TokensLessonRequest(LessonRequest):
         ge=0,
         le=1,
         description="0 are the bytes, 1 is the token",
-        json_schema_extra={"by": 0.05, "plays": True},
+        json_schema_extra={"step": 0.05, "playable": True},
     )
 
 

@@ -16,10 +16,10 @@ from app.lessons.panels import Bars, Facts, Heatmap, Point, Points, facts, numbe
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
 
-REACH = 5.0
+LIMIT = 5.0
 N_BARS = 48  # of a token's features; more bars cannot be told apart
 
-Coordinate = Annotated[float, Field(ge=-REACH, le=REACH)]
+Coordinate = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
 Plane = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
 Measure = Literal["dot product", "cosine"]
 
@@ -28,16 +28,16 @@ class VectorsRequest(LessonRequest):
     """Two arrows of one's own, two tokens of the text, and how pairs are compared."""
 
     a: Plane = Field(
-        [3.0, 1.0], title="Arrow a", json_schema_extra={"is": "sliders", "reach": REACH, "names": ["across", "up"]}
+        [3.0, 1.0], title="Arrow a", json_schema_extra={"kind": "sliders", "limit": LIMIT, "names": ["across", "up"]}
     )
     b: Plane = Field(
-        [1.0, 3.0], title="Arrow b", json_schema_extra={"is": "sliders", "reach": REACH, "names": ["across", "up"]}
+        [1.0, 3.0], title="Arrow b", json_schema_extra={"kind": "sliders", "limit": LIMIT, "names": ["across", "up"]}
     )
     one: Index | None = Field(
-        1, title="One token", description="the last if left out", json_schema_extra={"is": "token"}
+        1, title="One token", description="the last if left out", json_schema_extra={"kind": "token"}
     )
     other: Index | None = Field(
-        2, title="Another one", description="the last if left out", json_schema_extra={"is": "token"}
+        2, title="Another one", description="the last if left out", json_schema_extra={"kind": "token"}
     )
     measure: Measure = Field("dot product", title="Compared by", description="in the table of all pairs")
 
@@ -104,8 +104,8 @@ def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
             y_axis="up",
             points=[Point(name=n, group=n, x=v[0], y=v[1]) for n, v in (("a", request.a), ("b", request.b))],
             arrows=True,
-            reach=REACH,
-            held=["a", "b"],
+            limit=LIMIT,
+            draggable=["a", "b"],
         ),
         products=Bars(
             title="a·b: what each coordinate adds",
@@ -124,7 +124,7 @@ def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
             x_TM[other],
             broken=request.broken,
         ),
-        pairs=signed(f"{request.measure} of all pairs", names, names, pairs(x_TM, request), picks=("one", "other")),
+        pairs=signed(f"{request.measure} of all pairs", names, names, pairs(x_TM, request), selects=("one", "other")),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, shares
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, probabilities
 from app.lessons.posts import PART_13, chapter
 from app.schemas import Index
 from model import attention
@@ -21,30 +21,30 @@ from model.heads import TEXT_PATTERNS, TextPattern, text_scores
 
 ARTICLES, NOUNS = {"the", "a", "an"}, {"cat", "mat"}
 KINDS = ("an article", "a noun")
-REACH = 5.0
+LIMIT = 5.0
 N_PLANE = 16  # tokens whose queries and keys are drawn; names of more would hide one another
 N_PAIRS = 8
 LEAST_RATIO = 1.5  # to a uniform look, for a head to be called by a pattern
 
-Coordinate = Annotated[float, Field(ge=-REACH, le=REACH)]
+Coordinate = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
 Plane = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
-PULLED: JsonDict = {"is": "sliders", "reach": REACH, "names": ["article", "noun"]}
+DRAGGED: JsonDict = {"kind": "sliders", "limit": LIMIT, "names": ["article", "noun"]}
 
 
 class WhyHeadsRequest(LessonRequest):
     """What a made-up head asks for and offers, a real head, and a pattern."""
 
     noun_query: Plane = Field(
-        [1.0, 1.0], title="A noun asks for", description="its query: a column of W_q", json_schema_extra=PULLED
+        [1.0, 1.0], title="A noun asks for", description="its query: a column of W_q", json_schema_extra=DRAGGED
     )
     article_query: Plane = Field(
-        [-1.0, 2.0], title="An article asks for", description="the other column", json_schema_extra=PULLED
+        [-1.0, 2.0], title="An article asks for", description="the other column", json_schema_extra=DRAGGED
     )
     noun_key: Plane = Field(
-        [0.0, 3.0], title="A noun offers", description="its key: a column of W_k", json_schema_extra=PULLED
+        [0.0, 3.0], title="A noun offers", description="its key: a column of W_k", json_schema_extra=DRAGGED
     )
     article_key: Plane = Field(
-        [3.0, 0.0], title="An article offers", description="the other column", json_schema_extra=PULLED
+        [3.0, 0.0], title="An article offers", description="the other column", json_schema_extra=DRAGGED
     )
     ahead: bool = Field(False, title="Look ahead too", description="takes the causal mask off the made-up head")
     layer: Index = Field(0, title="Layer")
@@ -165,7 +165,6 @@ def best_pairs(reading: Reading, request: WhyHeadsRequest) -> Bars:
 def compute(reading: Reading, request: WhyHeadsRequest) -> WhyHeadsResult:
     """The made-up head on this text, a real one beside it, and every head by what it does."""
     token_labels, kind_of = reading.token_labels, kinds(reading)
-    around = {"rows": token_labels, "columns": token_labels}
     score_LHP = every_head(reading, request)
     even_P = text_scores(uniform(len(token_labels))[None], reading.tokens.ids)[0]
     heads = [f"head {head}" for head in range(reading.config.n_heads)]
@@ -197,27 +196,28 @@ def compute(reading: Reading, request: WhyHeadsRequest) -> WhyHeadsResult:
                 )
             ],
             arrows=True,
-            reach=REACH,
-            held=["noun_query", "article_query", "noun_key", "article_key"],
+            limit=LIMIT,
+            draggable=["noun_query", "article_query", "noun_key", "article_key"],
         ),
-        toy=shares("weights of the made-up head", values=toy_weights(reading, request), **around),
+        toy=probabilities("weights of the made-up head", token_labels, token_labels, toy_weights(reading, request)),
         found=_found(toy_weights(reading, request), kind_of, request),
-        weights=shares(
+        weights=probabilities(
             f"weights of layer {request.layer}, head {request.head}",
-            values=reading.trace.stage("weights", request.layer, [request.head])[0],
-            **around,
+            token_labels,
+            token_labels,
+            reading.trace.stage("weights", request.layer, [request.head])[0],
         ),
         space=space(reading, request),
         pairs=best_pairs(reading, request),
-        everywhere=shares(
+        everywhere=probabilities(
             f"mean weight on: {request.pattern} ({len(score_LHP)} layers × {len(heads)} heads)",
             [f"layer {layer}" for layer in range(len(score_LHP))],
             heads,
             score_LHP[..., at],
-            picks=("layer", "head"),
+            selects=("layer", "head"),
         ),
-        layer_heads=shares(
-            f"all patterns, layer {request.layer}", heads, TEXT_PATTERNS, score_LHP[request.layer], picks=("head", "")
+        layer_heads=probabilities(
+            f"all patterns, layer {request.layer}", heads, TEXT_PATTERNS, score_LHP[request.layer], selects=("head", "")
         ),
         labels=Chips(
             title=f"what each head of layer {request.layer} does most",
@@ -319,7 +319,7 @@ def checks(reading: Reading, request: WhyHeadsRequest) -> Iterator[Check]:
     toy_TT = torch.tensor(shown.toy.values)
     drawn_TT = torch.tensor(list(drawn_weights(shown.plane, kinds(reading), ahead=request.ahead)))
     name = "the made-up weights differ from a softmax of the arrows' products by"
-    yield equal(name, toy_TT, drawn_TT, means, REACH**2)  # the largest score that arrows of this length have is 35
+    yield equal(name, toy_TT, drawn_TT, means, LIMIT**2)  # the largest score that arrows of this length have is 35
     for name, weight_TT in (("made-up", toy_TT), ("real", weight_HTT)):
         sums = weight_TT.sum(-1)
         yield equal(f"rows of {name} weights sum to 1, to within", sums, torch.ones_like(sums), means)

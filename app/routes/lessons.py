@@ -43,11 +43,11 @@ class Control:
     help: str
     kind: Literal["range", "number", "choice", "switch", "token", "sliders", "text", "heads"]
     value: Any
-    least: float | None = None
-    most: float | None = None
-    by: float | None = None  # how far a slider goes in one step
-    choices: tuple[str, ...] = ()  # of a token: what it is called to choose none; of sliders: their names
-    plays: bool = False  # can be run through from the least to the most
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None  # of a slider
+    choices: tuple[str, ...] = ()  # of a token: the label of the empty option; of sliders: their names
+    playable: bool = False  # can be run from the minimum to the maximum
 
 
 @dataclass(frozen=True)
@@ -318,35 +318,35 @@ def controls(lesson: AnyLesson, request: LessonRequest, engine: Engine, model: s
 
 def _control(name: str, field: FieldInfo, value: Any, ends: Mapping[str, int]) -> Control:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    end = ends.get(str(extra.get("is", name)))
+    end = ends.get(str(extra.get("kind", name)))
     bounds = {kind: getattr(one, kind) for one in field.metadata for kind in ("ge", "le") if hasattr(one, kind)}
     base = {"name": name, "title": field.title or name, "help": field.description or "", "value": value}
     if get_origin(field.annotation) is Literal:
         return Control(**base, kind="choice", choices=get_args(field.annotation))
     if field.annotation is bool:
         return Control(**base, kind="switch")
-    if extra.get("is") == "token":
-        return Control(**base, kind="token", choices=(str(extra.get("nobody", "the last")),))
-    if extra.get("is") == "sliders":
-        reach = float(str(extra.get("reach", 10)))
+    if extra.get("kind") == "token":
+        return Control(**base, kind="token", choices=(str(extra.get("empty_label", "the last")),))
+    if extra.get("kind") == "sliders":
+        limit = float(str(extra.get("limit", 10)))
         names = extra.get("names", [f"z{i}" for i in range(len(value))])
         assert isinstance(names, list)
         return Control(
-            **base, kind="sliders", least=-reach, most=reach, by=0.1, choices=tuple(str(name) for name in names)
+            **base, kind="sliders", minimum=-limit, maximum=limit, step=0.1, choices=tuple(str(name) for name in names)
         )
-    if extra.get("is") == "heads":
-        return Control(**base, kind="heads", most=end)
+    if extra.get("kind") == "heads":
+        return Control(**base, kind="heads", maximum=end)
     if field.annotation is str:
         return Control(**base, kind="text")
     if end is not None or "le" not in bounds:
-        return Control(**base, kind="number", least=0, most=end)
+        return Control(**base, kind="number", minimum=0, maximum=end)
     return Control(
         **base,
         kind="range",
-        least=bounds["ge"],
-        most=bounds["le"],
-        by=by if isinstance(by := extra.get("by"), float | int) else 1,
-        plays=bool(extra.get("plays")),
+        minimum=bounds["ge"],
+        maximum=bounds["le"],
+        step=step if isinstance(step := extra.get("step"), float | int) else 1,
+        playable=bool(extra.get("playable")),
     )
 
 

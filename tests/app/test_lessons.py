@@ -169,9 +169,9 @@ def other_values(schema: dict[str, Any], default: Any) -> list[Any]:
             return [name for name in names if name != default]
         case {"type": "boolean"}:
             return [not default]
-        case {"is": "sliders"}:
+        case {"kind": "sliders"}:
             return [[value + 0.5 for value in default]]
-        case {"is": "heads"}:
+        case {"kind": "heads"}:
             return [[0]]
         case {"type": "string"}:
             return ["a dog ran"]
@@ -307,8 +307,8 @@ def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_every
     n_heads = {"heads", "head"}
     wrong: dict[str, Any] = {"layer": 99}
     for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items():
-        if name == "head" or schema.get("is") in n_heads:
-            wrong = {name: [99] if schema.get("is") == "heads" else 99}
+        if name == "head" or schema.get("kind") in n_heads:
+            wrong = {name: [99] if schema.get("kind") == "heads" else 99}
         if name == "source":
             wrong |= {"source": "book"}
     said = "There is no layer 99" if "layer" in wrong else "There is no head 99"

@@ -24,9 +24,9 @@ SLUGS = tuple(lessons())
 OF_EVERY_KIND = ("vectors", "tokens", "batches", "multi-head")  # lessons with all kinds of controls and of parts
 FIRST = "the fat cat sat on the mat"
 CALM = "() => !document.body.classList.contains('stale')"
-DRAWN = f"{CALM} && [...document.querySelectorAll('[data-part] .figure')].every((place) => 'drawn' in place.dataset)"
+DRAWN = f"{CALM} && [...document.querySelectorAll('[data-panel] .figure')].every((place) => 'drawn' in place.dataset)"
 CHANGED = (
-    "(before) => [...document.querySelectorAll('[data-part] :is(table, .chips)')]"
+    "(before) => [...document.querySelectorAll('[data-panel] :is(table, .chips)')]"
     ".map((place) => place.textContent).join() !== before"
 )
 WRITTEN = (
@@ -35,10 +35,10 @@ WRITTEN = (
 )
 # A table is made when it is opened; tests that compare numbers read all of them.
 OPEN_TABLES = """addEventListener("DOMContentLoaded", () => {
-  for (const details of document.querySelectorAll("[data-part] details")) details.open = true;
+  for (const details of document.querySelectorAll("[data-panel] details")) details.open = true;
 })"""
 FOLLOWED = (
-    "() => [...document.querySelectorAll('[data-part] .figure svg')].every((svg) => svg.clientWidth <= innerWidth)"
+    "() => [...document.querySelectorAll('[data-panel] .figure svg')].every((svg) => svg.clientWidth <= innerWidth)"
 )
 
 
@@ -75,7 +75,7 @@ def go(page: Page, server: Server, slug: str, **query: Any) -> None:
 
 
 def numbers(page: Page) -> str:
-    return ",".join(page.locator("[data-part] :is(table, .chips)").all_text_contents())
+    return ",".join(page.locator("[data-panel] :is(table, .chips)").all_text_contents())
 
 
 def change(control: Locator) -> None:
@@ -142,7 +142,7 @@ def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(
 ) -> None:
     go(page, server, slug)
     if slug in OF_EVERY_KIND:  # the tables of all lessons would take axe minutes
-        for details in page.locator("[data-part] details").all():
+        for details in page.locator("[data-panel] details").all():
             details.evaluate("(details) => (details.open = true)")
     page.get_by_role("button", name="Prove it").click()
     page.locator("#checks li").first.wait_for()
@@ -173,7 +173,7 @@ def test_what_is_typed_is_read_goes_along_to_other_lessons_and_stays_where_it_ca
     page.locator("#notice", has_text="Type something").wait_for()
     page.locator("#text").fill("one two <b>x</b>")
     page.locator("#notice").wait_for(state="hidden")
-    page.wait_for_function("() => document.querySelector('[data-keeps]').search.includes('one+two')")
+    page.wait_for_function("() => document.querySelector('[data-keeps-text]').search.includes('one+two')")
     page.get_by_role("link", name="All lessons").click()
     page.wait_for_url("**/lessons?*")
     assert violations(page) == ""
@@ -188,7 +188,7 @@ def test_what_is_typed_is_read_goes_along_to_other_lessons_and_stays_where_it_ca
 
 def test_the_tip_of_an_arrow_can_be_pulled_and_a_click_on_a_cell_chooses_its_tokens(page: Page, server: Server) -> None:
     go(page, server, "vectors")
-    arrows = page.locator("[data-part=arrows] .figure")
+    arrows = page.locator("[data-panel=arrows] .figure")
     arrows.scroll_into_view_if_needed()
     tip = arrows.locator(".scatterlayer .point").nth(1).bounding_box()
     assert tip
@@ -198,15 +198,15 @@ def test_the_tip_of_an_arrow_can_be_pulled_and_a_click_on_a_cell_chooses_its_tok
     page.mouse.up()
     across = page.locator("[data-control=b] [name]").first
     page.wait_for_function("(input) => input.valueAsNumber < 0", arg=across.element_handle())
-    page.locator("[data-part=plane] td", has_text="-").first.wait_for()  # they point apart
+    page.locator("[data-panel=plane] td", has_text="-").first.wait_for()  # they point apart
     assert page.locator("[data-control=a] [name]").first.input_value() == "3"
 
-    cells = page.locator("[data-part=pairs] .figure .nsewdrag")
+    cells = page.locator("[data-panel=pairs] .figure .nsewdrag")
     cells.scroll_into_view_if_needed()
     box = cells.bounding_box()
     assert box
     page.mouse.click(box["x"] + box["width"] * 6.5 / 7, box["y"] + box["height"] * 3.5 / 7)  # row 3, column 6 of 7
-    page.locator("[data-part=space] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
+    page.locator("[data-panel=space] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
 
 
 def test_play_runs_a_slider_to_its_most(page: Page, server: Server) -> None:
@@ -215,7 +215,7 @@ def test_play_runs_a_slider_to_its_most(page: Page, server: Server) -> None:
     page.get_by_role("button", name="Play").click()
     page.wait_for_function("(slider) => slider.value === slider.max", arg=slider.element_handle())
     page.get_by_role("button", name="Play").wait_for()  # it has stopped
-    page.locator("[data-part=merges] p").nth(3).wait_for()
+    page.locator("[data-panel=merges] p").nth(3).wait_for()
 
 
 def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, server: Server) -> None:

@@ -18,7 +18,7 @@ TEXT = "the fat cat sat on the mat"
 SMALL: dict[str, Any] = {"model": "lookback-gpt", "layer": 3, "head": 3}
 
 _DRAWN = """() => !document.body.classList.contains("stale")
-  && [...document.querySelectorAll("[data-part] .figure")].every((place) => "drawn" in place.dataset)"""
+  && [...document.querySelectorAll("[data-panel] .figure")].every((place) => "drawn" in place.dataset)"""
 _IS_WHOLE = "([figure, n]) => String(figure.layout.yaxis.range) === String([n - 0.5, -0.5])"
 _IS_ZOOMED = "([figure, n]) => figure.layout.yaxis.range[0] < n - 0.6"
 _OVERFLOWS = """(boxes) => boxes.filter((box) => box.clientWidth && box.scrollWidth > box.clientWidth + 1)
@@ -105,7 +105,7 @@ def test_rows_with_equal_labels_are_all_drawn(home: Tab, server: Server) -> None
         go(home, server, "input-embedding")
     finally:
         home.page.unroute(call)
-    strips = home.page.locator("[data-part=strips] .figure")
+    strips = home.page.locator("[data-panel=strips] .figure")
     strips.scroll_into_view_if_needed()
     labels = strips.locator(".ytick text")
     assert labels.all_text_contents() == ["same"] * 6
@@ -137,7 +137,7 @@ def test_a_picture_taken_away_in_the_dark_can_be_read_and_has_a_name_of_its_own(
     assert taken(home.figure)[0] == "lookback-gpt-layer-3-head-3-attention-weights.svg"
     go(home, server, "vectors")
     assert (
-        taken(home.page.locator("[data-part=pairs] .figure"))[0] == "vectors-lookback-gpt-dot-product-of-all-pairs.svg"
+        taken(home.page.locator("[data-panel=pairs] .figure"))[0] == "vectors-lookback-gpt-dot-product-of-all-pairs.svg"
     )
 
 
@@ -164,7 +164,7 @@ def test_the_frame_of_the_chosen_head_hides_no_pixel_of_a_picture(home: Tab, sca
 def test_the_buttons_of_a_picture_lie_on_no_cell(home: Tab, server: Server) -> None:
     for slug in ("vectors", "batches", "softmax"):
         go(home, server, slug)
-        for figure in home.page.locator("[data-part] .figure").all():
+        for figure in home.page.locator("[data-panel] .figure").all():
             figure.hover()
             buttons, cells = box_of(figure.locator(".modebar")), box_of(figure.locator(".nsewdrag").first)
             assert buttons["y"] + buttons["height"] <= cells["y"] + 1, slug
@@ -181,7 +181,7 @@ def test_no_table_cuts_its_values_off(home: Tab, server: Server) -> None:
         for size in (WIDE, PHONE):
             home.page.set_viewport_size(size)
             found = [
-                part for part in home.page.locator("[data-part]").all() if part.get_attribute("data-part") in parts
+                part for part in home.page.locator("[data-panel]").all() if part.get_attribute("data-panel") in parts
             ]
             assert len(found) == len(parts), slug
             for part in found:
@@ -197,7 +197,7 @@ def test_a_dot_product_of_0_looks_like_a_right_angle_and_a_tip_follows_the_point
         return [(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in boxes]
 
     go(home, server, "vectors", a=[4, 2], b=[-2, 4])  # 4 · -2 + 2 · 4 = 0
-    arrows = home.page.locator("[data-part=arrows] .figure")
+    arrows = home.page.locator("[data-panel=arrows] .figure")
     arrows.scroll_into_view_if_needed()
     plane = box_of(arrows.locator(".nsewdrag"))
     assert plane["width"] == pytest.approx(plane["height"], abs=1)

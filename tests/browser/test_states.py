@@ -18,7 +18,7 @@ EMPTY = "Type something, and see what each token looks at."
 HALF = "a\ud83d"  # half a surrogate pair, as some keyboards send an emoji
 
 _DRAWN = """() => !document.body.classList.contains("stale")
-  && [...document.querySelectorAll("[data-part] .figure")].every((place) => "drawn" in place.dataset)"""
+  && [...document.querySelectorAll("[data-panel] .figure")].every((place) => "drawn" in place.dataset)"""
 _TYPE = """(text) => {
   const box = document.getElementById("text");
   box.value = text;
@@ -171,9 +171,9 @@ def test_a_table_that_nobody_sees_is_not_made(home: Tab, server: Server) -> None
         return part.locator("tr :is(th, td)").count()
 
     go(home, server, "self-attention", text=LONG)
-    n = home.page.locator("[data-part=triple] option, [data-control=noun] option").count() - 1
+    n = home.page.locator("[data-panel=triple] option, [data-control=noun] option").count() - 1
     assert n > 80
-    scores, weights = (home.page.locator(f"[data-part={name}]") for name in ("scores", "weights"))
+    scores, weights = (home.page.locator(f"[data-panel={name}]") for name in ("scores", "weights"))
     assert home.page.evaluate("document.querySelectorAll('*').length") < 5_000
     assert (cells(scores), cells(weights)) == (0, 0)
     scores.locator("summary").click()

@@ -1,39 +1,38 @@
-// The parts that lessons are made of -> Plotly figures, and tables of the same numbers. app/lessons/parts.py says what
-// is in a part.
+// The panels of a lesson as Plotly figures, and as tables of the same numbers. app/lessons/panels.py describes them.
 
 import { escaped } from "./figure.js";
 
 /** @typedef {import("./types.js").Palette} Palette */
-/** @typedef {import("./types.js").Part} Part */
-/** @typedef {import("./types.js").PartKinds} PartKinds */
+/** @typedef {import("./types.js").Panel} Panel */
+/** @typedef {import("./types.js").PanelKinds} PanelKinds */
 /** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
-/** @typedef {{[Kind in keyof PartKinds]?: (part: PartKinds[Kind], palette: Palette) => {data: PlotlyFigure["data"], layout: object}}} Figures */
+/** @typedef {{[Kind in keyof PanelKinds]?: (panel: PanelKinds[Kind], palette: Palette) => {data: PlotlyFigure["data"], layout: object}}} Figures */
 
 const HEIGHT_PX = 290;
-const shared = { showlegend: false, dragmode: false, hovermode: "closest" };
-const N_STRUCK = 64; // empty rows of a cube that are struck out; more are seen to be empty
-const BUTTONS_PX = 34; // above every picture, for Plotly's buttons: they lie on nothing that is drawn
-export const ROOM = { l: 55, r: 10, t: BUTTONS_PX + 26, b: 50 }; // around a plane of points, in px; the legend is above it
-const DASHES = ["solid", "solid", "dash", "dot"]; // lines are told apart by more than their colours
+const COMMON_LAYOUT = { showlegend: false, dragmode: false, hovermode: "closest" };
+const N_STRUCK = 64; // at most so many empty rows of a cube are struck out: beyond that they are visibly empty
+const BUTTONS_PX = 34; // above every picture, so that Plotly's buttons cover nothing
+export const MARGIN = { l: 55, r: 10, t: BUTTONS_PX + 26, b: 50 }; // around a plane of points, in px; the legend is above it
+const DASHES = ["solid", "solid", "dash", "dot"]; // lines differ by more than their colours
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 
-/** A category axis on which equal labels stay apart: its categories are numbers, shown as the labels. @param {string[]} labels */
+/** A category axis on which equal labels stay separate: its categories are numbers, displayed as the labels. @param {string[]} labels */
 const labelled = (labels) => ({ ...FIXED, type: "category", labelalias: Object.fromEntries(labels.map(escaped).entries()) });
 /** @param {string[]} labels */
 const categories = (labels) => labels.map((_, i) => String(i));
 
 /** @type {Figures} */
 const FIGURES = {
-  heatmap({ rows, columns, values, scale, reach: least }, { diverging }) {
-    const reach = Math.max(least, ...values.flat().map((value) => Math.abs(value ?? 0)));
+  heatmap({ rows, columns, values, scale, limit: minimum }, { diverging }) {
+    const limit = Math.max(minimum, ...values.flat().map((value) => Math.abs(value ?? 0)));
     const isSigned = scale === "signed";
     const data = {
       type: "heatmap",
       x: categories(columns),
       y: categories(rows),
       z: values,
-      zmin: isSigned ? -reach : 0,
-      zmax: isSigned ? reach : 1,
+      zmin: isSigned ? -limit : 0,
+      zmax: isSigned ? limit : 1,
       showscale: false,
       hovertemplate: "%{y} → %{x}: %{z:.4f}<extra></extra>",
       ...(isSigned ? { colorscale: diverging } : {}),
@@ -47,66 +46,66 @@ const FIGURES = {
     return { data: [data], layout };
   },
 
-  bars({ labels, values, chosen, share }, { colours }) {
+  bars({ labels, values, chosen, probabilities }, { colours }) {
     const marker = { color: labels.map((_, i) => colours[i === chosen ? 1 : 0]) };
     const data = { type: "bar", x: categories(labels), y: values, marker, hovertemplate: "%{x}: %{y:.5g}<extra></extra>" };
-    const layout = { margin: { l: 55, r: 10, t: BUTTONS_PX, b: 60 }, xaxis: labelled(labels), yaxis: { ...FIXED, ...(share ? { range: [0, 1.05] } : {}) } };
+    const layout = { margin: { l: 55, r: 10, t: BUTTONS_PX, b: 60 }, xaxis: labelled(labels), yaxis: { ...FIXED, ...(probabilities ? { range: [0, 1.05] } : {}) } };
     return { data: [data], layout };
   },
 
-  curves({ x_axis, lines, here, log }, { colours }) {
+  curves({ x_axis, lines, marker, log }, { colours }) {
     const data = lines.map(({ name, x, y }, i) => ({ type: "scatter", mode: "lines", line: { color: colours[i % colours.length], width: 2, dash: DASHES[i % DASHES.length] }, name, x, y, hovertemplate: `${name} %{y:.4f}<extra></extra>` }));
-    const shapes = here === null ? [] : [{ type: "line", x0: here, x1: here, y0: 0, y1: 1, yref: "paper", line: { dash: "dot" } }];
+    const shapes = marker === null ? [] : [{ type: "line", x0: marker, x1: marker, y0: 0, y1: 1, yref: "paper", line: { dash: "dot" } }];
     const layout = {
       shapes,
       showlegend: true,
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
-      margin: ROOM,
+      margin: MARGIN,
       xaxis: { ...FIXED, type: log ? "log" : "linear", title: { text: x_axis } },
       yaxis: { ...FIXED, rangemode: "tozero" },
     };
     return { data, layout };
   },
 
-  points({ x_axis, y_axis, points, arrows, reach }, { colours, ink }) {
+  points({ x_axis, y_axis, points, arrows, limit }, { colours, ink }) {
     const groups = [...new Set(points.map(({ group }) => group))];
     const data = groups.map((group, i) => {
-      const own = points.filter((point) => point.group === group);
+      const members = points.filter((point) => point.group === group);
       return {
         type: "scatter",
         mode: "markers+text",
         name: group,
-        x: own.map(({ x }) => x),
-        y: own.map(({ y }) => y),
-        text: own.map(({ name }) => escaped(name)),
-        customdata: own.map((point) => points.indexOf(point)),
+        x: members.map(({ x }) => x),
+        y: members.map(({ y }) => y),
+        text: members.map(({ name }) => escaped(name)),
+        customdata: members.map((point) => points.indexOf(point)),
         textposition: "top center",
         marker: { color: colours[i % colours.length], size: arrows ? 12 : 8 },
         hovertemplate: "%{text}: %{x:.4f}, %{y:.4f}<extra></extra>",
       };
     });
-    const end = reach ?? 1.15 * Math.max(1e-6, ...points.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]));
+    const end = limit ?? 1.15 * Math.max(1e-6, ...points.flatMap(({ x, y }) => [Math.abs(x), Math.abs(y)]));
     const stem = (/** @type {import("./types.js").Point} */ { x, y, group }) => ({ type: "line", x0: 0, y0: 0, x1: x, y1: y, line: { color: colours[groups.indexOf(group) % colours.length], width: 3 } });
     const axis = { ...FIXED, zeroline: true, zerolinecolor: ink, automargin: false };
-    // equal axes, for angles and distances to look like what they are
-    const scaled = reach === null ? { ...axis, autorange: true } : { ...axis, range: [-end, end], constrain: "domain" };
+    // Both axes have the same scale, so that angles and distances look right.
+    const scaled = limit === null ? { ...axis, autorange: true } : { ...axis, range: [-end, end], constrain: "domain" };
     const layout = {
       height: 400,
       shapes: arrows ? points.map(stem) : [],
       showlegend: groups.length > 1,
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
-      margin: ROOM,
+      margin: MARGIN,
       xaxis: { ...scaled, title: { text: x_axis } },
       yaxis: { ...scaled, title: { text: y_axis }, scaleanchor: "x" },
     };
     return { data, layout };
   },
 
-  // Sheets of cells, each a little up and to the right of the one before it; the last one is drawn first.
+  // Sheets of cells, each shifted a little up and to the right of the sheet before it; the last one is drawn first.
   cube({ sheets, rows, columns, values }, { diverging, ink, paper }) {
     const [n, nRows, nColumns] = [sheets.length, values[0].length, columns.length];
     const [dx, dy] = [nColumns * 0.16, nRows * 0.28];
-    const reach = Math.max(1e-6, ...values.flat(2).map((value) => Math.abs(value ?? 0)));
+    const limit = Math.max(1e-6, ...values.flat(2).map((value) => Math.abs(value ?? 0)));
     const corner = (/** @type {number} */ sheet) => [sheet * dx, sheet * dy];
     const order = sheets.map((_, i) => n - 1 - i);
     const backing = (/** @type {number} */ sheet) => ({
@@ -129,8 +128,8 @@ const FIGURES = {
       dy: -1,
       z: values[sheet],
       customdata: values[sheet].map((row, i) => row.map((_, j) => `${rows[sheet][i]}, ${columns[j]}`)).map((row) => row.map(escaped)),
-      zmin: -reach,
-      zmax: reach,
+      zmin: -limit,
+      zmax: limit,
       showscale: false,
       colorscale: diverging,
       hovertemplate: "%{customdata}: %{z:.4f}<extra>%{fullData.name}</extra>",
@@ -142,7 +141,7 @@ const FIGURES = {
       const [x, y] = corner(sheet);
       return { type: "rect", x0: x, y0: y, x1: x + nColumns, y1: y + nRows, line: { color: ink, width: 1 } };
     };
-    // An empty row is struck out.
+    // Empty rows are struck out.
     const struck = order.flatMap((sheet) =>
       values[sheet].flatMap((row, i) => {
         const [x, y] = corner(sheet);
@@ -163,27 +162,27 @@ const FIGURES = {
 };
 
 /**
- * The picture of a part; null where a part is but numbers or words.
- * @param {Part} part @param {Palette} palette @returns {PlotlyFigure | null}
+ * The picture of a panel; null if the panel is only numbers or words.
+ * @param {Panel} panel @param {Palette} palette @returns {PlotlyFigure | null}
  */
-export function figureOf(part, palette) {
-  const figure = /** @type {((part: Part, palette: Palette) => ReturnType<Figures["bars"]>) | undefined} */ (FIGURES[part.kind]);
+export function figureOf(panel, palette) {
+  const figure = /** @type {((panel: Panel, palette: Palette) => ReturnType<Figures["bars"]>) | undefined} */ (FIGURES[panel.kind]);
   if (!figure) return null;
-  const { data, layout } = figure(part, palette);
-  return { data, layout: { height: HEIGHT_PX, ...shared, ...layout, title: { text: "" } } };
+  const { data, layout } = figure(panel, palette);
+  return { data, layout: { height: HEIGHT_PX, ...COMMON_LAYOUT, ...layout, title: { text: "" } } };
 }
 
-/** What a click on a figure chooses: pairs of a control's name and a number.
- *  @param {Part} part @param {import("./types.js").PlotlyPoint} hit @returns {[string, number][]} */
-export function picked(part, { x, y, customdata }) {
-  if (part.kind === "points") return Object.entries(part.points[Number(customdata)].picks);
-  if (part.kind === "bars") return part.picks ? [[part.picks, Number(x)]] : [];
-  if (part.kind !== "heatmap" || !part.picks) return [];
-  const [row, column] = part.picks;
+/** What a click on a figure selects: pairs of a control's name and its new value.
+ *  @param {Panel} panel @param {import("./types.js").PlotlyPoint} point @returns {[string, number][]} */
+export function selectionOf(panel, { x, y, customdata }) {
+  if (panel.kind === "points") return Object.entries(panel.points[Number(customdata)].selects);
+  if (panel.kind === "bars") return panel.selects ? [[panel.selects, Number(x)]] : [];
+  if (panel.kind !== "heatmap" || !panel.selects) return [];
+  const [row, column] = panel.selects;
   return [[row, Number(y)], [column, Number(x)]];
 }
 
-/** Rows of boxes. @param {PartKinds["chips"]} part */
+/** The rows of a panel of chips, as elements. @param {PanelKinds["chips"]} part */
 export function chipsOf({ rows }) {
   return rows.map(({ name, chips }) => {
     const [line, head] = [document.createElement("p"), document.createElement("b")];
@@ -205,27 +204,27 @@ function chipOf({ text, about, faded }) {
   return chip;
 }
 
-/** The same numbers as rows of texts: of headings, then of a heading and numbers each.
- *  @param {Exclude<Part, PartKinds["chips"]>} part @returns {(string[] | null)[]} */
-export function tableOf(part) {
-  if (part.kind === "heatmap") return [["", ...part.columns], ...part.values.map((row, i) => [part.rows[i], ...row.map(words)])];
-  if (part.kind === "cube") {
-    const lines = part.values.flatMap((sheet, k) => sheet.map((row, i) => [`${part.sheets[k]}: ${part.rows[k][i]}`, ...row.map(words)]));
-    return [["", ...part.columns], ...lines];
+/** A panel's numbers as rows of texts: first the column headings, or null; then each row's heading and numbers.
+ *  @param {Exclude<Panel, PanelKinds["chips"]>} panel @returns {(string[] | null)[]} */
+export function tableOf(panel) {
+  if (panel.kind === "heatmap") return [["", ...panel.columns], ...panel.values.map((row, i) => [panel.rows[i], ...row.map(formatValue)])];
+  if (panel.kind === "cube") {
+    const lines = panel.values.flatMap((sheet, k) => sheet.map((row, i) => [`${panel.sheets[k]}: ${panel.rows[k][i]}`, ...row.map(formatValue)]));
+    return [["", ...panel.columns], ...lines];
   }
-  if (part.kind === "curves") {
-    const names = [part.x_axis, ...part.lines.map(({ name }) => name)];
-    return [names, ...part.lines[0].x.map((x, i) => [words(x), ...part.lines.map(({ y }) => words(y[i]))])];
+  if (panel.kind === "curves") {
+    const names = [panel.x_axis, ...panel.lines.map(({ name }) => name)];
+    return [names, ...panel.lines[0].x.map((x, i) => [formatValue(x), ...panel.lines.map(({ y }) => formatValue(y[i]))])];
   }
-  if (part.kind === "points")
-    return [["", part.x_axis, part.y_axis], ...part.points.map(({ name, group, x, y }) => [`${group} ${name}`, words(x), words(y)])];
-  const names = part.kind === "bars" ? part.labels : part.names;
-  return [null, ...part.values.map((value, i) => [names[i], words(value)])];
+  if (panel.kind === "points")
+    return [["", panel.x_axis, panel.y_axis], ...panel.points.map(({ name, group, x, y }) => [`${group} ${name}`, formatValue(x), formatValue(y)])];
+  const names = panel.kind === "bars" ? panel.labels : panel.names;
+  return [null, ...panel.values.map((value, i) => [names[i], formatValue(value)])];
 }
 
-/** A value as it is said: whole numbers in full, others in four digits, a word as it is. app/lesson_routes.py does the same.
+/** A value as text: whole numbers in full, others with four digits, words as they are. templating's format_value does the same.
  *  @param {number | string | null} value */
-export function words(value) {
+export function formatValue(value) {
   if (value === null) return "none";
   if (typeof value === "string") return value;
   return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));

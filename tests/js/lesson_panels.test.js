@@ -1,0 +1,66 @@
+// The panels of a lesson: their figures, their tables, and what a click selects.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import "./browser.js";
+
+const { figureOf, formatValue, selectionOf, tableOf } = await import("../../static/lesson_panels.js");
+const PALETTE = { colours: ["a", "b", "c", "d"], diverging: [[0, "o"], [1, "v"]], ink: "i", paper: "p" };
+const heatmap = { kind: "heatmap", title: "", rows: ["0 the", "1 <b>"], columns: ["x", "y"], values: [[1, null], [-3, 2]], scale: "signed", limit: 0.5, selects: ["query", "key"] };
+const points = {
+  kind: "points", title: "", x_axis: "first", y_axis: "second", arrows: true, limit: 5, draggable: ["a", "b"],
+  points: [{ name: "a", group: "one", x: 3, y: 4, selects: { token: 7 } }, { name: "b", group: "two", x: -1, y: 0, selects: {} }],
+};
+
+test("values are formatted as on the server's page", () => {
+  const texts = [1048576, 0.123456, -2, 0.5, 12345.678, "2 × 3", null].map(formatValue);
+  assert.deepEqual(texts, ["1,048,576", "0.1235", "-2", "0.5", "12350", "2 × 3", "none"]);
+});
+
+test("a heatmap's table has its labels and numbers, and the word none where there is no number", () => {
+  assert.deepEqual(tableOf(heatmap), [["", "x", "y"], ["0 the", "1", "none"], ["1 <b>", "-3", "2"]]);
+});
+
+test("a signed colour scale is symmetric, and labels are escaped", () => {
+  const { data: [trace], layout } = figureOf(heatmap, PALETTE);
+  assert.deepEqual([trace.zmin, trace.zmax], [-3, 3]);
+  assert.deepEqual(trace.y.map((place) => layout.yaxis.labelalias[place]), ["0 the", "1 &lt;b&gt;"]);
+});
+
+test("equal labels stay separate", () => {
+  const { data: [trace], layout } = figureOf({ ...heatmap, rows: ["1 fat", "1 fat"] }, PALETTE);
+  assert.deepEqual([new Set(trace.y).size, Object.values(layout.yaxis.labelalias)], [2, ["1 fat", "1 fat"]]);
+});
+
+test("a click on a cell selects its row and its column", () => {
+  assert.deepEqual(selectionOf(heatmap, { y: "1", x: "0" }), [["query", 1], ["key", 0]]);
+  assert.deepEqual(selectionOf({ ...heatmap, selects: null }, { y: "0", x: "1" }), []);
+});
+
+test("a click on a bar or a point selects what it names", () => {
+  const bars = { kind: "bars", labels: ["0 a", "1 b"], values: [1, 2], chosen: 0, probabilities: false, selects: "token" };
+  assert.deepEqual(selectionOf(bars, { x: "1" }), [["token", 1]]);
+  assert.deepEqual(selectionOf({ ...bars, selects: "" }, { x: "1" }), []);
+  assert.deepEqual(selectionOf(points, { customdata: 0 }), [["token", 7]]);
+});
+
+test("arrows begin at the origin, and the axes end at the limit", () => {
+  const { layout, data } = figureOf(points, PALETTE);
+  assert.deepEqual(layout.shapes.map(({ x0, y0, x1, y1 }) => [x0, y0, x1, y1]), [[0, 0, 3, 4], [0, 0, -1, 0]]);
+  assert.deepEqual([layout.xaxis.range, layout.yaxis.range], [[-5, 5], [-5, 5]]);
+  assert.deepEqual(data.map(({ name, customdata }) => [name, customdata]), [["one", [0]], ["two", [1]]]);
+});
+
+test("a cube's empty rows are struck out, and its first sheet is on top", () => {
+  const cube = { kind: "cube", title: "", sheets: ["s0", "s1"], rows: [["r"], ["r"]], columns: ["x", "y"], values: [[[1, 2]], [[null, null]]] };
+  const { data, layout } = figureOf(cube, PALETTE);
+  assert.equal(data.at(-1).name, "s0");
+  assert.equal(layout.shapes.filter(({ type }) => type === "line").length, 1 + 3);
+  assert.deepEqual(tableOf(cube)[2], ["s1: r", "none", "none"]);
+});
+
+test("single numbers and words have no picture", () => {
+  const facts = { kind: "facts", title: "", names: ["sum", "shape"], values: [1, "2 × 3"] };
+  assert.equal(figureOf(facts, PALETTE), null);
+  assert.deepEqual(tableOf(facts), [null, ["sum", "1"], ["shape", "2 × 3"]]);
+});
