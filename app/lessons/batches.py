@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Check, at_most, equal
-from app.lessons.clock import reading_milliseconds
+from app.lessons.clock import forward_milliseconds
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, probabilities, signed
 from app.lessons.posts import PART_11, chapter
@@ -27,7 +27,7 @@ from model.trace import Trace
 N_MOST = 256  # tokens of each text
 N_FEATURES = 8  # that are drawn
 N_TIMED = (1, 2, 4, 8)  # texts in a batch
-N_TOKENS_TIMED, ENOUGH_S = 16, 0.15
+N_TOKENS_TIMED, BUDGET_S = 16, 0.15
 
 Stage = Literal["token vectors", "after the last layer"]
 Padding = Literal["right", "left"]
@@ -111,7 +111,7 @@ def timed(network: GPT) -> list[float]:
         ids_BT = torch.randint(network.config.n_vocab, (max(N_TIMED), N_TOKENS_TIMED), generator=generator).to(
             network.device
         )
-        _measured[network] = [reading_milliseconds(network, ids_BT[:n], ENOUGH_S) / n for n in N_TIMED]
+        _measured[network] = [forward_milliseconds(network, ids_BT[:n], BUDGET_S) / n for n in N_TIMED]
     return _measured[network]
 
 

@@ -1,4 +1,4 @@
-"""The six vectors of the book's example, and the tokens of the model in the same shape."""
+"""The six vectors of the book's example, and the token vectors of the model in the same shape."""
 
 # shapes: T tokens, M features of a token
 
@@ -25,11 +25,11 @@ BOOK = torch.tensor(  # Raschka, chapter 3.3
 
 
 def vectors(reading: Reading, source: Source) -> tuple[Tensor, list[str]]:
-    """What goes into the first attention, (T, M): embedded tokens with their positions; and what each is called."""
+    """The input of the first attention layer, (T, M): token vectors with their positions added; and the row labels."""
     if source == "book":
         return BOOK, BOOK_NAMES
     network = reading.model.network
-    ids_BT = torch.tensor([reading.tokens.ids], device=network.device)
+    ids_BT = reading.ids_BT
     positions_T = torch.arange(ids_BT.shape[1], device=network.device)
     with torch.inference_mode():
         x_BTM: Tensor = network.positions.add_positions(network.embed(ids_BT), positions_T)

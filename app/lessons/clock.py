@@ -1,4 +1,4 @@
-"""How long something takes on this machine."""
+"""How long a computation takes on this machine."""
 
 # shapes: B texts, T tokens
 
@@ -14,24 +14,25 @@ from torch import Tensor
 from model.gpt import GPT
 
 
-def milliseconds(do: Callable[[], object], n_rounds: int = 5, enough_s: float = math.inf) -> float:
-    """The median of some rounds; none begins when they took `enough_s` together: others wait in the meantime.
+def milliseconds(function: Callable[[], object], n_rounds: int = 5, budget_s: float = math.inf) -> float:
+    """The median time of a function over `n_rounds` calls after a first one, in ms.
 
-    The first round finds cold caches and counts only where it is the only one.
+    No call begins after `budget_s` seconds in all, because other requests are waiting. The first call has cold caches,
+    so it counts only if there is no other.
     """
     rounds: list[float] = []
-    while len(rounds) <= n_rounds and sum(rounds) < enough_s:
-        begun = time.perf_counter()
-        do()
-        rounds.append(time.perf_counter() - begun)
+    while len(rounds) <= n_rounds and sum(rounds) < budget_s:
+        start = time.perf_counter()
+        function()
+        rounds.append(time.perf_counter() - start)
     return 1000 * median(rounds[1:] or rounds)
 
 
-def reading_milliseconds(network: GPT, ids_BT: Tensor, enough_s: float) -> float:
-    """The same of one pass through the network, but for the logits."""
-    return milliseconds(partial(_read, network, ids_BT), enough_s=enough_s)
+def forward_milliseconds(network: GPT, ids_BT: Tensor, budget_s: float) -> float:
+    """The median time of one forward pass without the logits, in ms."""
+    return milliseconds(partial(_forward, network, ids_BT), budget_s=budget_s)
 
 
 @torch.inference_mode()
-def _read(network: GPT, ids_BT: Tensor) -> None:
+def _forward(network: GPT, ids_BT: Tensor) -> None:
     network.hidden(ids_BT).cpu()

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_most, different, does_not_apply, largest, printed
-from app.lessons.clock import reading_milliseconds
+from app.lessons.clock import forward_milliseconds
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.posts import PART_14
@@ -26,7 +26,7 @@ from model.tokenizer import show
 Length = Literal["7", "64", "256", "1,024", "4,608", "16,384", "131,072", "1,047,576", "2,095,152"]
 LENGTHS = tuple(int(length.replace(",", "")) for length in get_args(Length))
 N_TIMED = (8, 16, 32, 64, 128, 256)  # tokens
-ENOUGH_S, N_MS = 0.15, 1000.0  # for a length, for all: when that is spent, no longer text is timed
+BUDGET_S, N_MS = 0.15, 1000.0  # for a length, for all: when that is spent, no longer text is timed
 
 GPT_2 = Config(  # the smallest one, for the figures that are known of it
     family="gpt2",
@@ -119,7 +119,7 @@ def timed(network: GPT) -> list[float | None]:
         for n in N_TIMED:
             is_over = 1000 * (time.perf_counter() - begun) > N_MS or n > network.config.n_context
             ids_BT = torch.randint(network.config.n_vocab, (1, n), generator=generator).to(network.device)
-            found.append(None if is_over else reading_milliseconds(network, ids_BT, ENOUGH_S))
+            found.append(None if is_over else forward_milliseconds(network, ids_BT, BUDGET_S))
         _measured[network] = found
     return _measured[network]
 

@@ -1,8 +1,8 @@
-"""Lesson: a mechanism of a GPT as a page and a call, with checks that can fail. Knows nothing of HTTP.
+"""What a lesson is: one mechanism of a GPT, computed on a text, with checks that can fail. Knows nothing of HTTP.
 
-A lesson is a module of this folder with a `LESSON`; nothing else names it. Its request says by its fields, their bounds
-and their titles what a visitor can change; its answer is made of the parts in parts.py; its template, of the same name,
-says it in words.
+A lesson is a module of this folder that defines `LESSON`; it is registered nowhere else. The fields of its request are
+the controls of its page, with their bounds and titles; its result consists of panels (panels.py); the template of the
+same name holds its text.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,25 +34,25 @@ from model.trace import Trace
 
 
 class LessonRequest(TokensRequest):
-    """What every lesson can be asked: a text, a model, and to go wrong."""
+    """The fields of every lesson's request: a text, a model, and whether to compute wrongly."""
 
-    broken: bool = Field(False, title="Break it", description="do it wrongly on purpose, so that a check fails")
+    broken: bool = Field(False, title="Break it", description="compute it wrongly on purpose, so that a check fails")
 
 
 def check_heads(request: LessonRequest, config: Config, model: str) -> None:
-    """Refuse a layer or head that the model lacks, in whichever field of a request it stands, used or not.
+    """Refuse a layer or head that the model does not have, in any field of a request, even one that is not used.
 
-    A field counts layers or heads if its name, or its `kind`, says so.
+    A field holds a layer, a head or a list of heads if its `kind`, or else its name, is "layer", "head" or "heads".
 
     Raises:
-        NoSuchHead: with the wrong number, and how many there are.
+        NoSuchHead: with the wrong number, and how many the model has.
     """
-    numbers = {"layer": ("layer", config.n_layers), "head": ("head", config.n_heads), "heads": ("head", config.n_heads)}
+    counts = {"layer": ("layer", config.n_layers), "head": ("head", config.n_heads), "heads": ("head", config.n_heads)}
     for name, field in type(request).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if (counted := numbers.get(str(extra.get("kind", name)))) is None:
+        if (count := counts.get(str(extra.get("kind", name)))) is None:
             continue
-        kind, n = counted
+        kind, n = count
         value: int | list[int] | None = getattr(request, name)
         for index in value if isinstance(value, list) else [value or 0]:
             if index >= n:
@@ -60,14 +60,14 @@ def check_heads(request: LessonRequest, config: Config, model: str) -> None:
 
 
 class LessonResult(BaseModel):
-    """What every lesson answers: its parts, by name."""
+    """The base of every lesson's result: its fields are panels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as a model read it."""
+    """A text, and the trace of a model on it."""
 
     model: Loaded
     tokens: Tokens
@@ -75,31 +75,32 @@ class Reading:
 
     @property
     def config(self) -> Config:
+        """The configuration of the model."""
         return self.model.network.config
 
     @property
     def token_labels(self) -> list[str]:
-        """The tokens with their positions, which tell equal ones apart."""
+        """The tokens, each with its position, so that equal tokens differ."""
         return [f"{token.position} {isolated(show(token.bytes))}" for token in self.tokens.tokens]
 
     @property
     def next_logits_V(self) -> Tensor:
-        """The logits after the text, (V,), float32."""
+        """The logits after the last token, (V,), float32."""
         return self.trace.logits([len(self.tokens) - 1])[0].cpu()
 
     def ranked_labels(self, ids: Tensor) -> list[str]:
-        """Tokens of the vocabulary, the first ones first; their ranks tell those apart that look alike."""
+        """Tokens of the vocabulary, each with its rank, so that tokens that look alike differ."""
         return [f"{rank} {self.model.tokenizer.label(id)}" for rank, id in enumerate(ids.tolist())]
 
-    def next_same_token(self, place: int) -> int | None:
-        """Where the next token with the same id stands, from the first one again after the last; None if nowhere."""
+    def next_same_token(self, position: int) -> int | None:
+        """The next position with the same token, continuing from the start of the text; None if there is none."""
         ids = self.tokens.ids
-        others = [*range(place + 1, len(ids)), *range(place)]
-        return next((other for other in others if ids[other] == ids[place]), None)
+        candidates = [*range(position + 1, len(ids)), *range(position)]
+        return next((candidate for candidate in candidates if ids[candidate] == ids[position]), None)
 
     @property
     def ids_BT(self) -> Tensor:
-        """The text as a batch of one, (1, T)."""
+        """The ids of the text as a batch of one, (1, T)."""
         return torch.tensor([self.tokens.ids], device=self.model.network.device)
 
     def block(self, layer: int) -> Block:
@@ -115,12 +116,12 @@ class Reading:
         return up
 
     @torch.inference_mode()
-    def capture(self, layer: int, part: nn.Module, n_most: int | None = None) -> tuple[Tensor, Tensor]:
-        """What a part of a layer is given, and what it makes of that, for the first `n_most` tokens; (T, …) each.
+    def capture(self, layer: int, module: nn.Module, n_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """The input and the output of a module of a layer, (T, …) each, for the first `n_tokens` tokens, or for all.
 
-        The text is read anew, and no further than to this layer.
+        The text is run through the network again, up to this layer.
         """
-        network, ids_BT = self.model.network, self.ids_BT[:, :n_most]
+        network, ids_BT = self.model.network, self.ids_BT[:, :n_tokens]
         positions_T = torch.arange(ids_BT.shape[1], device=network.device)
         x_BTM, rotate = (
             network.positions.add_positions(network.embed(ids_BT), positions_T),
@@ -128,29 +129,29 @@ class Reading:
         )
         captured: list[tuple[Tensor, Tensor]] = []
 
-        def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-            captured.append((given[0][0], made[0]))
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            captured.append((inputs[0][0], output[0]))
 
-        with part.register_forward_hook(note):
+        with module.register_forward_hook(hook):
             for block in network.blocks[: layer + 1]:
                 x_BTM = block(x_BTM, rotate, fused_attention)
         return captured[0]
 
     @torch.inference_mode()
     def rerun(self, attention_fns: Sequence[AttentionFn] | None = None) -> Tensor:
-        """The logits after each token of the text, read anew: with other looks, or under hooks; (T, V), float32."""
+        """Logits after each token, (T, V), float32, from a new run: with other attention functions, or under hooks."""
         network = self.model.network
         logits_TV: Tensor = network.unembed(network.hidden(self.ids_BT, attention_fns=attention_fns)[0]).float().cpu()
         return logits_TV
 
     @property
     def dtype(self) -> torch.dtype:
-        """The numbers that the network computes with."""
+        """The dtype that the network computes in."""
         return self.model.network.embed.weight.dtype
 
     @property
     def whole_pass(self) -> Arithmetic:
-        """How a number comes out of the whole network: each layer adds twice to the residual stream."""
+        """The arithmetic of a whole forward pass: each layer adds to the residual stream twice."""
         n_layers = self.config.n_layers
         return Arithmetic(n_terms=n_layers * self.config.d_model, dtype=self.dtype, n_roundings=2 * n_layers)
 
@@ -158,7 +159,7 @@ class Reading:
     def weight_scale(self, layer: int) -> float:
         """The scale of the rounding errors in a layer's attention weights.
 
-        Softmax passes on at most half of an error in its scores, each a sum of products q·k / √d_head.
+        Softmax passes on at most half of an error in its scores, each of which is a sum q·k / √d_head.
         """
         config = self.config
         heads = range(config.n_heads)
@@ -166,24 +167,24 @@ class Reading:
         scales = [product_norms(q_TD, k_TD).max().item() for q_TD, k_TD in pairs]
         return max(1.0, max(scales) / math.sqrt(config.d_head) / 2)
 
-    def position(self, asked: int | None) -> int:
-        """The chosen token; the last where none is chosen, or where the text no longer reaches so far."""
+    def position(self, requested: int | None) -> int:
+        """The requested position; the last one if none is requested or the text is too short for it."""
         last = len(self.tokens) - 1
-        return last if asked is None else min(asked, last)
+        return last if requested is None else min(requested, last)
 
 
 def isolated(text: str) -> str:
-    """A token as it can stand in a sentence: one that is written from right to left turns nothing around it.
+    """A token for use within a sentence: isolated if it is written from right to left, so that it reorders nothing.
 
     >>> isolated("cat"), isolated("ש")
     ('cat', '\u2068ש\u2069')
     """
-    is_turning = any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text)
-    return f"\u2068{text}\u2069" if is_turning else text
+    is_right_to_left = any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text)
+    return f"\u2068{text}\u2069" if is_right_to_left else text
 
 
 def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
-    """Weights, (outputs × inputs), and bias, (outputs), of a linear map; zeros where it has none; float32."""
+    """Weights, (outputs × inputs), and bias, (outputs), of a linear layer; zeros if it has no bias; float32."""
     weight_OI = linear.weight.detach().float().cpu()
     bias_O = torch.zeros(len(weight_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
     return weight_OI, bias_O
@@ -195,37 +196,51 @@ ResultT = TypeVar("ResultT", bound=LessonResult)
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson(Generic[RequestT, ResultT]):
-    """A mechanism: what can be asked about it, what is answered, and what must hold of the answer."""
+    """A mechanism: the type of its requests, how a result is computed, and what must hold for it."""
 
-    system: int  # its number in the order of the posts
+    system: int  # its number, in the order of the posts
     title: str
     posts: Sequence[Reference]
     request_type: type[RequestT]
     result_type: type[ResultT]
     compute: Callable[[Reading, RequestT], ResultT]
     checks: Callable[[Reading, RequestT], Iterator[Check]]
-    breaks: str  # what is done wrongly when it is broken, in words
-    code: Sequence[str]  # where it is done in the sources of Lookback: file, function
-    needs: str = ""  # what a model must have, in words; nothing if empty
-    fits: Callable[[Config], bool] = lambda _: True  # has a model what it needs?
-    slug: str = ""  # filled in: the name of its module
-    about: str = ""  # filled in: what the module's first line says
+    breaks: str  # what is computed wrongly if the request has `broken`, in words
+    code: Sequence[str]  # where it is computed in Lookback's source: file, function
+    needs: str = ""  # what a model must have, in words; empty if nothing
+    fits: Callable[[Config], bool] = lambda _: True  # whether a model has what the lesson needs
+    slug: str = ""  # filled in by `lessons`: the name of its module
+    about: str = ""  # filled in by `lessons`: the first line of the module
+
+    @property
+    def panel_kinds(self) -> dict[str, str]:
+        """The kind of each panel of the result, by its name; known before anything is computed."""
+        return {name: _kind(field.annotation) for name, field in self.result_type.model_fields.items()}
+
+
+AnyLesson = Lesson[LessonRequest, LessonResult]
 
 
 @cache
-def lessons() -> dict[str, Lesson[Any, Any]]:
+def lessons() -> dict[str, AnyLesson]:
     """All lessons by their slugs, in the order of the posts."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = {name: importlib.import_module(f"app.lessons.{name}") for name in names}
-    found = [
+    filled_in: list[AnyLesson] = [
         replace(module.LESSON, slug=name.replace("_", "-"), about=_about(module))
         for name, module in modules.items()
         if hasattr(module, "LESSON")
     ]
-    return {lesson.slug: lesson for lesson in sorted(found, key=lambda lesson: lesson.system)}
+    return {lesson.slug: lesson for lesson in sorted(filled_in, key=lambda lesson: lesson.system)}
+
+
+def _kind(panel: object) -> str:
+    assert isinstance(panel, type)
+    assert issubclass(panel, BaseModel)
+    return str(panel.model_fields["kind"].default)
 
 
 def _about(module: ModuleType) -> str:
     first_line = (module.__doc__ or "").splitlines()[0]
-    said = first_line.partition(": ")[2]
-    return said[:1].upper() + said[1:]
+    about = first_line.partition(": ")[2]
+    return about[:1].upper() + about[1:]

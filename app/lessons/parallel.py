@@ -22,7 +22,7 @@ from app.lessons.posts import MATRICES, PART_7
 N_TOKENS = 16  # of the text, for the numbers
 SIZES = (8, 16, 32, 64, 128, 256)  # vectors, for the times
 N_DOTS = 32  # vectors up to which every dot product is a step of Python
-N_ROUNDS, ENOUGH_S = 5, 0.02  # of each way and size, at most
+N_ROUNDS, BUDGET_S = 5, 0.02  # of each way and size, at most
 
 Size = Literal["8", "16", "32", "64", "128", "256"]
 Times = Mapping[str, tuple[float | None, ...]]  # milliseconds at each of SIZES, by the way
@@ -71,7 +71,7 @@ def at_once(x_ND: Tensor) -> Tensor:
 
 def took(way: Callable[[Tensor], Tensor], x_ND: Tensor) -> float:
     """The ms of a way, from its start until a number of its result can be read."""
-    return milliseconds(lambda: way(x_ND)[-1, -1].item(), N_ROUNDS, ENOUGH_S)
+    return milliseconds(lambda: way(x_ND)[-1, -1].item(), N_ROUNDS, BUDGET_S)
 
 
 @lru_cache(maxsize=32)

@@ -1,4 +1,4 @@
-"""What the lessons build on: posts of Giles Thomas's series, and chapters of the book that he reads, by title."""
+"""What the lessons build on: posts of Giles Thomas's series, and chapters of the book he works through, by title."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ BOOK_ADDRESS = "https://www.manning.com/books/build-a-large-language-model-from-
 
 @dataclass(frozen=True)
 class Reference:
-    """Something to read, and where it is."""
+    """A post or chapter, with its address."""
 
     title: str
     address: str
 
 
 def post(title: str, path: str) -> Reference:
-    """A post of the blog; `path` is its year, month and name."""
+    """A post of Giles Thomas's blog; `path` is its year, month and name."""
     return Reference(title, f"https://www.gilesthomas.com/{path}")
 
 
 def chapter(section: str) -> Reference:
-    """A chapter, or a section of one, of Sebastian Raschka's "Build a Large Language Model (from Scratch)"."""
+    """A chapter or section of Sebastian Raschka's "Build a Large Language Model (from Scratch)"."""
     return Reference(f"the book, chapter {section}", BOOK_ADDRESS)
 
 

@@ -17,7 +17,7 @@ from app import problems, service, templating, views
 from app.engine import Engine
 from app.errors import AppError, ModelLoading, TextTooLong, UnsupportedByModel
 from app.lessons.checks import Check
-from app.lessons.lesson import Lesson, LessonRequest, Reading, check_heads, lessons
+from app.lessons.lesson import AnyLesson, LessonRequest, Reading, check_heads, lessons
 from app.lessons.posts import SERIES
 from app.models import Loaded
 from app.routes import assets, pages
@@ -31,7 +31,6 @@ SECTIONS = {"The mathematics": 1, "From a text to vectors": 9, "Attention, step 
 COMMON = set(LessonRequest.model_fields)  # what is not a control of one lesson alone
 
 router = APIRouter()
-AnyLesson = Lesson[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -180,10 +179,7 @@ async def lesson_page(request: Request, slug: str, engine: EngineDep, client: Cl
         tokens=tokens,
         lesson_request=lesson_request,
         controls=controls(lesson, lesson_request, engine, name),
-        panel_kinds={
-            name: panel.annotation.model_fields["kind"].default
-            for name, panel in lesson.result_type.model_fields.items()
-        },
+        panel_kinds=lesson.panel_kinds,
         result=result,
         checks=checks,
         notice=notice,
@@ -300,9 +296,8 @@ def parse_query(lesson: AnyLesson, given: QueryParams, model: str) -> tuple[Less
     except ValidationError as error:
         wrong = {one["loc"][0] for one in error.errors()}
         kept = {name: value for name, value in raw.items() if name not in wrong} | {"text": pages.FIRST_TEXT}
-        return lesson.request_type.model_validate(kept).model_copy(update={"text": raw["text"]}), pages.validation_message(
-            error
-        )
+        corrected = lesson.request_type.model_validate(kept).model_copy(update={"text": raw["text"]})
+        return corrected, pages.validation_message(error)
 
 
 def controls(lesson: AnyLesson, request: LessonRequest, engine: Engine, model: str) -> dict[str, Control]:

@@ -1,4 +1,4 @@
-"""Every lesson, by laws that hold for all of them: its checks hold on any text, and break when it is broken."""
+"""Every lesson, by laws that hold for all of them: its checks hold on any text, and one fails when it is broken."""
 
 import html
 import sys
@@ -39,7 +39,7 @@ TEXTS = (
     "<b>x</b>",
 )
 SLUGS = tuple(lessons())
-MEASURED = {"parallel": {"times", "each", "facts"}}  # parts that differ from call to call: they are times
+MEASURED = {"parallel": {"times", "each", "facts"}}  # panels with measured times, which differ from call to call
 
 
 def module_of(slug: str) -> ModuleType:
@@ -48,7 +48,7 @@ def module_of(slug: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def served(tiny_llama: Path, settings: Settings) -> Iterator[TestClient]:
-    """The app around a tiny Llama, which lacks what some lessons need, and the model that came with the app."""
+    """The app with a tiny Llama, which lacks what some lessons need, and the model that comes with the app."""
     yield from serve(Settings(model=str(tiny_llama), cache=settings.cache))
 
 
@@ -74,7 +74,7 @@ def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tupl
 
 @lru_cache(maxsize=200)
 def reading(loaded: Loaded, text: str) -> Reading:
-    """A text as a model reads it, without an app around it."""
+    """A text as a model reads it, without an app."""
     tokens = loaded.tokens(text)
     return Reading(loaded, tokens, read(loaded.network, tokens.ids))
 
@@ -85,7 +85,7 @@ def checked(reading: Reading, slug: str, text: str, **fields: Any) -> list[check
 
 
 def model_for(client: TestClient, slug: str, model: str) -> str:
-    """A model, or the one that came with the app where a lesson needs what the other lacks."""
+    """A model, or the one that comes with the app if the lesson needs what the first one lacks."""
     fits = lessons()[slug].fits(client.app.state.engine.models.shape(model)[0])  # type: ignore[attr-defined]
     return model if fits else SHIPPED.name
 
@@ -97,8 +97,8 @@ def post(client: TestClient, path: str, text: str, *, model: str = SHIPPED.name,
 
 
 def n_context(client: TestClient, model: str) -> int:
-    known = {one["name"]: one["max_tokens"] for one in client.get("/api/v1/models").json()["models"]}
-    return min(256, int(known[model]))
+    max_tokens = {known["name"]: known["max_tokens"] for known in client.get("/api/v1/models").json()["models"]}
+    return min(256, int(max_tokens[model]))
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -106,7 +106,7 @@ def n_context(client: TestClient, model: str) -> int:
 def test_all_checks_hold_on_every_text_in_either_dtype_and_one_fails_when_it_is_broken(
     networks: dict[tuple[str, torch.dtype], Loaded], slug: str, dtype: torch.dtype
 ) -> None:
-    for loaded in (loaded for (_, one), loaded in networks.items() if one == dtype):
+    for loaded in (loaded for (_, own_dtype), loaded in networks.items() if own_dtype == dtype):
         if not lessons()[slug].fits(loaded.network.config):
             continue
         for text in (*TEXTS, "the" + " the" * (loaded.n_context - 1)):
@@ -116,7 +116,7 @@ def test_all_checks_hold_on_every_text_in_either_dtype_and_one_fails_when_it_is_
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if not lessons()[slug].needs])
-def test_the_same_of_smollm2(smollm2: tuple[GPT, Tokenizer], slug: str) -> None:
+def test_all_checks_hold_for_smollm2_and_one_fails_when_it_is_broken(smollm2: tuple[GPT, Tokenizer], slug: str) -> None:
     loaded = _loaded(*smollm2)
     for text in (FIRST, "the"):
         failed = [check for check in checked(reading(loaded, text), slug, text) if check.passed is False]
@@ -130,14 +130,14 @@ def _loaded(network: GPT, tokenizer: Tokenizer) -> Loaded:
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if hasattr(module_of(slug), "equal")])
-def test_a_side_that_is_off_by_a_thousandth_is_refused(
+def test_no_check_accepts_a_number_that_is_off_by_a_thousandth(
     networks: dict[tuple[str, torch.dtype], Loaded], slug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: dict[str, bool] = {}
 
-    def equal(name: str, ours: Tensor, theirs: Tensor, *rest: Any) -> checks.Check:
-        assert checks.equal(name, ours, theirs, *rest).passed
-        off = checks.equal(name, ours * 1.001, theirs, *rest)
+    def equal(name: str, actual: Tensor, expected: Tensor, *rest: Any) -> checks.Check:
+        assert checks.equal(name, actual, expected, *rest).passed
+        off = checks.equal(name, actual * 1.001, expected, *rest)
         refused[name] = not off.passed
         return off
 
@@ -147,23 +147,21 @@ def test_a_side_that_is_off_by_a_thousandth_is_refused(
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_breaking_it_changes_what_is_drawn(served: TestClient, model: str, slug: str) -> None:
+def test_breaking_a_lesson_changes_a_picture(served: TestClient, model: str, slug: str) -> None:
     model = model_for(served, slug, model)
     right, wrong = (post(served, slug, FIRST, model=model, broken=broken) for broken in (False, True))
     drawn = {
-        name
-        for name, part in right.items()
-        if isinstance(part, dict) and part.get("kind", "facts") != "facts" and name not in MEASURED.get(slug, ())
+        name for name, panel in panels(right).items() if panel["kind"] != "facts" and name not in MEASURED.get(slug, ())
     }
     assert any(_without_title(right[name]) != _without_title(wrong[name]) for name in drawn)
 
 
-def _without_title(part: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in part.items() if name != "title"}
+def _without_title(panel: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in panel.items() if name != "title"}
 
 
 def other_values(schema: dict[str, Any], default: Any) -> list[Any]:
-    """What a visitor can put in a control instead of what stands in it."""
+    """Other values that a visitor can give to a control."""
     match schema:
         case {"enum": [*names]}:
             return [name for name in names if name != default]
@@ -186,40 +184,41 @@ CONTROLS = [
     for name in lesson.request_type.model_fields
     if name not in ("text", "model", "step", "special_tokens", "broken")
 ]
-ONLY_WITH = {("batches", "sheet"): {"third": "a"}}  # what has to be chosen first for a control to do anything
+ONLY_WITH = {("batches", "sheet"): {"third": "a"}}  # what must be chosen first for the control to have an effect
 
 
 @pytest.mark.parametrize(("slug", "name"), CONTROLS)
 def test_every_control_changes_a_number(served: TestClient, slug: str, name: str) -> None:
     fields = ONLY_WITH.get((slug, name), {})
     schema = lessons()[slug].request_type.model_json_schema()["properties"][name]
-    before = parts(post(served, slug, FIRST, **fields))
+    before = panels(post(served, slug, FIRST, **fields))
     default = lessons()[slug].request_type.model_fields[name].default
     assert any(
-        parts(post(served, slug, FIRST, **fields, **{name: value})) != before for value in other_values(schema, default)
+        panels(post(served, slug, FIRST, **fields, **{name: value})) != before
+        for value in other_values(schema, default)
     )
 
 
-def parts(answer: dict[str, Any]) -> dict[str, Any]:
-    """The parts of an answer."""
-    return {name: part for name, part in answer.items() if isinstance(part, dict) and "kind" in part}
+def panels(reply: dict[str, Any]) -> dict[str, Any]:
+    """The panels of a reply."""
+    return {name: panel for name, panel in reply.items() if isinstance(panel, dict) and "kind" in panel}
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_what_cannot_be_read_is_refused_in_words(served: TestClient, slug: str) -> None:
+def test_a_text_that_is_empty_or_too_long_is_refused_with_a_reason(served: TestClient, slug: str) -> None:
     n, model = n_context(served, SHIPPED.name), SHIPPED.name
-    for text, said in (("", "The text is empty"), ("the" + " the" * n, f"{n + 1} tokens")):
+    for text, message in (("", "The text is empty"), ("the" + " the" * n, f"{n + 1} tokens")):
         reply = served.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
-        assert said in reply.json()["detail"]
+        assert message in reply.json()["detail"]
         page = served.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
         assert page.status_code == 404
         assert "none" in page.text
 
 
-def shown(part: dict[str, Any]) -> str:
-    """Something of a part as its page has it."""
-    match part:
+def shown(panel: dict[str, Any]) -> str:
+    """A value of a panel as its page shows it."""
+    match panel:
         case {"kind": "heatmap", "values": [*_, [number, *_]]} | {"kind": "cube", "values": [*_, [*_, [number, *_]]]}:
             pass
         case {"kind": "curves", "lines": [{"y": [*_, number]}, *_]} | {"kind": "points", "points": [*_, {"y": number}]}:
@@ -232,20 +231,20 @@ def shown(part: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_the_page_has_the_calls_numbers_before_any_script(served: TestClient, slug: str) -> None:
-    answer = post(served, slug, FIRST)
+def test_the_page_has_the_numbers_of_the_api_without_any_script(served: TestClient, slug: str) -> None:
+    reply = post(served, slug, FIRST)
     page = served.get(
         f"/lessons/{slug}", params={"text": FIRST, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
     )
     assert page.status_code == 200
-    for part in (value for value in answer.values() if isinstance(value, dict) and "kind" in value):
-        assert shown(part) in html.unescape(page.text)
+    for panel in panels(reply).values():
+        assert shown(panel) in html.unescape(page.text)
     for check in post(served, f"{slug}/checks", FIRST)["checks"]:
         assert check["name"].replace("'", "&#39;") in page.text
 
 
 @pytest.mark.parametrize("slug", [slug for slug, lesson in lessons().items() if lesson.needs])
-def test_a_lesson_on_what_the_model_lacks_shows_another_and_says_so(served: TestClient, slug: str) -> None:
+def test_a_lesson_that_needs_what_the_model_lacks_shows_another_one_and_says_so(served: TestClient, slug: str) -> None:
     own = served.get("/api/v1/models").json()["models"][0]["name"]
     reply = served.post(f"/api/v1/lessons/{slug}", json={"text": FIRST, "model": own})
     page = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": own})
@@ -259,7 +258,7 @@ def test_a_lesson_on_what_the_model_lacks_shows_another_and_says_so(served: Test
     assert "does not have" not in fits.text
 
 
-def test_the_map_leads_through_all_lessons_in_order_and_keeps_text_and_model(served: TestClient) -> None:
+def test_the_list_of_lessons_is_in_order_and_its_links_keep_text_and_model(served: TestClient) -> None:
     page = served.get("/lessons", params={"text": "a b", "model": "m"}).text
     places = [page.index(f'href="/lessons/{slug}?text=a+b&amp;model=m"') for slug in SLUGS]
     assert places == sorted(places)
@@ -269,30 +268,28 @@ def test_the_map_leads_through_all_lessons_in_order_and_keeps_text_and_model(ser
 
 def test_every_call_is_described(served: TestClient) -> None:
     paths = served.get("/openapi.json").json()["paths"]
-    for one in served.get("/api/v1/lessons").json():
-        described = paths[one["call"]]["post"]
+    for lesson in served.get("/api/v1/lessons").json():
+        described = paths[lesson["call"]]["post"]
         assert described["description"]
         assert "broken" in described["description"]
-        assert f"{one['call']}/checks" in paths
+        assert f"{lesson['call']}/checks" in paths
 
 
-def test_every_lesson_leads_to_the_symbols_and_to_what_it_builds_on(served: TestClient) -> None:
+def test_every_lesson_links_to_the_symbols_and_to_what_it_builds_on(served: TestClient) -> None:
     assert served.get("/lessons/symbols").status_code == 200
     for slug, lesson in lessons().items():
         page = served.get(f"/lessons/{slug}", params={"text": "a b"}).text
         assert 'href="/lessons/symbols"' in page
-        for one in lesson.posts:
-            assert (
-                f'<a href="{one.address}" rel="external">{html.escape(one.title).replace("&#x27;", "&#39;")}</a>'
-                in page
-            )
+        for reference in lesson.posts:
+            title = html.escape(reference.title).replace("&#x27;", "&#39;")
+            assert f'<a href="{reference.address}" rel="external">{title}</a>' in page
 
 
-def test_what_is_chosen_behind_the_end_of_a_shorter_text_is_its_last_token(served: TestClient) -> None:
+def test_a_chosen_position_beyond_the_end_of_a_text_means_its_last_token(served: TestClient) -> None:
     assert post(served, "vectors", "the", one=5)["space"] == post(served, "vectors", "the", one=0)["space"]
 
 
-def test_another_text_of_the_batch_that_cannot_be_read_is_refused_in_words(served: TestClient) -> None:
+def test_a_second_text_of_the_batch_that_is_too_long_is_refused_with_a_reason(served: TestClient) -> None:
     known = served.get("/api/v1/models").json()["models"][0]["name"]
     fields = {"text": "a", "model": known, "second": "the" + " the" * 256}
     reply = served.post("/api/v1/lessons/batches", json=fields)
@@ -301,7 +298,7 @@ def test_another_text_of_the_batch_that_cannot_be_read_is_refused_in_words(serve
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request_type.model_fields])
-def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_everywhere(
+def test_a_layer_or_head_that_the_model_lacks_is_refused_with_the_same_message_everywhere(
     served: TestClient, slug: str
 ) -> None:
     n_heads = {"heads", "head"}
@@ -311,13 +308,13 @@ def test_a_layer_or_head_that_the_model_lacks_is_refused_in_the_same_words_every
             wrong = {name: [99] if schema.get("kind") == "heads" else 99}
         if name == "source":
             wrong |= {"source": "book"}
-    said = "There is no layer 99" if "layer" in wrong else "There is no head 99"
+    message = "There is no layer 99" if "layer" in wrong else "There is no head 99"
     for path in (slug, f"{slug}/checks"):
         reply = served.post(f"/api/v1/lessons/{path}", json={"text": FIRST, "model": SHIPPED.name, **wrong})
-        assert (reply.status_code, said in reply.json()["detail"]) == (422, True)
+        assert (reply.status_code, message in reply.json()["detail"]) == (422, True)
     address = {name: "99" if value == [99] else value for name, value in wrong.items()}
     page = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": SHIPPED.name, **address})
-    assert (page.status_code, said in page.text) == (422, True)
+    assert (page.status_code, message in page.text) == (422, True)
 
 
 @pytest.mark.parametrize(
@@ -338,9 +335,9 @@ def test_a_check_that_does_not_apply_says_why_on_the_page_too(
     served: TestClient, slug: str, fields: dict[str, Any], reason: str
 ) -> None:
     fields = {"text": FIRST, "model": SHIPPED.name, **fields}
-    found = served.post(f"/api/v1/lessons/{slug}/checks", json=fields).json()["checks"]
-    assert [check for check in found if check["passed"] is False] == []
-    assert any(check["passed"] is None and reason in check["reason"] for check in found)
+    listed = served.post(f"/api/v1/lessons/{slug}/checks", json=fields).json()["checks"]
+    assert [check for check in listed if check["passed"] is False] == []
+    assert any(check["passed"] is None and reason in check["reason"] for check in listed)
     page = served.get(f"/lessons/{slug}", params={**fields, "prove": "1"}).text
     assert '<li data-passed="null"><b>does not apply</b>' in page
     assert html.escape(reason).replace("&#x27;", "&#39;") in page
@@ -355,36 +352,36 @@ def test_an_address_with_one_wrong_field_keeps_the_others(served: TestClient) ->
 
 
 @pytest.mark.parametrize("slug", ["input-embedding", "token-embedding"])
-def test_where_a_token_stands_only_once_no_other_is_shown_in_its_stead(served: TestClient, slug: str) -> None:
+def test_a_token_that_occurs_only_once_is_not_compared_with_another_one(served: TestClient, slug: str) -> None:
     once, twice = (post(served, slug, FIRST, one=place) for place in (1, 5))  # fat; the second "the"
     facts = once["facts" if slug == "input-embedding" else "difference"]
     assert facts["values"] == ["nowhere in this text: choose another one"]
     assert twice["facts" if slug == "input-embedding" else "difference"]["title"].startswith("5 ·the and 0 ·the")
 
 
-def test_the_number_of_merges_is_the_tokenizers(smollm2: tuple[GPT, Tokenizer], served: TestClient) -> None:
+def test_the_number_of_merges_is_that_of_the_tokenizer(smollm2: tuple[GPT, Tokenizer], served: TestClient) -> None:
     assert smollm2[1].n_merges == 48_900
     facts = post(served, "tokens", FIRST)["facts"]
-    said = dict(zip(facts["names"], facts["values"], strict=True))["merges that the tokenizer has learned"]
-    assert 256 < said < 3_900
+    n_merges = dict(zip(facts["names"], facts["values"], strict=True))["merges that the tokenizer has learned"]
+    assert 256 < n_merges < 3_900
 
 
-def test_an_id_that_has_no_token_has_a_name(tmp_path: Path) -> None:
+def test_an_id_without_a_token_has_a_label(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
     wide = Loaded("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
     assert reading(wide, FIRST).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
 
 
-def test_before_an_edge_is_cut_no_change_is_said_not_even_0(client: TestClient) -> None:
+def test_before_an_edge_is_cut_no_change_is_shown_not_even_0(client: TestClient) -> None:
     """A newcomer read the 0 as "cutting fat changes nothing"."""
-    place = "and a probability after the text by at most"
+    name = "and a probability after the text by at most"
     for cut in (False, True):
-        answer = post(client, "self-attention", FIRST, cut=cut)
-        fact = next(part for part in answer.values() if isinstance(part, dict) and place in part.get("names", []))
-        value = fact["values"][fact["names"].index(place)]
+        reply = post(client, "self-attention", FIRST, cut=cut)
+        fact = next(panel for panel in panels(reply).values() if name in panel.get("names", []))
+        value = fact["values"][fact["names"].index(name)]
         if cut:
             assert value > 0
-            assert any(answer["moved"]["values"])
+            assert any(reply["moved"]["values"])
         else:
             assert value == "not cut yet"
-            assert set(answer["moved"]["values"]) == {None}
+            assert set(reply["moved"]["values"]) == {None}

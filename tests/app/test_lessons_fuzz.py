@@ -1,4 +1,4 @@
-"""Every lesson under whatever its controls allow, and a little beyond: it answers or refuses, and never fails."""
+"""Every lesson with all values that its controls allow, and a little beyond: it replies or refuses, and never fails."""
 
 import os
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ from app.lessons.lesson import lessons
 from app.settings import Settings
 from tests.conftest import serve
 
-LONG = "FUZZ_EXAMPLES" in os.environ  # a long run by hand takes other examples every time
-N_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # of each lesson; three calls each
+LONG = "FUZZ_EXAMPLES" in os.environ  # a long run, started by hand, draws new examples every time
+N_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # per lesson; three calls for each
 TEXTS = ("the fat cat sat", "the the", "a", "猫 👍", "", " ", "x\n\ny")
 FEW = st.integers(0, 5)  # layers, heads and tokens of small models and texts; some are one too many
 
 
 @pytest.fixture(scope="module")
 def client(tiny_gpt2: Path, settings: Settings) -> Iterator[TestClient]:
-    """The app around a tiny GPT-2 with 3 layers and 4 heads, which fits every lesson."""
+    """The app with a tiny GPT-2 with 3 layers and 4 heads, which fits every lesson."""
     yield from serve(Settings(model=str(tiny_gpt2), cache=settings.cache))
 
 
 def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """What a field may be sent, by its JSON schema: its bounds, what lies between them, and what is just outside."""
+    """Values for a field, by its JSON schema: its bounds, values between them, and values just outside."""
     match schema:
         case {"anyOf": [*kinds]}:
             return st.one_of(*map(values, kinds))
@@ -51,7 +51,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def requests(slug: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Requests of a lesson, each with a few of its fields."""
+    """Requests of a lesson, each with some of its fields."""
     fields = {
         name: values(schema)
         for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items()
@@ -61,7 +61,7 @@ def requests(slug: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def in_address(fields: dict[str, Any]) -> dict[str, str]:
-    """The same request as the query of a page's address."""
+    """The same request as the query string of a page."""
     return {
         name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in fields.items()
@@ -70,7 +70,7 @@ def in_address(fields: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("slug", lessons())
-def test_a_lesson_answers_or_refuses_whatever_its_controls_say(client: TestClient, slug: str) -> None:
+def test_a_lesson_replies_or_refuses_for_any_values_of_its_controls(client: TestClient, slug: str) -> None:
     @hypothesis_settings(
         max_examples=N_EXAMPLES, derandomize=not LONG, deadline=None, suppress_health_check=[*HealthCheck]
     )

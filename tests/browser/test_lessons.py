@@ -1,7 +1,7 @@
 """Every lesson in a real browser: its checks turn red when it is broken, and axe finds nothing.
 
-That each control of each lesson changes its numbers is tested over HTTP, in tests/app/test_lessons.py; here, that each
-kind of control does, in lessons that have all of them, and all kinds of parts.
+tests/app/test_lessons.py tests over HTTP that each control of each lesson changes its numbers; here each kind of
+control is tested, in a few lessons that together have all kinds of controls and panels.
 """
 
 import re
@@ -21,7 +21,7 @@ from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
 
 SLUGS = tuple(lessons())
-OF_EVERY_KIND = ("vectors", "tokens", "batches", "multi-head")  # lessons with all kinds of controls and of parts
+OF_EVERY_KIND = ("vectors", "tokens", "batches", "multi-head")  # together they have all kinds of controls and panels
 FIRST = "the fat cat sat on the mat"
 CALM = "() => !document.body.classList.contains('stale')"
 DRAWN = f"{CALM} && [...document.querySelectorAll('[data-panel] .figure')].every((place) => 'drawn' in place.dataset)"
@@ -33,7 +33,7 @@ WRITTEN = (
     "() => location.search.slice(1) === String(new URLSearchParams("
     "[...new FormData(document.getElementById('lesson'))].filter(([, value]) => value !== '')))"
 )
-# A table is made when it is opened; tests that compare numbers read all of them.
+# A table is filled when it is opened; tests that compare numbers need all of them.
 OPEN_TABLES = """addEventListener("DOMContentLoaded", () => {
   for (const details of document.querySelectorAll("[data-panel] details")) details.open = true;
 })"""
@@ -55,17 +55,17 @@ def tab_with_open_tables(browser: Browser, server: Server) -> Iterator[Tab]:
         yield opened
 
 
-def dressed(of: Tab) -> Page:
+def brought_to_front(opened: Tab) -> Page:
     """The page of a tab, in front, wide and light."""
-    of.page.bring_to_front()  # Chromium draws a tab behind another one once a second
-    of.page.set_viewport_size(WIDE)
-    of.page.emulate_media(color_scheme="light")
-    return of.page
+    opened.page.bring_to_front()  # Chromium draws a hidden tab only once a second
+    opened.page.set_viewport_size(WIDE)
+    opened.page.emulate_media(color_scheme="light")
+    return opened.page
 
 
 @pytest.fixture
 def page(shared_tab: Tab) -> Iterator[Page]:
-    yield dressed(shared_tab)
+    yield brought_to_front(shared_tab)
     shared_tab.check()
 
 
@@ -79,7 +79,7 @@ def numbers(page: Page) -> str:
 
 
 def change(control: Locator) -> None:
-    """Another value, as a visitor gives it."""
+    """Give a control another value, as a visitor does."""
     field = control.locator("[name]").first
     kind = control.get_attribute("data-kind")
     if kind == "text":
@@ -99,7 +99,7 @@ def change(control: Locator) -> None:
 
 
 def restore(control: Locator) -> None:
-    """What makes other controls do nothing is taken back."""
+    """Reset a control whose value can disable others."""
     field = control.locator("[name]").first
     if control.get_attribute("data-kind") == "choice":
         field.select_option(index=0)
@@ -107,18 +107,18 @@ def restore(control: Locator) -> None:
         field.uncheck()
 
 
-def test_the_lessons_whose_controls_are_moved_have_all_kinds_of_controls_and_parts(server: Server) -> None:
+def test_the_chosen_lessons_have_all_kinds_of_controls_and_panels(server: Server) -> None:
     pages = "".join(httpx.get(f"{server.url}/lessons/{slug}").text for slug in OF_EVERY_KIND)
     assert set(re.findall(r'data-kind="(\w+)"', pages)) == set(get_args(get_type_hints(Control)["kind"]))
-    parts = [part for slug in OF_EVERY_KIND for part in lessons()[slug].result_type.model_fields.values()]
-    assert {part.annotation for part in parts} == set(get_args(get_args(Panel)[0]))
+    panels = [panel for slug in OF_EVERY_KIND for panel in lessons()[slug].result_type.model_fields.values()]
+    assert {panel.annotation for panel in panels} == set(get_args(get_args(Panel)[0]))
 
 
 @pytest.mark.parametrize("slug", OF_EVERY_KIND)
-def test_every_control_changes_numbers_and_the_address_brings_them_back(
+def test_every_control_changes_numbers_and_the_address_restores_them(
     tab_with_open_tables: Tab, server: Server, slug: str
 ) -> None:
-    page = dressed(tab_with_open_tables)
+    page = brought_to_front(tab_with_open_tables)
     go(page, server, slug)
     controls = page.locator("[data-control]").all()
     assert controls
@@ -160,11 +160,11 @@ def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(
 
 
 def violations(page: Page) -> str:
-    found = Axe().run(page)
-    return found.generate_report() if found.violations_count else ""
+    report = Axe().run(page)
+    return report.generate_report() if report.violations_count else ""
 
 
-def test_what_is_typed_is_read_goes_along_to_other_lessons_and_stays_where_it_cannot_be_read(
+def test_a_typed_text_is_read_kept_in_other_lessons_and_kept_when_it_cannot_be_read(
     page: Page, shared_tab: Tab, server: Server
 ) -> None:
     shared_tab.watch.allow("status of 422")
@@ -186,7 +186,7 @@ def test_what_is_typed_is_read_goes_along_to_other_lessons_and_stays_where_it_ca
     assert page.locator("#text").input_value() == "one two <b>x</b>"
 
 
-def test_the_tip_of_an_arrow_can_be_pulled_and_a_click_on_a_cell_chooses_its_tokens(page: Page, server: Server) -> None:
+def test_the_tip_of_an_arrow_can_be_dragged_and_a_click_on_a_cell_selects_tokens(page: Page, server: Server) -> None:
     go(page, server, "vectors")
     arrows = page.locator("[data-panel=arrows] .figure")
     arrows.scroll_into_view_if_needed()
@@ -209,7 +209,7 @@ def test_the_tip_of_an_arrow_can_be_pulled_and_a_click_on_a_cell_chooses_its_tok
     page.locator("[data-panel=space] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
 
 
-def test_play_runs_a_slider_to_its_most(page: Page, server: Server) -> None:
+def test_play_runs_a_slider_to_its_maximum(page: Page, server: Server) -> None:
     go(page, server, "tokens", merged=0.9)
     slider = page.get_by_label("Merged so far")
     page.get_by_role("button", name="Play").click()
@@ -229,7 +229,7 @@ def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, ser
 
 
 @pytest.mark.parametrize("slug", ["vectors", "softmax", "tokens", "batches", "multi-head"])  # controls of every kind
-def test_without_scripts_the_form_asks_and_the_numbers_are_there(browser: Browser, server: Server, slug: str) -> None:
+def test_without_scripts_the_form_gets_the_numbers(browser: Browser, server: Server, slug: str) -> None:
     with tab(browser, server.url, java_script_enabled=False) as plain:
         plain.page.goto(f"{server.url}/lessons/{slug}?{urlencode({'text': FIRST, 'model': 'lookback-gpt'})}")
         before = numbers(plain.page)
