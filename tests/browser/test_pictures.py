@@ -176,19 +176,19 @@ def test_no_table_cuts_its_values_off(home: Tab, server: Server) -> None:
     for size in (WIDE, PHONE):
         home.page.set_viewport_size(size)
         assert tables.evaluate_all(_OVERFLOWS) == []
-    for slug, parts in (("self-attention", ["triple", "heads"]), ("projections", ["before", "facts"])):
+    for slug, names in (("self-attention", ["triple", "heads"]), ("projections", ["before", "facts"])):
         go(home, server, slug)
         for size in (WIDE, PHONE):
             home.page.set_viewport_size(size)
-            found = [
-                part for part in home.page.locator("[data-panel]").all() if part.get_attribute("data-panel") in parts
+            panels = [
+                panel for panel in home.page.locator("[data-panel]").all() if panel.get_attribute("data-panel") in names
             ]
-            assert len(found) == len(parts), slug
-            for part in found:
-                if not part.locator("details[open]").count():
-                    part.locator("summary").click()
-                part.locator("td").first.wait_for()
-                assert part.locator(".scroll").evaluate_all(_OVERFLOWS) == []
+            assert len(panels) == len(names), slug
+            for panel in panels:
+                if not panel.locator("details[open]").count():
+                    panel.locator("summary").click()
+                panel.locator("td").first.wait_for()
+                assert panel.locator(".scroll").evaluate_all(_OVERFLOWS) == []
 
 
 def test_a_dot_product_of_0_looks_like_a_right_angle_and_a_tip_follows_the_pointer(home: Tab, server: Server) -> None:
