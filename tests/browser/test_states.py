@@ -14,7 +14,7 @@ from tests.browser.server import Server
 TEXT = "the fat cat sat on the mat"
 SMALL: dict[str, Any] = {"model": "lookback-gpt", "layer": 3, "head": 3}
 LONG = " ".join(["the fat cat sat on the mat and saw a dog"] * 8)  # of 80 tokens and more
-EMPTY = "Type something, and see what each token looks at."
+EMPTY = "Type something, and see which tokens each token attends to."
 HALF = "a\ud83d"  # half a surrogate pair, as some keyboards send an emoji
 
 _DRAWN = """() => !document.body.classList.contains("stale")
