@@ -64,6 +64,7 @@ ORDER = [
     "app.lessons.posts",
     "app.lessons.checks",
     "app.lessons.lesson",
+    "app.lessons.controls",
     "app.lessons.book",
     "app.lessons.clock",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),

@@ -14,9 +14,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page
 
+from app.lessons.controls import Control
 from app.lessons.lesson import lessons
 from app.lessons.panels import Panel
-from app.routes.lessons import Control
 from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
 
