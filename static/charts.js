@@ -22,7 +22,6 @@ const N_TICKS = 7; // at most
  * @returns {PlotlyFigure}
  */
 export function patternsFigure(course, place, { layer, head }) {
-  const places = course.checkpoints.map((_, i) => i);
   const names = /** @type {Pattern[]} */ (Object.keys(PATTERNS));
   const plotPx = names.length * (PANEL_PX + GAP_PX) - GAP_PX;
   const height = MARGIN.t + GAP_PX + plotPx + AXIS_PX;

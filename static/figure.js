@@ -53,7 +53,11 @@ export class Figure {
     this.busy = true;
     try {
       const Plotly = await plotly;
-      for (let drawn = /** @type {Drawing | null} */ (null); drawn !== this.latest; ) await this.put(Plotly, ...(drawn = this.latest));
+      let drawn = /** @type {Drawing | null} */ (null);
+      while (drawn !== this.latest) {
+        drawn = this.latest;
+        await this.put(Plotly, ...drawn);
+      }
     } finally {
       this.busy = false;
     }

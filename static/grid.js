@@ -38,7 +38,8 @@ export class Grid {
     const room = this.canvas.parentElement.clientWidth - LABEL;
     const low = Math.max(14, Math.floor(TALLEST / nLayers) - GAP);
     this.side = Math.max(SMALLEST, Math.min(LARGEST, low, Math.floor(room / nHeads) - GAP));
-    const scale = (this.scale = devicePixelRatio);
+    const scale = devicePixelRatio;
+    this.scale = scale;
     const width = LABEL + nHeads * (this.side + GAP);
     const height = LABEL + nLayers * (this.side + GAP);
     this.canvas.width = Math.round(width * scale);

@@ -35,7 +35,8 @@ export class Http {
 
   /** @param {string} body */
   async #post(body) {
-    const under = (this.#under = new AbortController());
+    const under = new AbortController();
+    this.#under = under;
     const tell = await outcome(body, under.signal);
     if (this.#under !== under) return; // something else was asked meanwhile
     this.#under = null;

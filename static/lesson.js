@@ -79,7 +79,8 @@ async function post(address, signal) {
 /** Request the result of what the controls say, and draw it. */
 async function update() {
   requesting.abort();
-  const { signal } = (requesting = new AbortController());
+  requesting = new AbortController();
+  const { signal } = requesting;
   clearTimeout(addressTimer);
   addressTimer = setTimeout(updateAddress, 250);
   document.body.classList.add("stale");

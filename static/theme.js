@@ -38,7 +38,7 @@ function watch() {
 /** Canvases hold pixels of the screen, and how many there are to a CSS pixel can change. */
 function followResolution() {
   const now = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
-  now.addEventListener("change", () => (followResolution(), changed()), { once: true });
+  now.addEventListener("change", () => { followResolution(); changed(); }, { once: true });
 }
 
 /** What is printed is drawn for paper before the browser takes it: light, and as narrow as app.css makes it then.

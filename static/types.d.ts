@@ -1,7 +1,5 @@
 // Types that several scripts share. Browsers never read this file; `tsc` does, in `make test`.
 
-import type { Picture } from "./picture.js";
-
 /** A position of the text, as every reply has it: app/views.py, `tokens`. `start` and `end` count code points. */
 export type Token = { position: number; id: number; text: string; bytes: string; start: number; end: number };
 
