@@ -1,1 +1,1 @@
-"""How long a keystroke takes here and elsewhere: one command measures this app beside its peers on the same machine."""
+"""Benchmark: how long a keystroke takes in this app and in its peers, measured on the same machine in one run."""

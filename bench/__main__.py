@@ -1,4 +1,4 @@
-"""python -m bench: measure, print the tables, write the JSON, draw the figures."""
+"""python -m bench: measure, print tables, write JSON, draw figures."""
 
 import sys
 from enum import StrEnum
@@ -12,9 +12,9 @@ from rich.console import Console
 from app.settings import Settings
 from bench import figures, machine, measure, report, results
 from bench.process import running
-from bench.results import Memory, Results, Sample
+from bench.results import Memory, Results
 from bench.texts import PASSAGE, Passages
-from bench.typists import typists
+from bench.typists import run_typists
 from model.weights.catalogue import NAMED
 from model.weights.tokenizer_files import load_tokenizer
 
@@ -29,8 +29,8 @@ TYPING_S, QUICK_TYPING_S = 30, 10
 BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 15, 3
 
 
-class Part(StrEnum):
-    """What can be measured by itself."""
+class Measurement(StrEnum):
+    """A measurement that can be made alone."""
 
     SIDE_BY_SIDE = "side-by-side"
     BATCH = "batch"
@@ -42,74 +42,75 @@ def bench(
     quick: Annotated[
         bool, typer.Option(help="Texts of 8 and 128 tokens, few rounds, four typists: three minutes.")
     ] = False,
-    only: Annotated[list[Part] | None, typer.Option(help="Measure this part alone; may be given again.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the JSON is written.")] = HERE / "results.json",
-    drawn: Annotated[Path, typer.Option(help="The folder of the figures.")] = HERE / "figures",
-    again: Annotated[Path | None, typer.Option(help="Measure nothing: print and draw what this JSON holds.")] = None,
+    only: Annotated[list[Measurement] | None, typer.Option(help="Make only this measurement; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")] = HERE / "results.json",
+    figures_folder: Annotated[Path, typer.Option("--figures", help="The folder of the figures.")] = HERE / "figures",
+    results_file: Annotated[
+        Path | None, typer.Option("--from", help="Measure nothing; print and draw the results in this JSON file.")
+    ] = None,
 ) -> None:
-    """Measure this app beside its peers: the same texts, the same machine, in turns."""
-    if again:
-        found = results.from_file(again)
+    """Measure this app and its peers in turns, with the same texts on the same machine."""
+    if results_file:
+        run = results.from_file(results_file)
     else:
-        found = _measured(set(only or Part) - ({Part.MEMORY} if quick and not only else set()), quick)
-        found.write(out)
+        run = _measure(set(only or Measurement) - ({Measurement.MEMORY} if quick and not only else set()), quick)
+        run.write(out)
         console.print(f"written: {out}")
-    show(found)
-    for path in figures.draw(found, drawn):
+    print_tables(run)
+    for path in figures.draw(run, figures_folder):
         console.print(f"drawn: {path}")
 
 
-def show(found: Results) -> None:
-    """Every table that there is something for."""
-    if found.samples:
+def print_tables(run: Results) -> None:
+    """Print every table that there are results for."""
+    if run.samples:
         for table in (report.times, report.ratios, report.sizes):
-            console.print(table(found.samples), "")
-        console.print(report.peaks(found), "")
-    if found.batches:
-        console.print(report.batches(found.batches), "")
-    if found.loads:
-        console.print(report.loads(found.loads), "")
-    console.print(report.verdicts(report.targets(found)))
+            console.print(table(run.samples), "")
+        console.print(report.peaks(run), "")
+    if run.batches:
+        console.print(report.batches(run.batches), "")
+    if run.loads:
+        console.print(report.loads(run.loads), "")
+    console.print(report.verdicts(report.targets(run)))
 
 
-def _measured(parts: set[Part], quick: bool) -> Results:
-    """Measure some parts, one after another."""
+def _measure(measurements: set[Measurement], quick: bool) -> Results:
     settings = Settings()
     torch.set_num_threads(1)
     folder = NAMED[0].fetch(settings.cache, lambda *_: None)
     passages = Passages(load_tokenizer(folder), PASSAGE.read_text())
     rounds, batch_rounds = (QUICK_ROUNDS, QUICK_BATCH_ROUNDS) if quick else (ROUNDS, BATCH_ROUNDS)
-    found = Results(machine.describe(), {"model": NAMED[0].name, "dtype": "float32", "quick": quick, "rounds": rounds})
-    if Part.SIDE_BY_SIDE in parts:
-        _side_by_side(found, folder, passages, rounds)
-    if Part.BATCH in parts:
+    run = Results(machine.describe(), {"model": NAMED[0].name, "dtype": "float32", "quick": quick, "rounds": rounds})
+    if Measurement.SIDE_BY_SIDE in measurements:
+        _side_by_side(run, folder, passages, rounds)
+    if Measurement.BATCH in measurements:
         console.print("batch …")
-        found.batches.append(measure.batch_alone(folder, passages, batch_rounds))
+        run.batches.append(measure.batch_network(folder, passages, batch_rounds))
         with running() as server:
-            found.batches.append(measure.batch_live(server.url, passages, batch_rounds))
-    if Part.MEMORY in parts:
+            run.batches.append(measure.batch_live(server.url, passages, batch_rounds))
+    if Measurement.MEMORY in measurements:
         console.print("memory …")
-        found.eight_traces_mb = measure.eight_traces(passages)
-    if Part.TYPISTS in parts:
-        _typists(found, QUICK_TYPISTS if quick else TYPISTS, QUICK_TYPING_S if quick else TYPING_S)
-    return found
+        run.eight_traces_mb = measure.eight_traces(passages)
+    if Measurement.TYPISTS in measurements:
+        _typists(run, QUICK_TYPISTS if quick else TYPISTS, QUICK_TYPING_S if quick else TYPING_S)
+    return run
 
 
-def _side_by_side(found: Results, folder: Path, passages: Passages, rounds: dict[int, int]) -> None:
-    with console.status("loading everybody") as status:
-        for one in measure.side_by_side(folder, passages, rounds):
-            if isinstance(one, Sample):
-                found.samples.append(one)
-                status.update(f"{one.n_tokens} tokens, {len(found.samples)} samples")
-            elif isinstance(one, Memory):
-                found.memory.append(one)
+def _side_by_side(run: Results, folder: Path, passages: Passages, rounds: dict[int, int]) -> None:
+    with console.status("loading all contestants") as status:
+        for result in measure.side_by_side(folder, passages, rounds):
+            if isinstance(result, Memory):
+                run.memory.append(result)
+            else:
+                run.samples.append(result)
+                status.update(f"{result.n_tokens} tokens, {len(run.samples)} samples")
 
 
-def _typists(found: Results, numbers: tuple[int, ...], seconds: float) -> None:
+def _typists(run: Results, numbers: tuple[int, ...], seconds: float) -> None:
     with running() as server:
         for n_typists in numbers:
             console.print(f"{n_typists} typists for {seconds} s …")
-            found.loads.append(typists(server.url, n_typists, seconds))
+            run.loads.append(run_typists(server.url, n_typists, seconds))
 
 
 if __name__ == "__main__":

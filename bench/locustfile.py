@@ -1,80 +1,95 @@
-"""Typists for locust, each with a live channel of its own. `bench.typists` starts it; locust draws nothing here.
+"""Typists for locust, each with a live channel of its own; `bench.typists` starts it.
 
-A typist presses keys when they are due, whatever the server does (an open loop), and a key's latency counts from
-when it was due: where the load generator is late, the key waits longer. How late it was is written down too.
+A typist presses each key when it is due, however slow the server is (an open loop), and a key's latency counts from
+when it was due: if the load generator is late, its delay is part of the latency. The delays are recorded as well.
 """
 
 import itertools
 import time
 from argparse import ArgumentParser
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import gevent
 import orjson
 from locust import User, events, task
+from locust.env import Environment
 
-from app.live import frame
-from bench.keystrokes import Waiting, typing
-from bench.wire import ask, open_channel
+from bench.keystrokes import PendingKeys, type_scripts
+from bench.wire import decode_header, encode_request, open_channel
 
-NUMBERS = itertools.count()
-SAID: dict[str, Any] = {"n_keys": 0, "n_unanswered": 0, "problems": [], "latency_ms": [], "late_ms": [], "n_bytes": 0}
+TYPIST_NUMBERS = itertools.count()
+
+
+@dataclass
+class Log:
+    """What happened to all typists: the fields of `bench.results.Load` that are measured here."""
+
+    n_keys: int = 0
+    n_unanswered: int = 0
+    problems: list[str] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
+    late_ms: list[float] = field(default_factory=list)
+    n_bytes: int = 0
+
+
+LOG = Log()
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator, unused-ignore]
 def add_options(parser: ArgumentParser) -> None:
-    """Options of ours, beside locust's own."""
-    parser.add_argument("--typing-s", type=float, default=20.0, help="for how long keys are pressed")
-    parser.add_argument("--said", type=Path, default=Path("typists.json"), help="where every latency is written")
+    """Add our options to locust's."""
+    parser.add_argument("--typing-s", type=float, default=20.0, help="how many seconds keys are pressed")
+    parser.add_argument("--out", type=Path, default=Path("typists.json"), help="the file for all latencies")
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator, unused-ignore]
-def write(environment: Any, **_: Any) -> None:
-    """Write every sample; locust's own percentiles are rounded."""
-    environment.parsed_options.said.write_bytes(orjson.dumps(SAID))
+def write(environment: Environment, **_: object) -> None:
+    """Write every sample, because locust rounds its percentiles."""
+    environment.parsed_options.out.write_bytes(orjson.dumps(LOG))
 
 
 class Typist(User):  # type: ignore[misc, unused-ignore]
-    """Types without end, and watches what comes back."""
+    """Types until the time is over, and receives the replies at the same time."""
 
     def on_start(self) -> None:
-        self._waiting = Waiting()
+        """Open the live channel."""
+        self._pending = PendingKeys()
         self._connection, self._socket = open_channel(self.host)
-        gevent.spawn(self._watch)
+        gevent.spawn(self._receive)
 
     def on_stop(self) -> None:
-        SAID["n_unanswered"] += len(self._waiting)
-        SAID["n_bytes"] += self._socket.n_received
+        """Record what is left without a reply, and close the channel."""
+        LOG.n_unanswered += len(self._pending)
+        LOG.n_bytes += self._socket.n_received
         self._connection.close()
 
     @task  # type: ignore[untyped-decorator, unused-ignore]
     def type(self) -> None:
-        """Press keys until it is time to stop; what is still unanswered gets the rest of the run as its grace."""
+        """Press keys until the time is over; the rest of the run waits for the last replies."""
         started = time.perf_counter()
-        for seq, key in enumerate(typing(next(NUMBERS)), start=1):
+        for seq, key in enumerate(type_scripts(next(TYPIST_NUMBERS)), start=1):
             if key.at_s > self.environment.parsed_options.typing_s:
                 break
             due = started + key.at_s
             gevent.sleep(max(0.0, due - time.perf_counter()))
-            SAID["n_keys"] += 1
-            SAID["late_ms"].append((time.perf_counter() - due) * 1e3)
-            self._waiting.press(seq, due)
-            self._connection.send(ask(key.text, seq))
+            LOG.n_keys += 1
+            LOG.late_ms.append((time.perf_counter() - due) * 1e3)
+            self._pending.press(seq, due)
+            self._connection.send(encode_request(key.text, seq))
         gevent.sleep(float("inf"))
 
-    def _watch(self) -> None:
+    def _receive(self) -> None:
         for message in self._connection:
-            assert isinstance(message, bytes)
-            header, _ = frame.decode(message)
-            if header.get("problem"):
-                SAID["problems"].append(header["problem"]["detail"])
+            header = decode_header(message)
+            if problem := header.get("problem"):
+                LOG.problems.append(problem["detail"])
             elif header.get("done"):
-                for waited_s in self._waiting.answer(header["seq"], time.perf_counter()):
-                    self._note(waited_s * 1e3, len(message))
+                for waited_s in self._pending.resolve(header["seq"], time.perf_counter()):
+                    self._record(waited_s * 1e3, len(message))
 
-    def _note(self, waited_ms: float, n_bytes: int) -> None:
-        SAID["latency_ms"].append(waited_ms)
+    def _record(self, waited_ms: float, n_bytes: int) -> None:
+        LOG.latency_ms.append(waited_ms)
         self.environment.events.request.fire(
             request_type="WS", name="key", response_time=waited_ms, response_length=n_bytes, exception=None, context={}
         )

@@ -1,4 +1,4 @@
-"""On what it was measured, and with which versions."""
+"""The machine of a run, and the versions of the packages that were measured."""
 
 import os
 import platform
@@ -6,15 +6,14 @@ import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from bench.process import N_THREADS
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "bertviz", "locust", "websockets", "orjson", "numpy")
 
 
-def describe() -> dict[str, Any]:
-    """The machine, its load before anything was measured, and the versions of what takes part."""
+def describe() -> dict[str, object]:
+    """The machine, its load before the measurements, and the versions of the packages."""
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -29,7 +28,7 @@ def describe() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except FileNotFoundError:
-        found = None
-    return found[1] if found else platform.processor()
+        match = None
+    return match[1] if match else platform.processor()

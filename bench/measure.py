@@ -1,4 +1,4 @@
-"""The four measurements: side by side, in one batch, memory, typists."""
+"""The measurements: side by side, in one batch, memory. Those with several typists are in typists.py."""
 
 import threading
 import time
@@ -6,116 +6,116 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.contestants import ALONE, BASE, LIVE, Contestant, everybody
+from bench.contestants import LIVE, NETWORK, REFERENCE, Contestant, all_contestants
 from bench.process import Worker, running
 from bench.results import Batch, Memory, Sample
 from bench.texts import Edits, Passages
-from bench.wire import Live
+from bench.wire import LiveClient
 
-TOLERANCE = 0.01  # logits; contestants that differ by more do not read the same text with the same weights
+TOLERANCE = 0.01  # logits; a larger difference means that the texts or the weights differ
 N_BATCH = 8
 BATCH_TOKENS = 32
 
 
 class Disagreement(RuntimeError):
-    """Two contestants found different logits for the same text."""
+    """Two contestants computed different logits for the same text."""
 
 
 def side_by_side(folder: Path, passages: Passages, rounds: dict[int, int]) -> Iterator[Sample | Memory]:
-    """Everybody reads the same texts, one after another, round by round; the machine's drift hits all alike.
+    """All contestants read the same texts in turns, round by round, so that drift of the machine affects all alike.
 
     Args:
-        rounds: how many, for each number of tokens; one more comes first and is not counted.
+        rounds: number of tokens -> number of rounds; one more round comes first and is not counted.
     """
-    with everybody(folder) as contestants:
+    with all_contestants(folder) as contestants:
         for n_tokens, n_rounds in sorted(rounds.items()):
-            taking_part = [one for one in contestants if n_tokens <= one.most_tokens]
-            for one in contestants:
-                if one not in taking_part:
-                    one.stop()
+            participants = [contestant for contestant in contestants if n_tokens <= contestant.max_tokens]
+            for contestant in contestants:
+                if contestant not in participants:
+                    contestant.stop()
             for i in range(n_rounds + 1):
-                samples = list(one_round(_rotated(taking_part, i), passages.edits(n_tokens)))
-                check(samples)
+                samples = list(one_round(_rotated(participants, i), passages.edits(n_tokens)))
+                check_agreement(samples)
                 yield from samples if i else ()
-            for one in taking_part:
-                if one.peak_mb is not None:
-                    yield Memory(one.name, n_tokens, one.peak_mb)
+            for contestant in participants:
+                if contestant.peak_mb is not None:
+                    yield Memory(contestant.name, n_tokens, contestant.peak_mb)
 
 
 def one_round(contestants: Iterable[Contestant], edits: Edits) -> Iterator[Sample]:
-    """Each reads the text and its edits."""
-    for one in contestants:
-        yield from one.read(edits)
+    """Each contestant reads the text and its edits."""
+    for contestant in contestants:
+        yield from contestant.read(edits)
 
 
-def check(samples: Sequence[Sample]) -> None:
-    """All that read the same text agree on the logit of the likeliest next token.
+def check_agreement(samples: Sequence[Sample]) -> None:
+    """Check that all contestants computed the same logit of the likeliest next token for the same text.
 
     Raises:
-        Disagreement: when they do not.
+        Disagreement: if they did not.
     """
     first = [sample for sample in samples if sample.case == "first"]
-    (base,) = (sample for sample in first if sample.contestant == BASE)
-    for other in first:
-        if abs(other.top_logit - base.top_logit) > TOLERANCE:
+    (reference,) = (sample for sample in first if sample.contestant == REFERENCE)
+    for sample in first:
+        if abs(sample.top_logit - reference.top_logit) > TOLERANCE:
             raise Disagreement(
-                f"{other.contestant} finds a logit of {other.top_logit:.4f} where "
-                f"{base.contestant} finds {base.top_logit:.4f}, for the same {base.n_tokens} tokens"
+                f"{sample.contestant} computes a logit of {sample.top_logit:.4f} where "
+                f"{reference.contestant} computes {reference.top_logit:.4f}, for the same {reference.n_tokens} tokens"
             )
 
 
-def batch_alone(folder: Path, passages: Passages, rounds: int) -> Batch:
-    """Eight texts get a token each in one pass of the network, beside one of them."""
-    found = Batch(ALONE, N_BATCH, BATCH_TOKENS)
+def batch_network(folder: Path, passages: Passages, rounds: int) -> Batch:
+    """Eight texts get one more token each in one forward pass, compared with one of them alone."""
+    batch = Batch(NETWORK, N_BATCH, BATCH_TOKENS)
     with Worker("bench.peers.lookback:trace", folder) as worker:
         worker.wait_until_ready()
         for i in range(rounds + 1):
             texts = [passages.edits(BATCH_TOKENS) for _ in range(N_BATCH)]
             times = []
             for chosen in (texts[:1], texts):
-                worker.ask([one.shorter.ids for one in chosen], 0)
-                times.append(worker.ask([one.appended.ids for one in chosen], BATCH_TOKENS - 1)["ms"])
+                worker.read([text.shorter.ids for text in chosen], 0)
+                times.append(worker.read([text.appended.ids for text in chosen], BATCH_TOKENS - 1)["ms"])
             if i:
-                found.one_ms.append(times[0])
-                found.all_ms.append(times[1])
-    return found
+                batch.one_ms.append(times[0])
+                batch.all_ms.append(times[1])
+    return batch
 
 
 def batch_live(url: str, passages: Passages, rounds: int) -> Batch:
-    """Eight pages append a word at the same moment, beside one page; until the last answer is there."""
-    found = Batch(LIVE, N_BATCH, BATCH_TOKENS)
+    """Eight pages append a word at the same moment, compared with one page alone; until the last reply."""
+    batch = Batch(LIVE, N_BATCH, BATCH_TOKENS)
     with ExitStack() as stack:
-        pages = [stack.enter_context(Live(url)) for _ in range(N_BATCH)]
+        pages = [stack.enter_context(LiveClient(url)) for _ in range(N_BATCH)]
         for i in range(rounds + 1):
             texts = [passages.edits(BATCH_TOKENS) for _ in pages]
             for page, text in zip(pages, texts, strict=True):
-                page.ask(text.shorter.text)
-            one_ms = _at_once(pages[:1], [text.appended.text for text in texts[:1]])
-            pages[0].ask(texts[0].shorter.text)
-            all_ms = _at_once(pages, [text.first.text for text in texts])
+                page.request(text.shorter.text)
+            one_ms = _request_at_once(pages[:1], [text.appended.text for text in texts[:1]])
+            pages[0].request(texts[0].shorter.text)
+            all_ms = _request_at_once(pages, [text.first.text for text in texts])
             if i:
-                found.one_ms.append(one_ms)
-                found.all_ms.append(all_ms)
-    return found
+                batch.one_ms.append(one_ms)
+                batch.all_ms.append(all_ms)
+    return batch
 
 
 def eight_traces(passages: Passages, n_tokens: int = 1024) -> float | None:
-    """The server's peak memory in MB when it has read eight long texts and was told to keep them all."""
-    with running(cache_mb=2_000) as server, Live(server.url) as page:
+    """The server's peak memory in MB after eight long texts, with a cache that is large enough for all of them."""
+    with running(cache_mb=2_000) as server, LiveClient(server.url) as page:
         for _ in range(8):
-            page.ask(passages.edits(n_tokens).first.text)
+            page.request(passages.edits(n_tokens).first.text)
         return server.peak_mb
 
 
-def _at_once(pages: Sequence[Live], texts: Sequence[str]) -> float:
-    """Milliseconds until all pages that ask at the same moment have their answers."""
+def _request_at_once(pages: Sequence[LiveClient], texts: Sequence[str]) -> float:
+    """Milliseconds until all pages have their replies, if all send their requests at the same moment."""
     start = threading.Barrier(len(pages) + 1)
 
-    def go(page: Live, text: str) -> None:
+    def request(page: LiveClient, text: str) -> None:
         start.wait()
-        page.ask(text)
+        page.request(text)
 
-    threads = [threading.Thread(target=go, args=pair) for pair in zip(pages, texts, strict=True)]
+    threads = [threading.Thread(target=request, args=pair) for pair in zip(pages, texts, strict=True)]
     for thread in threads:
         thread.start()
     start.wait()
@@ -126,6 +126,6 @@ def _at_once(pages: Sequence[Live], texts: Sequence[str]) -> float:
 
 
 def _rotated(contestants: Sequence[Contestant], by: int) -> Sequence[Contestant]:
-    """Nobody always comes after the same one."""
+    """The contestants in rotated order, so that none always follows the same one."""
     by %= len(contestants)
     return [*contestants[by:], *contestants[:by]]

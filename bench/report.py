@@ -1,4 +1,4 @@
-"""What was measured -> tables: medians with their quartiles, ratios, targets and whether they are met."""
+"""Tables of the results: medians with their quartiles, ratios, and targets with whether they are met."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from statistics import median, quantiles
 
 from rich.table import Table
 
-from bench.contestants import BASE, LIVE
+from bench.contestants import LIVE, REFERENCE
 from bench.results import CASES, Batch, Load, Results, Sample
 
-# The most that LIVE may take, as a share of what BASE takes for a text of as many tokens.
+# The most time that LIVE may take, relative to REFERENCE, by the number of tokens.
 RATIOS = {
     "first": {8: 0.5, 32: 0.5, 128: 0.55, 512: 0.6, 1024: 0.6},
     "appended": {8: 0.35, 32: 0.25, 128: 0.10, 512: 0.03, 1024: 0.015},
 }
 APPENDED_BYTES = {128: 60_000}
-BATCH_RATIO = 2.5  # eight texts beside one
+BATCH_RATIO = 2.5  # the time of eight texts relative to one
 TYPISTS_P95_MS = {16: 200.0}
 EIGHT_TRACES_MB = 2_500.0
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, and between what lies the middle half."""
+    """A median and the two quartiles."""
 
     median: float
     low: float
@@ -45,7 +45,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that is not exceeded by `percent` of them.
+    """The smallest value that at least `percent` of the values do not exceed.
 
     >>> percentile([4.0, 1.0, 2.0, 3.0], 50)
     2.0
@@ -57,82 +57,89 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that was promised, and what was found."""
+    """An upper limit, and the value that was measured."""
 
     name: str
-    promised: float
-    found: float
+    limit: float
+    measured: float
     unit: str = ""
 
     @property
-    def met(self) -> bool:
-        return self.found <= self.promised
+    def is_met(self) -> bool:
+        """Whether the measured value is within the limit."""
+        return self.measured <= self.limit
 
 
 def targets(results: Results) -> list[Target]:
-    """All that this run can tell about."""
-    return [*_ratio_targets(results.samples), *_byte_targets(results.samples), *_other_targets(results)]
+    """All targets that this run has measurements for."""
+    return [
+        *_ratio_targets(results.samples),
+        *_byte_targets(results.samples),
+        *_batch_targets(results.batches),
+        *_typist_targets(results.loads),
+        *_memory_targets(results.eight_traces_mb),
+    ]
 
 
 def ratio(samples: Iterable[Sample], contestant: str, case: str, n_tokens: int) -> float | None:
-    """A contestant's median as a share of that of BASE, for texts of as many tokens; None if not measured."""
-    mine = _ms(samples, contestant, case, n_tokens)
-    base = _ms(samples, BASE, "first", n_tokens)
-    return median(mine) / median(base) if mine and base else None
+    """A contestant's median time relative to REFERENCE for texts of the same length; None if not measured."""
+    times_ms = _ms(samples, contestant, case, n_tokens)
+    reference_ms = _ms(samples, REFERENCE, "first", n_tokens)
+    return median(times_ms) / median(reference_ms) if times_ms and reference_ms else None
 
 
 def times(samples: Sequence[Sample]) -> Table:
-    """A row for each contestant and case, a column for each number of tokens."""
+    """Times: one row per contestant and case, one column per number of tokens."""
     table = _table("ms: median (quartiles)", samples)
     for contestant, case in _rows(samples):
-        found = [_ms(samples, contestant, case, n_tokens) for n_tokens in _lengths(samples)]
-        table.add_row(_label(samples, contestant, case), *(str(spread(one)) if one else "" for one in found))
+        cells = [_ms(samples, contestant, case, n_tokens) for n_tokens in _lengths(samples)]
+        table.add_row(_label(samples, contestant, case), *(str(spread(cell)) if cell else "" for cell in cells))
     return table
 
 
 def ratios(samples: Sequence[Sample]) -> Table:
-    """The same as shares of what BASE takes."""
-    table = _table(f"median, where “{BASE}” is 1", samples)
+    """The same times relative to REFERENCE."""
+    table = _table(f"median relative to “{REFERENCE}”", samples)
     for contestant, case in _rows(samples):
-        found = [ratio(samples, contestant, case, n_tokens) for n_tokens in _lengths(samples)]
-        table.add_row(_label(samples, contestant, case), *("" if one is None else f"{one:.3f}" for one in found))
+        cells = [ratio(samples, contestant, case, n_tokens) for n_tokens in _lengths(samples)]
+        table.add_row(_label(samples, contestant, case), *("" if cell is None else f"{cell:.3f}" for cell in cells))
     return table
 
 
 def sizes(samples: Sequence[Sample]) -> Table:
-    """What is sent."""
+    """Sizes of the replies, or of what would be sent."""
     table = _table("kB serialised, or on the wire", samples)
     for contestant, case in _rows([sample for sample in samples if sample.n_bytes]):
-        found = [_bytes(samples, contestant, case, n_tokens) for n_tokens in _lengths(samples)]
-        cells = [f"{median(one) / 1e3:,.1f}" if one else "" for one in found]
-        table.add_row(_label(samples, contestant, case), *cells)
+        cells = [_bytes(samples, contestant, case, n_tokens) for n_tokens in _lengths(samples)]
+        texts = [f"{median(cell) / 1e3:,.1f}" if cell else "" for cell in cells]
+        table.add_row(_label(samples, contestant, case), *texts)
     return table
 
 
 def peaks(results: Results) -> Table:
-    """Peak memory, after the texts of each length."""
-    table = _table("MB at the most, up to here", results.samples)
-    found = {(memory.contestant, memory.n_tokens): memory.peak_mb for memory in results.memory}
+    """Peak memory after the texts of each length."""
+    table = _table("peak memory up to here, MB", results.samples)
+    peak_mb = {(memory.contestant, memory.n_tokens): memory.peak_mb for memory in results.memory}
     for contestant in dict.fromkeys(memory.contestant for memory in results.memory):
-        mine = [found.get((contestant, n_tokens)) for n_tokens in _lengths(results.samples)]
-        table.add_row(contestant, *("" if one is None else f"{one:,.0f}" for one in mine))
+        cells = [peak_mb.get((contestant, n_tokens)) for n_tokens in _lengths(results.samples)]
+        table.add_row(contestant, *("" if cell is None else f"{cell:,.0f}" for cell in cells))
     return table
 
 
-def batches(found: Sequence[Batch]) -> Table:
-    """Eight texts beside one."""
+def batches(results: Sequence[Batch]) -> Table:
+    """Several texts at once, compared with one."""
     table = Table("texts appended at once", "one, ms", "all, ms", "ratio", box=None)
-    for one in found:
-        name = f"{one.contestant}: {one.n_texts} texts of {one.n_tokens} tokens"
-        table.add_row(name, str(spread(one.one_ms)), str(spread(one.all_ms)), f"{_batch_ratio(one):.2f}")
+    for batch in results:
+        name = f"{batch.contestant}: {batch.n_texts} texts of {batch.n_tokens} tokens"
+        table.add_row(name, str(spread(batch.one_ms)), str(spread(batch.all_ms)), f"{_batch_ratio(batch):.2f}")
     return table
 
 
-def loads(found: Sequence[Load]) -> Table:
-    """Typists, and how long their keys waited."""
-    table = Table("typists", "keys", "keys/s", "ms, p50", "p95", "p99", "no answer", "refused", box=None)
+def loads(results: Sequence[Load]) -> Table:
+    """Typists, and how long their keys waited for a reply."""
+    table = Table("typists", "keys", "keys/s", "ms, p50", "p95", "p99", "no reply", "refused", box=None)
     table.add_column("load generator late, p95")
-    for load in found:
+    for load in results:
         waits = [f"{percentile(load.latency_ms, p):,.0f}" if load.latency_ms else "" for p in (50, 95, 99)]
         keys = f"{load.n_keys:,}", f"{load.n_keys / load.seconds:.1f}"
         late = f"{percentile(load.late_ms, 95):.0f}" if load.late_ms else ""
@@ -140,42 +147,50 @@ def loads(found: Sequence[Load]) -> Table:
     return table
 
 
-def verdicts(found: Sequence[Target]) -> Table:
-    """Promised and found."""
-    table = Table("target", "at most", "found", "", box=None)
-    for one in found:
-        word = "[green]met[/]" if one.met else "[red]missed[/]"
-        table.add_row(one.name, f"{one.promised:g}{one.unit}", f"{one.found:.3g}{one.unit}", word)
+def verdicts(targets: Sequence[Target]) -> Table:
+    """Targets: limit, measured value, and whether the target is met."""
+    table = Table("target", "at most", "measured", "", box=None)
+    for target in targets:
+        verdict = "[green]met[/]" if target.is_met else "[red]missed[/]"
+        limit, measured = f"{target.limit:g}{target.unit}", f"{target.measured:.3g}{target.unit}"
+        table.add_row(target.name, limit, measured, verdict)
     return table
 
 
 def _ratio_targets(samples: Sequence[Sample]) -> Iterable[Target]:
-    for case, promised in RATIOS.items():
-        for n_tokens, most in promised.items():
-            if (found := ratio(samples, LIVE, case, n_tokens)) is not None:
-                yield Target(f"{CASES[case]}, {n_tokens:,} tokens: share of transformers' time", most, found)
+    for case, limits in RATIOS.items():
+        for n_tokens, limit in limits.items():
+            if (measured := ratio(samples, LIVE, case, n_tokens)) is not None:
+                yield Target(f"{CASES[case]}, {n_tokens:,} tokens: time relative to transformers", limit, measured)
 
 
 def _byte_targets(samples: Sequence[Sample]) -> Iterable[Target]:
-    for n_tokens, most in APPENDED_BYTES.items():
-        if found := _bytes(samples, LIVE, "appended", n_tokens):
-            yield Target(f"one word appended, {n_tokens} tokens: on the wire", most / 1e3, median(found) / 1e3, " kB")
+    for n_tokens, limit in APPENDED_BYTES.items():
+        if n_bytes := _bytes(samples, LIVE, "appended", n_tokens):
+            name = f"one word appended, {n_tokens} tokens: on the wire"
+            yield Target(name, limit / 1e3, median(n_bytes) / 1e3, " kB")
 
 
-def _other_targets(results: Results) -> Iterable[Target]:
-    for batch in results.batches:
-        name = f"{batch.n_texts} texts appended at once beside one: {batch.contestant}"
+def _batch_targets(batches: Iterable[Batch]) -> Iterable[Target]:
+    for batch in batches:
+        name = f"{batch.n_texts} texts appended at once, relative to one: {batch.contestant}"
         yield Target(name, BATCH_RATIO, _batch_ratio(batch))
-    for load in results.loads:
+
+
+def _typist_targets(loads: Iterable[Load]) -> Iterable[Target]:
+    for load in loads:
         if load.n_typists in TYPISTS_P95_MS and load.latency_ms:
-            found = percentile(load.latency_ms, 95)
-            yield Target(f"{load.n_typists} typists: p95", TYPISTS_P95_MS[load.n_typists], found, " ms")
-    if results.eight_traces_mb is not None:
-        yield Target("peak memory, 8 traces of 1,024 tokens", EIGHT_TRACES_MB, results.eight_traces_mb, " MB")
+            measured = percentile(load.latency_ms, 95)
+            yield Target(f"{load.n_typists} typists: p95", TYPISTS_P95_MS[load.n_typists], measured, " ms")
+
+
+def _memory_targets(eight_traces_mb: float | None) -> Iterable[Target]:
+    if eight_traces_mb is not None:
+        yield Target("peak memory, 8 traces of 1,024 tokens", EIGHT_TRACES_MB, eight_traces_mb, " MB")
 
 
 def _table(title: str, samples: Sequence[Sample]) -> Table:
-    """A table with a column for each number of tokens."""
+    """An empty table with one column per number of tokens."""
     table = Table(box=None)
     table.add_column(title, no_wrap=True)
     for n_tokens in _lengths(samples):
@@ -188,14 +203,14 @@ def _lengths(samples: Iterable[Sample]) -> list[int]:
 
 
 def _rows(samples: Iterable[Sample]) -> list[tuple[str, str]]:
-    """Every contestant with each of its cases, in the order of the names: rounds begin with another one each time."""
+    """Every contestant with each of its cases: peers by name, then Lookback; the order of the samples varies."""
     cases = list(CASES)
-    found = {(sample.contestant, sample.case) for sample in samples}
-    return sorted(found, key=lambda row: (row[0].startswith("Lookback"), row[0], cases.index(row[1])))
+    rows = {(sample.contestant, sample.case) for sample in samples}
+    return sorted(rows, key=lambda row: (row[0].startswith("Lookback"), row[0], cases.index(row[1])))
 
 
 def _label(samples: Iterable[Sample], contestant: str, case: str) -> str:
-    """A peer reads everything again after every edit, so its first readings stand for all."""
+    """A row's name. A peer reads everything again after every edit, so its first readings stand for every edit."""
     only_first = all(sample.case == "first" for sample in samples if sample.contestant == contestant)
     return f"{contestant}: {'any edit' if only_first else CASES[case]}"
 
@@ -213,7 +228,7 @@ def _batch_ratio(batch: Batch) -> float:
 
 
 def _short(value: float) -> str:
-    """Three digits that say something.
+    """Three significant digits, or a whole number if there are more digits before the point.
 
     >>> [_short(value) for value in (1234.5, 123.45, 12.345, 1.2345)]
     ['1,234', '123', '12.3', '1.23']

@@ -1,8 +1,8 @@
-"""What was measured, as it is written to JSON: every sample, so that every median can be checked."""
+"""The results of a run, written as JSON with every sample, so that every median can be checked."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import orjson
 from pydantic import TypeAdapter
@@ -15,23 +15,31 @@ CASES = {
 }
 
 
+class Reading(TypedDict):
+    """What a worker reports of one reading: the fields of `Sample` that it measures."""
+
+    ms: float
+    n_bytes: int
+    top_logit: float
+
+
 @dataclass(frozen=True)
 class Sample:
     """One text, read once by one contestant."""
 
     contestant: str
     n_tokens: int
-    case: str  # as in CASES
-    ms: float  # from the ask to the last byte of the answer
-    n_bytes: int  # serialised, or on the wire; 0 where nothing is
+    case: str  # a key of CASES
+    ms: float  # from the request to the last byte of the reply
+    n_bytes: int  # serialised, or on the wire; 0 if neither
     top_logit: float
-    first_ms: float | None = None  # to the first frame, where an answer comes in several
-    computed_ms: float | None = None  # of it in torch's thread, as the server says
+    first_ms: float | None = None  # to the first frame, if the reply has several
+    computed_ms: float | None = None  # part of `ms` spent in torch's thread, as the server reports it
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The most memory that a process has had up to the end of the texts of this length."""
+    """The peak memory of a process after the texts of this length and all shorter ones."""
 
     contestant: str
     n_tokens: int
@@ -40,46 +48,47 @@ class Memory:
 
 @dataclass(frozen=True)
 class Batch:
-    """Eight texts appended at once, and one of them alone, in turns."""
+    """Several texts appended to at once, and one of them alone, in turns."""
 
     contestant: str
     n_texts: int
     n_tokens: int
     one_ms: list[float] = field(default_factory=list)
-    all_ms: list[float] = field(default_factory=list)  # until the last of them is answered
+    all_ms: list[float] = field(default_factory=list)  # until the last reply
 
 
 @dataclass(frozen=True)
 class Load:
-    """Typists at work for a while."""
+    """Several typists at work for a while."""
 
     n_typists: int
     seconds: float
     n_keys: int
-    n_unanswered: int  # of them: never, or not within the grace after the end
+    n_unanswered: int  # keys without a reply before the run's grace period ended
     problems: list[str]  # what the server refused, and why
-    latency_ms: list[float]  # from the moment a key was due to its answer
-    late_ms: list[float]  # how much later than due the load generator sent each key
-    n_bytes: int  # on the wire, to all of them
+    latency_ms: list[float]  # from the moment a key was due to its reply
+    late_ms: list[float]  # how late the load generator sent each key
+    n_bytes: int  # on the wire, to all typists
 
 
 @dataclass
 class Results:
-    """One run of the benchmark; it fills as it is measured."""
+    """One run of the benchmark; it is filled while the measurements are made."""
 
-    machine: dict[str, Any]
-    settings: dict[str, Any]
+    machine: dict[str, object]
+    settings: dict[str, object]
     samples: list[Sample] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
-    eight_traces_mb: float | None = None  # the server's peak with eight traces of 1,024 tokens kept
+    eight_traces_mb: float | None = None  # the server's peak memory with eight traces of 1,024 tokens in its cache
 
     def write(self, path: Path) -> None:
+        """Write everything as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps(self, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE))
 
 
 def from_file(path: Path) -> Results:
-    """What an earlier run wrote."""
+    """The results that an earlier run wrote."""
     return TypeAdapter(Results).validate_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Typists at work: locust in a process of its own, for a number of typists and a number of seconds."""
+"""Typists at one server: locust in a process of its own, for a number of typists and a number of seconds."""
 
 import subprocess
 import sys
@@ -11,29 +11,30 @@ from bench.process import environment
 from bench.results import Load
 
 ROOT = Path(__file__).resolve().parents[1]
-GRACE_S = 4  # for the answers to the last keys
+GRACE_S = 4  # for the replies to the last keys
 
 
-def typists(url: str, n_typists: int, seconds: float) -> Load:
-    """So many typists at one server, each on a live channel of its own.
+def run_typists(url: str, n_typists: int, seconds: float) -> Load:
+    """Let typists type, each on a live channel of its own.
 
     Raises:
-        RuntimeError: when the load generator fails.
+        RuntimeError: if the load generator fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder) / "typists.json"
+        out = Path(folder) / "typists.json"
+        options = {
+            "--locustfile": "bench/locustfile.py",
+            "--host": url,
+            "--out": out,
+            "--users": n_typists,
+            "--spawn-rate": n_typists,
+            "--typing-s": seconds,
+            "--run-time": f"{round(seconds + GRACE_S)}s",
+            "--exit-code-on-error": 0,
+        }
         command = [sys.executable, "-m", "locust", "--headless", "--only-summary", "--skip-log"]
-        command += ["--locustfile", "bench/locustfile.py", "--host", url, "--said", str(said)]
-        command += ["--users", str(n_typists), "--spawn-rate", str(n_typists)]
-        command += [
-            "--typing-s",
-            str(seconds),
-            "--run-time",
-            f"{round(seconds + GRACE_S)}s",
-            "--exit-code-on-error",
-            "0",
-        ]
-        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-        if done.returncode or not said.exists():
-            raise RuntimeError(f"locust failed:\n{done.stderr[-2_000:]}")
-        return Load(n_typists=n_typists, seconds=seconds, **orjson.loads(said.read_bytes()))
+        command += [str(word) for option in options.items() for word in option]
+        process = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        if process.returncode or not out.exists():
+            raise RuntimeError(f"locust failed:\n{process.stderr[-2_000:]}")
+        return Load(n_typists=n_typists, seconds=seconds, **orjson.loads(out.read_bytes()))

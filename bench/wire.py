@@ -1,10 +1,10 @@
-"""What a browser asks of the server and hears, over the live channel and over HTTP; bytes as they cross the wire."""
+"""Clients that request views as a browser does, over the live channel and over HTTP, and count the bytes received."""
 
 import json
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self, TypedDict, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -12,46 +12,85 @@ from websockets.sync.client import ClientConnection, connect
 
 from app.live import frame
 
-LIVE = "/api/v2/live"
-VIEW = "/api/v2/view"
-LOOK = {"layer": 11, "head": 7, "query": None, "stage": "weights"}  # what the page opens with
+LIVE_PATH = "/api/v2/live"
+VIEW_PATH = "/api/v2/view"
+SELECTION = {"layer": 11, "head": 7, "query": None, "stage": "weights"}  # what the page opens with
 TIMEOUT_S = 300
 
 
-class Refused(RuntimeError):
-    """The server answered with a problem."""
+class RequestRefused(RuntimeError):
+    """The server replied with a problem."""
+
+
+class Problem(TypedDict):
+    """RFC 9457; the fields that are used here."""
+
+    detail: str
+
+
+class TopToken(TypedDict):
+    """One of the likeliest next tokens; the field that is used here."""
+
+    logit: float
+
+
+class Prediction(TypedDict):
+    """The next tokens, the likeliest first."""
+
+    top: list[TopToken]
+
+
+class Timings(TypedDict):
+    """What the server reports of its work."""
+
+    computed_ms: float
+
+
+class Header(TypedDict, total=False):
+    """The header of a message from the server; the fields that are used here."""
+
+    seq: int
+    done: bool
+    n_tokens: int
+    progress: object
+    problem: Problem | None
+    prediction: Prediction
+    timings: Timings
 
 
 @dataclass
-class Heard:
-    """One complete answer."""
+class Reply:
+    """One complete reply."""
 
     ms: float = 0.0
     first_ms: float = 0.0  # to the first frame
     n_bytes: int = 0
-    header: dict[str, Any] = field(default_factory=dict)  # of all frames, later ones over earlier ones
+    header: Header = field(default_factory=Header)  # of all frames; a later frame's fields replace earlier ones
 
     @property
     def top_logit(self) -> float:
-        return float(self.header["prediction"]["top"][0]["logit"])
+        """The logit of the likeliest next token."""
+        return self.header["prediction"]["top"][0]["logit"]
 
     @property
     def computed_ms(self) -> float:
-        return float(self.header["timings"]["computed_ms"])
+        """Time in torch's thread, as the server reports it."""
+        return self.header["timings"]["computed_ms"]
 
 
-class Counting(socket.socket):
-    """A socket that counts what comes in."""
+class CountingSocket(socket.socket):
+    """A socket that counts the bytes it receives."""
 
     n_received = 0
 
-    def recv(self, *args: Any) -> bytes:
-        data = super().recv(*args)
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Receive, and add to `n_received`."""
+        data = super().recv(bufsize, flags)
         self.n_received += len(data)
         return data
 
 
-class Live:
+class LiveClient:
     """The live channel of one page."""
 
     def __init__(self, url: str) -> None:
@@ -64,32 +103,30 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def ask(self, text: str) -> Heard:
-        """Ask, and wait for the last frame of the answer.
+    def request(self, text: str) -> Reply:
+        """Request the view of a text, and wait for the last frame.
 
         Raises:
-            Refused: when the server answers with a problem.
+            RequestRefused: if the server replies with a problem.
         """
         self._seq += 1
-        heard, before = Heard(), self._socket.n_received
+        reply, n_before = Reply(), self._socket.n_received
         started = time.perf_counter()
-        self._connection.send(ask(text, self._seq))
-        while not heard.header.get("done"):
-            message = self._connection.recv(TIMEOUT_S)
-            assert isinstance(message, bytes)
-            header, _ = frame.decode(message)
-            if header.get("problem"):
-                raise Refused(header["problem"]["detail"])
+        self._connection.send(encode_request(text, self._seq))
+        while not reply.header.get("done"):
+            header = decode_header(self._connection.recv(TIMEOUT_S))
+            if problem := header.get("problem"):
+                raise RequestRefused(problem["detail"])
             if header.get("seq") == self._seq and "progress" not in header:
-                heard.first_ms = heard.first_ms or (time.perf_counter() - started) * 1e3
-                heard.header |= header
-        heard.ms = (time.perf_counter() - started) * 1e3
-        heard.n_bytes = self._socket.n_received - before
-        return heard
+                reply.first_ms = reply.first_ms or (time.perf_counter() - started) * 1e3
+                reply.header.update(header)
+        reply.ms = (time.perf_counter() - started) * 1e3
+        reply.n_bytes = self._socket.n_received - n_before
+        return reply
 
 
-class Http:
-    """The same over HTTP: every answer is whole, and one frame."""
+class HttpClient:
+    """The same requests over HTTP: every reply has everything, in one frame."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
@@ -100,30 +137,37 @@ class Http:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def ask(self, text: str) -> Heard:
-        """Ask, and wait for the answer.
+    def request(self, text: str) -> Reply:
+        """Request the view of a text, and wait for the reply.
 
         Raises:
-            Refused: when the server answers with a problem.
+            RequestRefused: if the server replies with a problem.
         """
         started = time.perf_counter()
-        reply = self._client.post(VIEW, json={"text": text, **LOOK})
-        if reply.is_error:
-            raise Refused(reply.text)
-        header, _ = frame.decode(reply.content)
+        response = self._client.post(VIEW_PATH, json={"text": text, **SELECTION})
+        if response.is_error:
+            raise RequestRefused(response.text)
+        header = decode_header(response.content)
         ms = (time.perf_counter() - started) * 1e3
-        return Heard(ms, ms, reply.num_bytes_downloaded, header)
+        return Reply(ms, ms, response.num_bytes_downloaded, header)
 
 
-def open_channel(url: str) -> tuple[ClientConnection, Counting]:
-    """A live channel, compressed where the server agrees, as a browser asks it to be; and its socket."""
-    place = urlsplit(url)
-    plain = socket.create_connection((place.hostname, place.port))
-    counting = Counting(plain.family, plain.type, plain.proto, plain.detach())
-    address = f"ws://{place.netloc}{LIVE}"
-    return connect(address, sock=counting, max_size=None, proxy=None, ping_interval=None), counting
+def open_channel(url: str) -> tuple[ClientConnection, CountingSocket]:
+    """A live channel and its socket; compressed if the server agrees, as in a browser."""
+    address = urlsplit(url)
+    plain = socket.create_connection((address.hostname, address.port))
+    counting = CountingSocket(plain.family, plain.type, plain.proto, plain.detach())
+    live_url = f"ws://{address.netloc}{LIVE_PATH}"
+    return connect(live_url, sock=counting, max_size=None, proxy=None, ping_interval=None), counting
 
 
-def ask(text: str, seq: int) -> str:
-    """An ask of the live channel."""
-    return json.dumps({"seq": seq, "text": text, **LOOK, "window": None})
+def encode_request(text: str, seq: int) -> str:
+    """A request for the live channel."""
+    return json.dumps({"seq": seq, "text": text, **SELECTION, "window": None})
+
+
+def decode_header(message: bytes | str) -> Header:
+    """The header of a message from the server, which is always binary."""
+    assert isinstance(message, bytes)
+    header, _ = frame.decode(message)
+    return cast(Header, header)

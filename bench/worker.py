@@ -1,6 +1,6 @@
-"""A process that does one contestant's work when it is asked to: python -m bench.worker bench.peers.plain:floor FOLDER.
+"""A process that reads texts with one program on request: python -m bench.worker bench.peers.plain:floor FOLDER.
 
-A line of JSON comes in for every reading, and one goes out: {"texts", "same"} -> {"ms", "n_bytes", "top_logit"}.
+One line of JSON arrives per reading, and one is sent back: {"texts", "n_shared"} -> {"ms", "n_bytes", "top_logit"}.
 """
 
 import importlib
@@ -13,27 +13,28 @@ import orjson
 import torch
 
 from bench.peers import Work
+from bench.results import Reading
 
 
-def main(where: str, folder: Path) -> None:
-    """Load, say so, and work until nothing more comes in."""
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print is no answer
-    module, _, name = where.partition(":")
+def main(program: str, folder: Path) -> None:
+    """Load the model, send an empty object, and serve requests until the input ends."""
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what libraries print must not mix with the replies
+    module, _, name = program.partition(":")
     prepare = getattr(importlib.import_module(module), name)
     with torch.inference_mode():
         work: Work = prepare(folder)
-        answers.write(b"{}\n")
+        replies.write(b"{}\n")
         for line in sys.stdin.buffer:
-            answers.write(orjson.dumps(answer(work, **orjson.loads(line))) + b"\n")
+            replies.write(orjson.dumps(measure(work, **orjson.loads(line))) + b"\n")
 
 
-def answer(work: Work, texts: list[list[int]], same: int) -> dict[str, float]:
-    """Work once, and say how long it took."""
+def measure(work: Work, texts: list[list[int]], n_shared: int) -> Reading:
+    """Read the texts once and time it."""
     started = time.perf_counter()
-    done = work(texts, same)
+    output = work(texts, n_shared)
     elapsed_s = time.perf_counter() - started
-    return {"ms": elapsed_s * 1e3, "n_bytes": done.n_bytes, "top_logit": done.top_logit}
+    return {"ms": elapsed_s * 1e3, "n_bytes": output.n_bytes, "top_logit": output.top_logit}
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Who is measured, each in a process of its own: a function loads the model and returns the work of one reading."""
+"""The measured programs, one process each: a function loads the model and returns a function that reads texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Done:
-    """What one reading made."""
+class Output:
+    """What reading the texts produced."""
 
-    n_bytes: int  # what it would send to a page; 0 where nothing is serialised
-    top_logit: float  # of the token that is likeliest after the (first) text: all must agree on it
+    n_bytes: int  # what would be sent to a page; 0 if nothing is serialised
+    top_logit: float  # of the likeliest token after the first text: every program must find the same
 
 
-# Ids of the texts (peers get one), and how many first tokens each shares with the text that was read before it.
-Work = Callable[[Sequence[Sequence[int]], int], Done]
+# Arguments: the ids of each text (peers get one text), and how many first tokens each shares with the previous text.
+Work = Callable[[Sequence[Sequence[int]], int], Output]

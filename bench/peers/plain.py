@@ -2,49 +2,48 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bench.peers import Done, Work
+from bench.peers import Output, Work
 
 
 def floor(folder: Path) -> Work:
-    """Fused attention, nothing captured: what reading the text costs at the least."""
+    """Fused attention, nothing captured: the least that reading the text costs."""
     model = _load(folder, "sdpa")
 
-    def work(texts: Sequence[Sequence[int]], _: int) -> Done:
+    def work(texts: Sequence[Sequence[int]], _: int) -> Output:
         (ids,) = texts
-        return Done(0, float(model(torch.tensor([ids])).logits[0, -1].max()))
+        return Output(0, float(model(torch.tensor([ids])).logits[0, -1].max()))
 
     return work
 
 
 def attentions(folder: Path) -> Work:
-    """Eager attention with `output_attentions=True`: every ratio is to this."""
+    """Eager attention with `output_attentions=True`: the reference of every ratio."""
     model = _load(folder, "eager")
 
-    def work(texts: Sequence[Sequence[int]], _: int) -> Done:
+    def work(texts: Sequence[Sequence[int]], _: int) -> Output:
         (ids,) = texts
-        return Done(0, float(model(torch.tensor([ids]), output_attentions=True).logits[0, -1].max()))
+        return Output(0, float(model(torch.tensor([ids]), output_attentions=True).logits[0, -1].max()))
 
     return work
 
 
 def json(folder: Path) -> Work:
-    """The same, then the attentions of all layers and the logits of the last token as JSON."""
+    """`attentions`, then the attentions of all layers and the logits after the last token as JSON."""
     model = _load(folder, "eager")
 
-    def work(texts: Sequence[Sequence[int]], _: int) -> Done:
+    def work(texts: Sequence[Sequence[int]], _: int) -> Output:
         (ids,) = texts
         output = model(torch.tensor([ids]), output_attentions=True)
-        said = {"attentions": [layer[0].numpy() for layer in output.attentions], "logits": output.logits[0, -1].numpy()}
-        return Done(len(orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)), float(output.logits[0, -1].max()))
+        body = {"attentions": [layer[0].numpy() for layer in output.attentions], "logits": output.logits[0, -1].numpy()}
+        return Output(len(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)), float(output.logits[0, -1].max()))
 
     return work
 
 
-def _load(folder: Path, attention: str) -> Any:
+def _load(folder: Path, attention: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32).eval()

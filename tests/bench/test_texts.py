@@ -1,11 +1,12 @@
-"""The benchmark's texts have the number of tokens that they are said to have, and differ where they are said to."""
+"""The benchmark's texts have the requested number of tokens, and their edits change the right tokens."""
 
 import random
 
 import pytest
 
 from bench import texts
-from bench.texts import Passages, TextsError, common
+from bench.texts import Passages, TextsError
+from model.cache import shared_prefix_length
 from model.tokenizer import GPT2_PATTERN, Tokenizer
 
 ALPHABET = {bytes([byte]): byte for byte in range(256)}
@@ -13,7 +14,7 @@ WORDS = (*(word.strip() for word in texts.WORDS), "the", "cat", "sat", "on", "a"
 
 
 def tokenizer(*words: str) -> Tokenizer:
-    """Every word, with the space before it, is one token; another word is as many tokens as it has letters."""
+    """A tokenizer in which each of these words, with the space before it, is one token."""
     merges, vocab = [], dict(ALPHABET)
     for word in words:
         for n in range(1, len(word) + 1):
@@ -26,25 +27,27 @@ def tokenizer(*words: str) -> Tokenizer:
 
 @pytest.fixture
 def passages() -> Passages:
-    chance = random.Random(0)
-    passage = "".join(f" {chance.choice(WORDS)}" for _ in range(100))
+    rng = random.Random(0)
+    passage = "".join(f" {rng.choice(WORDS)}" for _ in range(100))
     return Passages(tokenizer(*WORDS, "moonbea"), passage)  # moonbeam: moonbea and m
 
 
 @pytest.mark.parametrize("n_tokens", [8, 32, 150])
-def test_a_text_has_as_many_tokens_after_every_edit(passages: Passages, n_tokens: int) -> None:
+def test_a_text_keeps_its_number_of_tokens_after_every_edit(passages: Passages, n_tokens: int) -> None:
     edits = passages.edits(n_tokens)
-    lengths = [len(one.ids) for one in (edits.first, edits.shorter, edits.appended, edits.changed, edits.middle)]
+    lengths = [
+        len(version.ids) for version in (edits.first, edits.shorter, edits.appended, edits.changed, edits.middle)
+    ]
     assert lengths == [n_tokens, n_tokens - 1, n_tokens, n_tokens, n_tokens]
     assert edits.n_tokens == n_tokens
 
 
 @pytest.mark.parametrize("n_tokens", [8, 32])
-def test_each_edit_keeps_what_stands_before_it(passages: Passages, n_tokens: int) -> None:
+def test_each_edit_keeps_the_tokens_before_it(passages: Passages, n_tokens: int) -> None:
     edits = passages.edits(n_tokens)
-    assert common(edits.first.ids, edits.appended.ids) == n_tokens - 1
-    assert common(edits.appended.ids, edits.changed.ids) == n_tokens - 2
-    assert abs(common(edits.changed.ids, edits.middle.ids) - n_tokens // 2) <= 1
+    assert shared_prefix_length(edits.first.ids, edits.appended.ids) == n_tokens - 1
+    assert shared_prefix_length(edits.appended.ids, edits.changed.ids) == n_tokens - 2
+    assert abs(shared_prefix_length(edits.changed.ids, edits.middle.ids) - n_tokens // 2) <= 1
     assert edits.changed.text.endswith(" moonbeam")
 
 
@@ -52,7 +55,7 @@ def test_no_two_texts_begin_at_the_same_place(passages: Passages) -> None:
     assert len({passages.edits(16).first.text for _ in range(20)}) == 20
 
 
-def test_a_passage_has_an_end(passages: Passages) -> None:
+def test_a_passage_runs_out_of_texts(passages: Passages) -> None:
     with pytest.raises(TextsError, match="no more texts of 8 tokens"):
         for _ in range(101):
             passages.edits(8)
