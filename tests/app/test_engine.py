@@ -1,4 +1,4 @@
-"""Loading in the background, waiting in line, and what is kept."""
+"""The engine: models load in the background, texts wait in a queue, and what was read is cached."""
 
 import asyncio
 import threading
@@ -25,24 +25,25 @@ from model.weights.folder import load
 
 
 class Panic(BaseException):
-    """What a library of Rust raises when it panics: no Exception."""
+    """What a library written in Rust raises when it panics: it is no Exception."""
 
 
-class Slow(FolderSource):
-    """A folder that is fetched only when the test says so; `orders` holds what happens at each fetch."""
+class ControlledSource(FolderSource):
+    """A folder whose fetches the test controls: each fetch calls the next of `on_fetch`."""
 
-    orders: tuple[Callable[[], object], ...] = ()
+    on_fetch: tuple[Callable[[], object], ...] = ()
 
     def fetch(self, _: Path, progress: Progress) -> Path:
         progress("fetching weights", 34_000_000, 93_000_000)
-        order, *rest = type(self).orders
-        type(self).orders = tuple(rest)
-        order()
+        call, *rest = type(self).on_fetch
+        type(self).on_fetch = tuple(rest)
+        call()
         return self.folder
 
 
-def slow(*orders: Callable[[], object]) -> type[Slow]:
-    return type("Ordered", (Slow,), {"orders": orders})
+def controlled(*on_fetch: Callable[[], object]) -> type[ControlledSource]:
+    """Each is a class of its own, because the remaining calls are stored in the class."""
+    return type("Controlled", (ControlledSource,), {"on_fetch": on_fetch})
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -61,11 +62,11 @@ def settings(**change: Any) -> Settings:
     return Settings(**{"device": "cpu", **change})
 
 
-def test_a_model_that_loads_says_how_far_it_is(tiny_llama: Path) -> None:
+def test_while_a_model_loads_its_progress_is_reported(tiny_llama: Path) -> None:
     gate = threading.Event()
 
     async def test() -> None:
-        sources = {"tiny": slow(gate.wait)("tiny", tiny_llama)}
+        sources = {"tiny": controlled(gate.wait)("tiny", tiny_llama)}
         async with Engine.serving(sources, settings()) as engine:
             while "MB" not in engine.models.entries["tiny"].doing:
                 await asyncio.sleep(0.01)
@@ -79,14 +80,12 @@ def test_a_model_that_loads_says_how_far_it_is(tiny_llama: Path) -> None:
     run(test())
 
 
-def test_a_model_that_cannot_be_had_says_why_and_can_be_asked_for_again(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_load_has_a_reason_and_can_be_retried(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise FetchError("The registry is out of reach.")
 
     async def test() -> None:
-        sources = {"tiny": slow(fail, bool)("tiny", tiny_llama)}
+        sources = {"tiny": controlled(fail, bool)("tiny", tiny_llama)}
         async with Engine.serving(sources, settings()) as engine:
             while engine.models.entries["tiny"].loading:
                 await asyncio.sleep(0.01)
@@ -99,7 +98,7 @@ def test_a_model_that_cannot_be_had_says_why_and_can_be_asked_for_again(
     run(test())
 
 
-def test_an_unknown_model_is_told_which_there_are(tiny_llama: Path) -> None:
+def test_the_error_for_an_unknown_model_lists_the_models(tiny_llama: Path) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             with pytest.raises(UnknownModel, match=r"There is no model 'other'\. Models: tiny"):
@@ -108,25 +107,25 @@ def test_an_unknown_model_is_told_which_there_are(tiny_llama: Path) -> None:
     run(test())
 
 
-def test_a_first_load_that_failed_is_tried_again_by_itself(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_load_of_the_default_model_is_retried_automatically(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.models.RETRY_S", (0.01, 0.02))
 
     def fail() -> None:
         raise FetchError("The registry is out of reach.")
 
     async def test() -> None:
-        sources = {"tiny": slow(fail, fail, fail, bool)("tiny", tiny_llama)}
+        sources = {"tiny": controlled(fail, fail, fail, bool)("tiny", tiny_llama)}
         async with Engine.serving(sources, settings()) as engine:
-            while not engine.models.ready:  # nobody asks for it
+            while not engine.models.ready:  # no request for it is made
                 await asyncio.sleep(0.01)
             assert engine.models.entries["tiny"].n_failures == 0
 
     run(test())
 
 
-def test_a_panic_while_a_model_loads_is_a_failure_with_a_name(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_panic_during_a_load_is_reported_with_its_name(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(*_: Any, **__: Any) -> None:
         raise Panic("a byte without a rank")
 
@@ -142,8 +141,8 @@ def test_a_panic_while_a_model_loads_is_a_failure_with_a_name(
     run(test())
 
 
-class Countable(FolderSource):
-    """A folder that says when it is loaded, and whether it is here."""
+class LocalSource(FolderSource):
+    """A model whose weights are on this machine."""
 
     is_here = True
 
@@ -151,35 +150,35 @@ class Countable(FolderSource):
         return self.folder if self.is_here else None  # type: ignore[return-value]
 
 
-class Elsewhere(Countable):
-    """A model that would have to be fetched."""
+class RemoteSource(LocalSource):
+    """A model whose weights would have to be fetched."""
 
     is_here = False
 
 
-def test_only_what_is_on_this_machine_is_loaded_unless_the_settings_name_more(tiny_llama: Path) -> None:
-    sources = {"default": Elsewhere("default", tiny_llama), "here": Countable("here", tiny_llama)}
-    sources |= {name: Elsewhere(name, tiny_llama) for name in ("b", "c")}
+def test_only_models_on_this_machine_are_loaded_unless_the_settings_name_others(tiny_llama: Path) -> None:
+    sources = {"default": RemoteSource("default", tiny_llama), "here": LocalSource("here", tiny_llama)}
+    sources |= {name: RemoteSource(name, tiny_llama) for name in ("b", "c")}
 
-    async def states(**change: Any) -> dict[str, str]:
+    async def states_with(**change: Any) -> dict[str, str]:
         async with Engine.serving(sources, settings(**change)) as engine:
             await ready(engine)
-            found: dict[str, str] = {name: engine.models.state(name) for name in sources}
-            for name in (name for name, state in found.items() if state == "not here"):
+            states: dict[str, str] = {name: engine.models.state(name) for name in sources}
+            for name in (name for name, state in states.items() if state == "not here"):
                 with pytest.raises(ModelNotHere, match=f"`lookback fetch {name}`"):
                     engine.models.get(name)
                 assert not engine.models.entries[name].loading
-            return found
+            return states
 
     async def test() -> None:
-        assert await states() == {"default": "ready", "here": "available", "b": "not here", "c": "not here"}
-        named = await states(models="b, default")
+        assert await states_with() == {"default": "ready", "here": "available", "b": "not here", "c": "not here"}
+        named = await states_with(models="b, default")
         assert named == {"default": "ready", "here": "not here", "b": "available", "c": "not here"}
 
     run(test())
 
 
-def test_the_model_longest_unused_leaves_before_the_next_one_comes(
+def test_the_least_recently_used_model_is_unloaded_before_the_next_one_is_loaded(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b", "c", "d")}
@@ -190,20 +189,21 @@ def test_the_model_longest_unused_leaves_before_the_next_one_comes(
             engine.models._budget = 3 * engine.models._needed("default")
             load_folder = engine.models._load_folder
 
-            def note(entry: Entry, folder: Path) -> Loaded:
-                at_loading[entry.source.name] = [name for name, of in engine.models.entries.items() if of.loaded]
+            def record(entry: Entry, folder: Path) -> Loaded:
+                loaded = [name for name, entry in engine.models.entries.items() if entry.loaded]
+                at_loading[entry.source.name] = loaded
                 return load_folder(entry, folder)
 
-            monkeypatch.setattr(engine.models, "_load_folder", note)
+            monkeypatch.setattr(engine.models, "_load_folder", record)
             for name in ("default", "b", "c", "b", "d"):
                 await ready(engine, name)
             assert at_loading["c"] == ["default", "b"]
-            assert at_loading["d"] == ["default", "b"]  # c has gone, and b was used since
+            assert at_loading["d"] == ["default", "b"]  # c was unloaded, because b was used after it
 
     run(test())
 
 
-def test_a_model_that_does_not_fit_beside_the_default_is_refused_with_the_numbers(tiny_llama: Path) -> None:
+def test_a_model_that_does_not_fit_beside_the_default_is_refused(tiny_llama: Path) -> None:
     async def test() -> None:
         sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b")}
         async with Engine.serving(sources, settings()) as engine:
@@ -216,8 +216,8 @@ def test_a_model_that_does_not_fit_beside_the_default_is_refused_with_the_number
     run(test())
 
 
-def test_gpt2_xl_does_not_fit_into_the_default_budget_and_gpt2_large_does() -> None:
-    """By arithmetic: 1.56 and 0.77 billion parameters of 4 bytes, twice, beside SmolLM2's 0.13."""
+def test_gpt2_large_fits_into_the_default_budget_and_gpt2_xl_does_not() -> None:
+    """They have 0.77 and 1.56 billion parameters of 4 bytes each, counted twice, beside SmolLM2's 0.13 billion."""
 
     async def test() -> None:
         engine = Engine(catalogue("smollm2-135m"), settings(models="gpt2-large,gpt2-xl", dtype="float32"))
@@ -230,8 +230,8 @@ def test_gpt2_xl_does_not_fit_into_the_default_budget_and_gpt2_large_does() -> N
     run(test())
 
 
-def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: Path) -> None:
-    gate, begun = threading.Event(), threading.Event()
+def test_when_the_queue_is_full_a_text_is_refused_and_the_waiting_ones_are_read(tiny_llama: Path) -> None:
+    gate, started = threading.Event(), threading.Event()
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=2)) as engine:
@@ -239,12 +239,12 @@ def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: 
             tokens = await engine.tokens("cat", model)
 
             def wait(trace: Trace) -> int:
-                begun.set()
+                started.set()
                 gate.wait()
                 return trace.n_tokens
 
             first, second = (asyncio.ensure_future(engine.compute(model, tokens, wait)) for _ in range(2))
-            await asyncio.to_thread(begun.wait)
+            await asyncio.to_thread(started.wait)
             await asyncio.sleep(0.05)
             with pytest.raises(Busy, match="2 texts are waiting; the limit is 2"):
                 await engine.compute(model, tokens, wait)
@@ -256,78 +256,78 @@ def test_beyond_the_bound_a_text_is_refused_and_the_others_are_read(tiny_llama: 
     run(test())
 
 
-def test_the_event_loop_goes_on_while_torch_works(tiny_llama: Path) -> None:
+def test_the_event_loop_is_not_blocked_while_torch_works(tiny_llama: Path) -> None:
     gate = threading.Event()
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            look = asyncio.ensure_future(
+            work = asyncio.ensure_future(
                 engine.compute(model, await engine.tokens("cat", model), lambda _: gate.wait())
             )
             for _ in range(5):
                 await asyncio.sleep(0.01)
-            assert not look.done()
+            assert not work.done()
             gate.set()
-            assert (await look)[0]
+            assert (await work)[0]
 
     run(test())
 
 
-def test_torch_works_in_one_thread_alone_whatever_the_work(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second thread would bring a second team of OpenMP threads, and halve the speed of both."""
+def test_torch_is_used_in_only_one_thread(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thread would start a second team of OpenMP threads, and both would run at half the speed."""
     threads = set()
 
-    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
-        def note(*arguments: Any, **options: Any) -> Any:
+    def recorded(work: Callable[..., Any]) -> Callable[..., Any]:
+        def record(*arguments: Any, **options: Any) -> Any:
             threads.add(threading.current_thread().name)
             return work(*arguments, **options)
 
-        return note
+        return record
 
-    monkeypatch.setattr("app.models.load", noted(load))
-    monkeypatch.setattr("app.engine.read_batch", noted(read_batch))
+    monkeypatch.setattr("app.models.load", recorded(load))
+    monkeypatch.setattr("app.engine.read_batch", recorded(read_batch))
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            await engine.compute(model, await engine.tokens("cat", model), noted(lambda trace: trace.logits([0])))
+            await engine.compute(model, await engine.tokens("cat", model), recorded(lambda trace: trace.logits([0])))
 
     run(test())
     assert threads == {"torch_0"}
 
 
 @given(st.lists(st.integers(0, 300), max_size=12), st.integers(1, 200))
-def test_a_batch_takes_in_order_what_the_budget_allows(remaining: list[int], budget: int) -> None:
+def test_a_batch_takes_tokens_in_the_order_of_the_queue_within_its_budget(remaining: list[int], budget: int) -> None:
     taken = take_batch(remaining, budget)
     assert sum(taken) == min(budget, sum(remaining))
-    for n, most in zip(taken, remaining, strict=True):
-        assert 0 <= n <= most
-    refused = [i for i, (n, most) in enumerate(zip(taken, remaining, strict=True)) if n < most]
-    assert not any(taken[i] for i in range(len(taken)) if refused and i > refused[0])
+    for n, n_remaining in zip(taken, remaining, strict=True):
+        assert 0 <= n <= n_remaining
+    incomplete = [i for i, (n, n_remaining) in enumerate(zip(taken, remaining, strict=True)) if n < n_remaining]
+    assert not any(taken[i] for i in range(len(taken)) if incomplete and i > incomplete[0])
 
 
 class Passes:
-    """What the worker read, pass by pass: how many new tokens of which texts, by their first id."""
+    """Records each pass of the worker: the number of new tokens of each text, which is named by its first id."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[dict[int, int]] = []
+        self.n_tokens: list[dict[int, int]] = []
         self.gate = threading.Event()
         self.gate.set()
         monkeypatch.setattr("app.engine.read_batch", self._read_batch)
 
     def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
         self.gate.wait()
-        read = read_batch(model, texts)
-        self.seen.append({self._first(trace): len(ids) for trace, (_, ids) in zip(read, texts, strict=True)})
-        return read
+        traces = read_batch(model, texts)
+        self.n_tokens.append({self._first_id(trace): len(ids) for trace, (_, ids) in zip(traces, texts, strict=True)})
+        return traces
 
-    def _first(self, trace: Trace) -> int:
-        """The first token, by the key that it left behind."""
+    def _first_id(self, trace: Trace) -> int:
+        """The id of the first token, found by its key in layer 0."""
         key = trace.chunks[0].keys_LGTD[0, 0, 0]
-        return next(id for id, known in enumerate(self.keys) if torch.allclose(key, known, atol=1e-5))
+        return next(id for id, key_of_id in enumerate(self.keys) if torch.allclose(key, key_of_id, atol=1e-5))
 
-    def know(self, model: Loaded) -> None:
+    def use_keys_of(self, model: Loaded) -> None:
         self.keys = [read(model.network, [id]).chunks[0].keys_LGTD[0, 0, 0] for id in range(10)]
 
 
@@ -345,126 +345,132 @@ async def when_waiting(engine: Engine, n: int) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_what_waits_is_read_in_one_pass_and_each_gets_its_own(tiny_llama: Path, passes: Passes) -> None:
+def test_waiting_texts_are_read_in_one_pass_and_each_gets_its_own_result(tiny_llama: Path, passes: Passes) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            passes.know(model)
+            passes.use_keys_of(model)
             passes.gate.clear()
 
             def last(trace: Trace) -> torch.Tensor:
                 return trace.logits([trace.n_tokens - 1])[0]
 
-            looks = [asyncio.ensure_future(engine.compute(model, text(i, i), last)) for i in range(1, 6)]
+            futures = [asyncio.ensure_future(engine.compute(model, text(i, i), last)) for i in range(1, 6)]
             await when_waiting(engine, 5)
             passes.gate.set()
-            found = [(await look)[0] for look in looks]
-            assert passes.seen == [{1: 1, 2: 2, 3: 3, 4: 4, 5: 5}]
-            for i, logits_V in enumerate(found, 1):
+            results = [(await future)[0] for future in futures]
+            assert passes.n_tokens == [{1: 1, 2: 2, 3: 3, 4: 4, 5: 5}]
+            for i, logits_V in enumerate(results, 1):
                 alone = read(model.network, text(i, i).ids).logits([i - 1])[0]
                 torch.testing.assert_close(logits_V, alone, atol=1e-4, rtol=0)
 
     run(test())
 
 
-def test_a_long_text_lets_short_ones_in_between(tiny_llama: Path, passes: Passes) -> None:
+def test_short_texts_are_read_between_the_chunks_of_a_long_one(tiny_llama: Path, passes: Passes) -> None:
     async def test() -> None:
         limits = settings(max_batch_tokens=10)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
             model = await ready(engine)
-            passes.know(model)
+            passes.use_keys_of(model)
             passes.gate.clear()
             done = []
 
-            async def look(first: int, n: int) -> None:
+            async def compute(first: int, n: int) -> None:
                 await engine.compute(model, text(first, n), lambda trace: trace.n_tokens)
                 done.append(first)
 
-            looks = [asyncio.ensure_future(look(1, 35))]
+            futures = [asyncio.ensure_future(compute(1, 35))]
             await when_waiting(engine, 1)
-            looks += [asyncio.ensure_future(look(first, 2)) for first in (2, 3)]
+            futures += [asyncio.ensure_future(compute(first, 2)) for first in (2, 3)]
             await when_waiting(engine, 3)
             passes.gate.set()
-            await asyncio.gather(*looks)
-            assert passes.seen == [{1: 10}, {2: 2, 3: 2, 1: 6}, {1: 10}, {1: 9}]
+            await asyncio.gather(*futures)
+            assert passes.n_tokens == [{1: 10}, {2: 2, 3: 2, 1: 6}, {1: 10}, {1: 9}]
             assert done == [2, 3, 1]
 
     run(test())
 
 
-def test_a_long_text_says_how_far_it_is_and_its_view_comes_part_by_part(tiny_llama: Path) -> None:
+def test_progress_of_a_long_text_comes_before_the_results_of_its_view(tiny_llama: Path) -> None:
     async def test() -> None:
         limits = settings(max_batch_tokens=4)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
             model = await ready(engine)
-            heard = [said async for said in engine.submit(model, text(1, 10), lambda _: iter("ab"))]
-            assert heard[:2] == [ReadingProgress(4, 10), ReadingProgress(8, 10)]
-            assert [part for part, _ in heard[2:]] == ["a", "b"]  # type: ignore[misc]
+            events = [event async for event in engine.submit(model, text(1, 10), lambda _: iter("ab"))]
+            assert events[:2] == [ReadingProgress(4, 10), ReadingProgress(8, 10)]
+            assert [result for result, _ in events[2:]] == ["a", "b"]  # type: ignore[misc]
 
     run(test())
 
 
-def test_who_has_left_is_not_read(tiny_llama: Path, passes: Passes) -> None:
+def test_a_cancelled_text_is_not_read(tiny_llama: Path, passes: Passes) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=3)) as engine:
             model = await ready(engine)
-            passes.know(model)
+            passes.use_keys_of(model)
             passes.gate.clear()
             first = asyncio.ensure_future(engine.compute(model, text(1, 3), lambda trace: trace.n_tokens))
             await when_waiting(engine, 1)
             await asyncio.sleep(0.05)
-            gone = [asyncio.ensure_future(engine.compute(model, text(i, 3), lambda t: t.n_tokens)) for i in (2, 3)]
+            cancelled = [asyncio.ensure_future(engine.compute(model, text(i, 3), lambda t: t.n_tokens)) for i in (2, 3)]
             await when_waiting(engine, 3)
-            for look in gone:
-                look.cancel()
+            for future in cancelled:
+                future.cancel()
             await asyncio.sleep(0)
             last = asyncio.ensure_future(
                 engine.compute(model, text(4, 3), lambda trace: trace.n_tokens)
-            )  # there is room
+            )  # the cancelled texts do not count as waiting
             await asyncio.sleep(0.01)
             passes.gate.set()
             await asyncio.gather(first, last)
-            assert passes.seen == [{1: 3}, {4: 3}]
+            assert passes.n_tokens == [{1: 3}, {4: 3}]
 
     run(test())
 
 
-def test_who_leaves_a_long_text_stops_its_reading_and_what_was_read_is_kept(tiny_llama: Path, passes: Passes) -> None:
+def test_a_long_text_that_is_cancelled_is_read_no_further_and_the_part_that_was_read_is_cached(
+    tiny_llama: Path, passes: Passes
+) -> None:
     async def test() -> None:
         limits = settings(max_batch_tokens=4)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
             model = await ready(engine)
-            passes.know(model)
+            passes.use_keys_of(model)
             stream = engine.submit(model, text(1, 30), lambda trace: iter([trace.n_tokens]))
             async for _ in stream:
                 stream.cancel()
-            n_read = sum(one[1] for one in passes.seen)
+            n_read = sum(lengths[1] for lengths in passes.n_tokens)
             assert n_read < 30
             assert (await engine.compute(model, text(1, 30), lambda trace: trace.n_tokens))[0] == 30
-            assert sum(one[1] for one in passes.seen) == 30
+            assert sum(lengths[1] for lengths in passes.n_tokens) == 30
 
     run(test())
 
 
-def test_a_view_that_fails_fails_alone(tiny_llama: Path) -> None:
+def test_a_failing_view_does_not_affect_the_other_views_of_the_batch(tiny_llama: Path) -> None:
     def fail(_: Trace) -> int:
         raise ZeroDivisionError
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            found = await asyncio.gather(
+            results = await asyncio.gather(
                 engine.compute(model, text(1, 2), lambda trace: trace.n_tokens),
                 engine.compute(model, text(2, 3), fail),
                 engine.compute(model, text(3, 4), lambda trace: trace.n_tokens),
                 return_exceptions=True,
             )
-            assert [one[0] if isinstance(one, tuple) else type(one) for one in found] == [2, ZeroDivisionError, 4]
+            assert [result[0] if isinstance(result, tuple) else type(result) for result in results] == [
+                2,
+                ZeroDivisionError,
+                4,
+            ]
 
     run(test())
 
 
-def test_a_panic_in_a_view_fails_that_text_alone_and_the_worker_goes_on(tiny_llama: Path) -> None:
+def test_a_panic_in_a_view_fails_only_its_text_and_the_worker_continues(tiny_llama: Path) -> None:
     def panic(_: Trace) -> int:
         raise Panic("called unwrap on nothing")
 
@@ -485,7 +491,7 @@ def test_a_panic_in_a_view_fails_that_text_alone_and_the_worker_goes_on(tiny_lla
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (Panic("no rank"), WorkerFailed),
         (MemoryError(), OutOfMemory),
@@ -494,36 +500,34 @@ def test_a_panic_in_a_view_fails_that_text_alone_and_the_worker_goes_on(tiny_lla
         (ZeroDivisionError(), ZeroDivisionError),
     ],
 )
-def test_a_text_that_cannot_be_read_fails_that_text_not_its_batch(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: type[Exception]
+def test_a_text_that_cannot_be_read_fails_without_the_rest_of_its_batch(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, reported: type[Exception]
 ) -> None:
     gate = threading.Event()
 
-    def reading(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def failing_read_batch(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
         gate.wait()
         if any(ids[0] == 2 for _, ids in texts):
             raise error
         return read_batch(model, texts)
 
-    monkeypatch.setattr("app.engine.read_batch", reading)
+    monkeypatch.setattr("app.engine.read_batch", failing_read_batch)
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            looks = [engine.compute(model, text(i, 3), lambda trace: trace.n_tokens) for i in (1, 2, 3)]
-            waiting = asyncio.gather(*looks, return_exceptions=True)
+            work = [engine.compute(model, text(i, 3), lambda trace: trace.n_tokens) for i in (1, 2, 3)]
+            waiting = asyncio.gather(*work, return_exceptions=True)
             await when_waiting(engine, 3)
             gate.set()
             first, second, third = await waiting
-            assert isinstance(second, told)
+            assert isinstance(second, reported)
             assert (first[0], third[0]) == (3, 3)  # type: ignore[index]
 
     run(test())
 
 
-def test_a_panic_of_the_tokenizer_is_an_error_that_can_be_answered(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_panic_of_the_tokenizer_becomes_an_ordinary_error(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(*_: Any, **__: Any) -> Tokens:
         raise Panic("no rank")
 
@@ -537,7 +541,7 @@ def test_a_panic_of_the_tokenizer_is_an_error_that_can_be_answered(
     run(test())
 
 
-def test_a_failure_of_the_loop_around_the_worker_fails_what_waits_and_the_loop_goes_on(
+def test_a_failure_of_the_worker_loop_fails_the_waiting_texts_and_the_loop_continues(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
@@ -553,9 +557,7 @@ def test_a_failure_of_the_loop_around_the_worker_fails_what_waits_and_the_loop_g
     run(test())
 
 
-def test_a_worker_that_cannot_go_on_ends_the_process_and_says_so(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_loop_that_keeps_failing_ends_the_process(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
     monkeypatch.setattr(engine_module, "end_process", lambda: ended.append("ended"))
 

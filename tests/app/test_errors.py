@@ -1,4 +1,4 @@
-"""Every error has a status, a title and a message that says what to do next."""
+"""Every error has a status, a title, and a message that says what to do next."""
 
 import pytest
 
@@ -22,7 +22,7 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.ModelTooLarge: ("gpt2-xl", 12_461_000_000, 6_900_000_000, 8_000_000_000),
     errors.ClientDisconnected: (),
     errors.BodyTooLarge: (1_048_576,),
-    errors.ReplyTooLarge: (5_000_000, 4_000_000, "Ask for fewer heads."),
+    errors.ReplyTooLarge: (5_000_000, 4_000_000, "Request fewer heads."),
     errors.OutOfMemory: (2_000,),
     errors.Busy: (64, 64),
     errors.ModelLoading: ("gpt2", "fetching, 3 of 500 MB"),
@@ -35,7 +35,7 @@ def test_every_error_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("kind", LEAVES)
-def test_an_error_has_a_status_a_title_and_a_meaning(kind: type[AppError]) -> None:
+def test_an_error_has_a_status_a_title_a_description_and_a_message(kind: type[AppError]) -> None:
     error = kind(*EXAMPLES[kind])
     assert 400 <= error.status < 600
     assert error.status != 500
@@ -45,12 +45,12 @@ def test_an_error_has_a_status_a_title_and_a_meaning(kind: type[AppError]) -> No
     assert (error.retry_after_s is not None) == (error.status == 503)
 
 
-def test_the_message_for_a_long_text_has_both_numbers() -> None:
+def test_the_message_for_a_long_text_has_its_length_and_the_limit() -> None:
     message = str(errors.TextTooLong(2_100, 2_048, "smollm2-135m"))
     assert "2,100 tokens; smollm2-135m reads 2,048. Remove 52" in message
 
 
-def test_the_message_for_an_overflow_names_float32_only_where_that_helps() -> None:
+def test_the_message_for_an_overflow_suggests_float32_only_if_that_helps() -> None:
     assert "start it with --dtype float32" in str(errors.NonFiniteNumbers("tiny", "logits", "bfloat16"))
     assert "--dtype" not in str(errors.NonFiniteNumbers("tiny", "logits", "float32"))
 

@@ -1,4 +1,4 @@
-"""Frames: what goes in comes out, and a browser can lay typed arrays over it."""
+"""Frames: decoding returns what was encoded, and a browser can use the arrays in place as typed arrays."""
 
 import json
 import struct
@@ -19,18 +19,18 @@ ARRAYS = st.dictionaries(
 
 
 @given(st.dictionaries(st.text(max_size=8).filter(lambda key: key != "arrays"), st.text(max_size=20)), ARRAYS)
-def test_what_goes_in_comes_out(header: dict[str, str], arrays: dict[str, Any]) -> None:
-    found_header, found = frame.decode(frame.encode(header, arrays))
-    assert found_header == header
-    assert found.keys() == arrays.keys()
+def test_decoding_returns_what_was_encoded(header: dict[str, str], arrays: dict[str, Any]) -> None:
+    decoded_header, decoded = frame.decode(frame.encode(header, arrays))
+    assert decoded_header == header
+    assert decoded.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(found[name], array)
+        assert (decoded[name].dtype, decoded[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(decoded[name], array)
 
 
 @given(ARRAYS)
 def test_every_array_begins_at_a_multiple_of_eight(arrays: dict[str, Any]) -> None:
     encoded = frame.encode({"text": "é"}, arrays)
-    (n_head,) = struct.unpack_from("<I", encoded)
-    assert (4 + n_head) % 8 == 0
-    assert all(place["offset"] % 8 == 0 for place in json.loads(encoded[4 : 4 + n_head])["arrays"].values())
+    (n_header,) = struct.unpack_from("<I", encoded)
+    assert (4 + n_header) % 8 == 0
+    assert all(entry["offset"] % 8 == 0 for entry in json.loads(encoded[4 : 4 + n_header])["arrays"].values())

@@ -1,4 +1,4 @@
-"""The live channel: what comes over it, that the newest wins, and that nothing a visitor sends can break it."""
+"""The live channel: its frames, that the newest request wins, and that nothing a client sends can break it."""
 
 import json
 import time
@@ -27,34 +27,35 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Channel:
-    """A client of the live channel, and its screen."""
+    """A client of the live channel, with its screen."""
 
     def __init__(self, socket: WebSocketTestSession) -> None:
         self.socket = socket
         self.seq = 0
         self.screen = Screen()
 
-    def ask(self, text: str, **more: Any) -> int:
+    def send(self, text: str, **fields: Any) -> int:
+        """Send a request; its number."""
         self.seq += 1
-        self.socket.send_text(json.dumps({"seq": self.seq, "text": text, **more}))
+        self.socket.send_text(json.dumps({"seq": self.seq, "text": text, **fields}))
         return self.seq
 
-    def hear(self) -> dict[str, Any]:
-        """The next frame's header; what it holds is on the screen."""
-        sent = self.socket.receive_bytes()
-        header, _ = frame.decode(sent)
+    def receive(self) -> dict[str, Any]:
+        """The header of the next frame, which is applied to the screen."""
+        encoded = self.socket.receive_bytes()
+        header, _ = frame.decode(encoded)
         if "done" in header:
-            self.screen.take(sent)
+            self.screen.receive(encoded)
         return header
 
-    def show(self, text: str, **more: Any) -> dict[str, Any]:
-        """Ask, and hear all of the answer. The first header of it."""
-        seq = self.ask(text, **more)
-        first = header = self.hear()
+    def show(self, text: str, **fields: Any) -> dict[str, Any]:
+        """Send a request and receive the whole reply; the header of its first frame, progress left out."""
+        seq = self.send(text, **fields)
+        first = header = self.receive()
         while "progress" in header:
-            first = header = self.hear()
+            first = header = self.receive()
         while not header.get("done") and "problem" not in header:
-            header = self.hear()
+            header = self.receive()
         assert header["seq"] == seq
         return first
 
@@ -65,12 +66,12 @@ def channel(client: TestClient) -> Iterator[Channel]:
         yield Channel(socket)
 
 
-def whole(client: TestClient, text: str, **more: Any) -> Screen:
-    """The same over HTTP, in one answer."""
-    reply = client.post("/api/v2/view", json={"text": text, **more})
+def screen_over_http(client: TestClient, text: str, **fields: Any) -> Screen:
+    """The screen after one reply over HTTP."""
+    reply = client.post("/api/v2/view", json={"text": text, **fields})
     assert reply.status_code == 200, reply.text
     screen = Screen()
-    screen.take(reply.content)
+    screen.receive(reply.content)
     return screen
 
 
@@ -86,16 +87,16 @@ def assert_shows(screen: Screen, expected_screen: Screen) -> None:
 
 @given(st.lists(st.text("abc é\n", max_size=6), min_size=1, max_size=8))
 @settings(max_examples=15, deadline=None)
-def test_after_any_typing_the_screen_is_what_http_gives(client: TestClient, texts: list[str]) -> None:
+def test_after_any_typing_the_screen_is_the_same_as_over_http(client: TestClient, texts: list[str]) -> None:
     with channel(client) as live:
         for text in texts:
             header = live.show(text)
             assert ("problem" in header) == (text == "")
         if text:
-            assert_shows(live.screen, whole(client, text))
+            assert_shows(live.screen, screen_over_http(client, text))
 
 
-def test_an_appended_token_brings_itself_alone(client: TestClient) -> None:
+def test_for_an_appended_token_only_that_token_is_sent(client: TestClient) -> None:
     with channel(client) as live:
         live.show("the fat cat")
         n = live.screen.picture["header"]["n_tokens"]
@@ -104,23 +105,23 @@ def test_an_appended_token_brings_itself_alone(client: TestClient) -> None:
         assert header["grid"]["from"] == n
 
 
-def test_a_new_connection_begins_anew(client: TestClient) -> None:
+def test_a_new_connection_starts_with_an_empty_screen(client: TestClient) -> None:
     for _ in range(2):
         with channel(client) as live:
             assert live.show("the fat cat")["n_shared"] == 0
 
 
-def test_each_typist_has_a_screen_of_their_own(client: TestClient) -> None:
-    with channel(client) as one, channel(client) as other:
-        one.show("the cat")
-        assert other.show("the cat sat")["n_shared"] == 0
-        assert_shows(one.screen, whole(client, "the cat"))
+def test_each_client_has_its_own_screen(client: TestClient) -> None:
+    with channel(client) as first, channel(client) as second:
+        first.show("the cat")
+        assert second.show("the cat sat")["n_shared"] == 0
+        assert_shows(first.screen, screen_over_http(client, "the cat"))
 
 
-def test_an_error_names_its_ask_and_the_next_one_is_answered(client: TestClient) -> None:
+def test_an_error_has_the_number_of_its_request_and_the_next_request_works(client: TestClient) -> None:
     with channel(client) as live:
         live.show("cat")
-        for ask, words in (
+        for fields, words in (
             ({"text": ""}, "The text is empty"),
             ({"text": "cat", "layer": 9}, "There is no layer 9"),
             ({"text": "cat", "query": 9}, "There is no position 9"),
@@ -129,28 +130,28 @@ def test_an_error_names_its_ask_and_the_next_one_is_answered(client: TestClient)
             ({"text": "cat", "window": [1, 2]}, "window"),
             ({"text": 5}, "text: Input should be a valid string"),
         ):
-            header = live.show(**ask)
+            header = live.show(**fields)
             assert words in header["problem"]["detail"]
             assert header["problem"]["type"].startswith("/problems/")
             assert live.show("cat")["n_shared"] == 1
 
 
-def test_half_a_surrogate_pair_is_answered_with_its_number_and_the_words_of_the_other_calls(client: TestClient) -> None:
-    """A browser sends it when a character outside the basic plane is deleted by halves."""
+def test_half_a_surrogate_pair_gets_its_number_and_the_same_message_as_over_http(client: TestClient) -> None:
+    """Browsers send it while a character outside the basic plane is deleted half by half."""
     words = client.post("/api/v1/tokens", content=b'{"text": "a\\ud800"}', headers=JSON).json()["detail"]
     assert "half a surrogate pair" in words
     with channel(client) as live:
         live.socket.send_text('{"seq": 7, "text": "a\\ud800"}')
-        header = live.hear()
+        header = live.receive()
         assert (header["seq"], header["problem"]["detail"]) == (7, words)
 
 
 @pytest.mark.parametrize("ping", ['"\\ud800"', "1e400", "[1]", "9" * 30])
-def test_only_a_number_comes_back_from_a_ping(client: TestClient, ping: str) -> None:
+def test_only_a_number_is_sent_back_in_reply_to_a_ping(client: TestClient, ping: str) -> None:
     with channel(client) as live:
         for sent, pong in ((ping, None), ("5", 5)):
             live.socket.send_text(f'{{"ping": {sent}}}')
-            assert live.hear()["pong"] == pong
+            assert live.receive()["pong"] == pong
 
 
 @pytest.mark.parametrize(
@@ -159,98 +160,100 @@ def test_only_a_number_comes_back_from_a_ping(client: TestClient, ping: str) -> 
     + [(sent, 422) for sent in ("null", "[]", "5", '{"seq": 1}', '{"seq": -1, "text": "x"}')]
     + [('{"seq": "\\ud800", "text": "x"}', 422), ('{"seq": 1e400, "text": "x"}', 422)],
 )
-def test_what_is_no_ask_is_refused_and_the_channel_goes_on(client: TestClient, sent: str, status: int) -> None:
+def test_an_invalid_message_is_refused_and_the_channel_stays_open(client: TestClient, sent: str, status: int) -> None:
     with channel(client) as live:
         live.socket.send_text(sent)
-        assert live.hear()["problem"]["status"] == status
+        assert live.receive()["problem"]["status"] == status
         assert live.show("cat")["done"]
 
 
-def test_a_ping_is_answered(client: TestClient) -> None:
+def test_a_ping_gets_a_pong(client: TestClient) -> None:
     with channel(client) as live:
         live.socket.send_text('{"ping": 7}')
-        assert live.hear() == {"pong": 7}
+        assert live.receive() == {"pong": 7}
 
 
-def test_bytes_close_the_channel(client: TestClient) -> None:
+def test_a_binary_message_closes_the_channel(client: TestClient) -> None:
     with channel(client) as live:
         live.socket.send_bytes(b"{}")
         assert closed(live) == 1003
 
 
 def closed(live: Channel) -> int:
-    """The code with which the server closed."""
-    with pytest.raises(WebSocketDisconnect) as found:
+    """The code with which the server closes the socket."""
+    with pytest.raises(WebSocketDisconnect) as closing:
         while True:
-            live.hear()
-    return found.value.code
+            live.receive()
+    return closing.value.code
 
 
-def test_another_sites_page_may_not_listen(client: TestClient) -> None:
+def test_a_page_of_another_site_cannot_connect(client: TestClient) -> None:
     with (
-        pytest.raises(WebSocketDisconnect) as found,
+        pytest.raises(WebSocketDisconnect) as closing,
         client.websocket_connect(ADDRESS, headers={"Origin": "http://elsewhere.example"}),
     ):
         pass
-    assert found.value.code == FOREIGN
+    assert closing.value.code == FOREIGN
     with client.websocket_connect(ADDRESS, headers={"Origin": "http://testserver"}) as socket:
         assert Channel(socket).show("cat")["done"]
 
 
 @pytest.fixture(scope="module")
 def strict(tiny_llama: Path) -> Iterator[TestClient]:
-    """A server that takes 5 messages a second, closes after a second, and reads 2 tokens at a time."""
+    """A server that allows 5 messages per second, closes idle sockets after a second, and reads 2 tokens at a time."""
     yield from serve(Settings(model=str(tiny_llama), live_per_second=5, live_idle_s=1, max_batch_tokens=2))
 
 
-def test_who_asks_for_nothing_is_let_go(strict: TestClient) -> None:
+def test_an_idle_client_is_disconnected(strict: TestClient) -> None:
     with channel(strict) as live:
         assert live.show("cat")["done"]
         assert closed(live) == IDLE
 
 
-def test_who_asks_too_fast_is_let_go_and_may_come_back(strict: TestClient) -> None:
+def test_a_client_that_sends_too_fast_is_disconnected_and_may_reconnect(strict: TestClient) -> None:
     with channel(strict) as live:
         for _ in range(30):
-            live.ask("cat")
+            live.send("cat")
         assert closed(live) == TOO_FAST
     with channel(strict) as live:
         assert live.show("cat")["done"]
 
 
-def test_a_long_text_says_how_far_it_is(strict: TestClient) -> None:
+def test_progress_is_sent_while_a_long_text_is_read(strict: TestClient) -> None:
     with channel(strict) as live:
-        live.ask("zebra yak xylophone")
-        heard = [live.hear()]
-        while "progress" in heard[-1]:
-            heard.append(live.hear())
-        n = heard[-1]["n_tokens"]
+        live.send("zebra yak xylophone")
+        headers = [live.receive()]
+        while "progress" in headers[-1]:
+            headers.append(live.receive())
+        n = headers[-1]["n_tokens"]
         assert n > 4
-        assert [one["progress"] for one in heard[:-1]] == [{"n_read": read, "n_tokens": n} for read in range(2, n, 2)]
+        assert [header["progress"] for header in headers[:-1]] == [
+            {"n_read": read, "n_tokens": n} for read in range(2, n, 2)
+        ]
 
 
-def test_the_newest_wins(client: TestClient) -> None:
-    """Of asks that come at once, the last is answered, and none after it; each answer is of its own text."""
+def test_the_newest_request_wins(client: TestClient) -> None:
+    """Of requests sent at once, the last gets a reply; replies come in order, and each is about its own text."""
     texts = ["the fat cat"[:n] for n in range(1, 12)]
     with channel(client) as live:
         for text in texts:
-            live.ask(text)
-        answered: list[int] = []
-        while not answered or answered[-1] < len(texts):
-            header = live.hear()
+            live.send(text)
+        replied: list[int] = []
+        while not replied or replied[-1] < len(texts):
+            header = live.receive()
             if "n_shared" in header:
-                answered.append(header["seq"])
+                replied.append(header["seq"])
                 assert "".join(token["text"] for token in live.screen.picture["tokens"]) == texts[
                     header["seq"] - 1
                 ].replace(" ", "·")
-        assert answered == sorted(set(answered))
-        assert_shows(live.screen, whole(client, "the fat cat"))
+        assert replied == sorted(set(replied))
+        assert_shows(live.screen, screen_over_http(client, "the fat cat"))
 
 
-def test_a_typist_who_leaves_in_the_middle_harms_nobody(strict: TestClient) -> None:
+def test_a_client_that_disconnects_during_a_reply_does_not_affect_later_clients(strict: TestClient) -> None:
     with channel(strict) as live:
-        live.ask("hippopotamus and rhinoceros")
-        live.hear()
+        live.send("hippopotamus and rhinoceros")
+        live.receive()
     engine = strict.app.state.engine  # type: ignore[attr-defined]
     end = time.monotonic() + 10
     while engine._waiting:

@@ -79,9 +79,9 @@ def assert_right_as_far_as_known(shown: dict[str, Any], expected: dict[str, Any]
         assert excess[:, :n_whole].min(initial=0) >= -1
 
 
-def fresh_picture(loaded: Loaded, ids: list[int], head: int) -> dict[str, Any]:
+def fresh_picture(tiny_model: Loaded, ids: list[int], head: int) -> dict[str, Any]:
     """What a client has that had nothing before."""
-    typist = Typist(loaded)
+    typist = Typist(tiny_model)
     typist.switch_text(ids, head=head)
     return typist.screen.picture
 
@@ -113,17 +113,17 @@ def edited(ids: list[int], edit: str, new: list[int]) -> list[int]:
 @given(IDS, EDITS)
 @settings(max_examples=60, deadline=None)
 def test_after_any_edits_the_page_has_what_it_would_be_sent_at_once(
-    loaded: Loaded, ids: list[int], edits: list[Any]
+    tiny_model: Loaded, ids: list[int], edits: list[Any]
 ) -> None:
-    typist = Typist(loaded)
+    typist = Typist(tiny_model)
     typist.switch_text(ids)
     for edit, new, head, n_frames in edits:
         ids = edited(ids, edit, new)
         typist.switch_text(ids, n_frames, head=head)
         if n_frames:
-            assert_right_as_far_as_known(typist.screen.picture, fresh_picture(loaded, ids, head))
+            assert_right_as_far_as_known(typist.screen.picture, fresh_picture(tiny_model, ids, head))
     typist.switch_text(ids, head=head)
-    assert_same_picture(typist.screen.picture, fresh_picture(loaded, ids, head))
+    assert_same_picture(typist.screen.picture, fresh_picture(tiny_model, ids, head))
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,8 @@ def small_pictures() -> Any:
 
 
 @pytest.fixture
-def trace(loaded: Loaded) -> Trace:
-    return read(loaded.network, [(7 * i * i + i) % 400 for i in range(50)])
+def trace(tiny_model: Loaded) -> Trace:
+    return read(tiny_model.network, [(7 * i * i + i) % 400 for i in range(50)])
 
 
 def test_a_pixel_is_the_largest_weight_it_covers(trace: Trace) -> None:
@@ -154,14 +154,14 @@ def test_a_pixel_is_the_largest_weight_it_covers(trace: Trace) -> None:
     np.testing.assert_allclose(first, weights[..., 0].mean(1), atol=1e-6)
 
 
-def test_the_page_has_the_models_numbers(loaded: Loaded) -> None:
+def test_the_page_has_the_models_numbers(tiny_model: Loaded) -> None:
     """A text that was typed in three parts, beside the model's own stages."""
     ids = [7 * i % 400 for i in range(14)]
-    typist = Typist(loaded)
+    typist = Typist(tiny_model)
     for n in (1, 5, 14):
         typist.switch_text(ids[:n], layer=1, head=2)
     picture = typist.screen.picture
-    trace = read(loaded.network, ids)
+    trace = read(tiny_model.network, ids)
     assert [token["id"] for token in picture["tokens"]] == ids
     for name, values in tensors(picture["head"]).items():
         if not name.startswith("row_"):
@@ -183,8 +183,8 @@ def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Tr
     assert every["masked"][3, 3] < every["scaled"][3, 3] or masked[12:16, 12:16].max() == every["scaled"][3, 3]
 
 
-def test_an_appended_token_is_sent_alone(loaded: Loaded) -> None:
-    typist = Typist(loaded)
+def test_an_appended_token_is_sent_alone(tiny_model: Loaded) -> None:
+    typist = Typist(tiny_model)
     typist.switch_text([1, 2, 3, 4])
     ((header, arrays),) = typist.switch_text([1, 2, 3, 4, 5])
     assert [token["id"] for token in header["tokens"]] == [5]
@@ -196,8 +196,8 @@ def test_an_appended_token_is_sent_alone(loaded: Loaded) -> None:
     assert arrays["mean"].shape == (1, 7)
 
 
-def test_another_head_of_the_same_text_is_sent_alone(loaded: Loaded) -> None:
-    typist = Typist(loaded)
+def test_another_head_of_the_same_text_is_sent_alone(tiny_model: Loaded) -> None:
+    typist = Typist(tiny_model)
     typist.switch_text([1, 2, 3, 4])
     ((header, arrays),) = typist.switch_text([1, 2, 3, 4], head=2)
     assert "grid" not in header
@@ -206,18 +206,18 @@ def test_another_head_of_the_same_text_is_sent_alone(loaded: Loaded) -> None:
     assert header["tokens"] == []
 
 
-def test_what_is_there_already_is_not_sent_again(loaded: Loaded) -> None:
-    typist = Typist(loaded)
+def test_what_is_there_already_is_not_sent_again(tiny_model: Loaded) -> None:
+    typist = Typist(tiny_model)
     typist.switch_text([1, 2, 3])
     ((header, arrays),) = typist.switch_text([1, 2, 3], query=1)
     assert header["heatmap"] is None
     assert set(arrays) == {"row_scores", "row_scaled", "row_weights"}
 
 
-def test_another_model_begins_anew(loaded: Loaded) -> None:
-    typist = Typist(loaded)
+def test_another_model_begins_anew(tiny_model: Loaded) -> None:
+    typist = Typist(tiny_model)
     typist.switch_text([1, 2, 3])
-    typist.model = Loaded("other", loaded.network, loaded.tokenizer, 64)
+    typist.model = Loaded("other", tiny_model.network, tiny_model.tokenizer, 64)
     header, arrays = typist.switch_text([1, 2, 3])[0]
     assert header["heatmap"]
     assert header["n_shared"] == header["norms"]["from"] == header["heatmap"]["from"] == header["grid"]["from"] == 0
@@ -251,8 +251,8 @@ def test_what_is_right_of_a_picture_that_is_there(had: Window, wanted: Window, s
     assert n_reusable_cells(had, wanted, same) == n
 
 
-def test_a_long_text_comes_in_frames_of_few_layers(loaded: Loaded) -> None:
+def test_a_long_text_comes_in_frames_of_few_layers(tiny_model: Loaded) -> None:
     n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, over 38 tokens
     assert n_weights <= delta.FRAME_WEIGHTS < 2 * n_weights
     shown = ClientState("tiny", (), None, step=8, n_sent=[0, 0, 8])
-    assert thumbnail_plan(loaded.network.config, 38, shown) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]
+    assert thumbnail_plan(tiny_model.network.config, 38, shown) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]

@@ -14,7 +14,7 @@ from app.cli import main
 from app.settings import Settings
 from model.weights.catalogue import NAMED
 from tests.checkpoints import N_VOCAB, write_gpt2
-from tests.conftest import SERVED, serve
+from tests.conftest import APP_DTYPE, serve
 
 TEXT = "the fat cat sat"
 
@@ -63,7 +63,7 @@ def test_a_text_that_only_the_setting_forbids_is_told_the_setting(client: TestCl
 
 
 def test_what_a_model_is_stands_wherever_its_name_does(client: TestClient) -> None:
-    computed = str(SERVED).removeprefix("torch.")
+    computed = str(APP_DTYPE).removeprefix("torch.")
     words = f"SmolLM2-135M-Instruct, used without its chat format, 4-bit weights (Q4_1) computed in {computed}"
     told = {model["name"]: model for model in client.get("/api/v1/models").json()["models"]}["smollm2-135m"]
     assert (told["about"], told["n_context"], told["max_tokens"]) == (words, 8192, 8)

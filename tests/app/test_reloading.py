@@ -14,7 +14,7 @@ from app.live import frame
 from app.settings import Settings
 from model.reading import read
 from model.weights.folder import load
-from tests.conftest import CPU, ROUNDING, SERVED, serve
+from tests.conftest import APP_DTYPE, CPU, ROUNDING, serve
 
 TEXT = "the fat cat sat"
 
@@ -52,7 +52,7 @@ def weights(client: TestClient, **ask: Any) -> Any:
 
 
 def weights_of_a_fresh_load(folder: Path) -> Any:
-    network, tokenizer = load(folder, device=CPU, dtype=SERVED)
+    network, tokenizer = load(folder, device=CPU, dtype=APP_DTYPE)
     trace = read(network, tokenizer.encode(TEXT).ids)
     return np.stack([trace.stage("weights", layer, [0, 1]) for layer in range(2)])
 

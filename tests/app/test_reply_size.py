@@ -18,7 +18,7 @@ MOST_BYTES = 4_000_000
 
 
 @pytest.fixture(scope="module")
-def model(loaded: Loaded) -> Loaded:
+def model(tiny_model: Loaded) -> Loaded:
     torch.manual_seed(0)
     network = GPT(
         Config(
@@ -28,7 +28,7 @@ def model(loaded: Loaded) -> Loaded:
         )
     )  # fmt: skip
     torch.nn.init.normal_(network.embed.weight)
-    return Loaded("wide", network.eval(), loaded.tokenizer, N)
+    return Loaded("wide", network.eval(), tiny_model.tokenizer, N)
 
 
 def text(n: int) -> Tokens:
