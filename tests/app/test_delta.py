@@ -1,4 +1,4 @@
-"""What a client has after many edits is what it would have been sent at once."""
+"""After any edits a client shows what a new client would be sent for the same text."""
 
 from typing import Any
 
@@ -25,24 +25,24 @@ def text(ids: list[int]) -> Tokens:
     return Tokens(tuple(Token(i, id, b"x", i, i + 1) for i, id in enumerate(ids)), ())
 
 
-pytestmark = pytest.mark.usefixtures("small_pictures")
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
-class Typist:
-    """Turns from text to text, with one screen, what was sent to it, and what was read before."""
+class TypingClient:
+    """A client that switches from text to text: its screen, its state on the server, and a prefix cache."""
 
     def __init__(self, model: Loaded) -> None:
         self.model = model
-        self.client, self.screen, self.cache = ClientState(), Screen(), PrefixCache(100_000_000)
+        self.state, self.screen, self.cache = ClientState(), Screen(), PrefixCache(100_000_000)
 
-    def switch_text(self, ids: list[int], n_frames: int | None = None, **ask: Any) -> list[delta.Frame]:
+    def switch_text(self, ids: list[int], n_frames: int | None = None, **fields: Any) -> list[delta.Frame]:
         trace = self.cache.longest_prefix(self.model.network, tuple(ids))
         if trace.n_tokens < len(ids):
             trace = read_batch(self.model.network, [(trace, ids[trace.n_tokens :])])[0]
         self.cache.put(tuple(ids), trace)
         sent = []
-        made = delta.frames(trace, text(ids), self.model, PageRequest(text="x", **ask), self.client)
-        for _, (header, arrays) in zip(range(n_frames or 1000), made, strict=False):
+        frames = delta.frames(trace, text(ids), self.model, PageRequest(text="x", **fields), self.state)
+        for _, (header, arrays) in zip(range(n_frames or 1000), frames, strict=False):
             self.screen.apply(header, arrays)
             sent.append((header, arrays))
         return sent
@@ -66,9 +66,9 @@ def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None
     assert likeliest["logit"] == pytest.approx(expected_likeliest["logit"], abs=1e-4)
 
 
-def assert_right_as_far_as_known(shown: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Rows of pixels that are drawn before all of them have come are those of this text; of a row of several tokens of
-    which some have not come, the pixels are at most what they will be."""
+def assert_no_wrong_pixels(shown: dict[str, Any], expected: dict[str, Any]) -> None:
+    """While thumbnails are incomplete, their complete rows of pixels are right; an incomplete row, which also covers
+    tokens that are not sent yet, has no pixel that is larger than it will be."""
     step = shown["step"]
     for layer, rows in zip(shown["layers"], thumbnails(expected).astype(int), strict=False):
         n_whole, n_drawn, side = layer["nTokens"] // step, -(-layer["nTokens"] // step), layer["side"]
@@ -80,16 +80,16 @@ def assert_right_as_far_as_known(shown: dict[str, Any], expected: dict[str, Any]
 
 
 def fresh_picture(tiny_model: Loaded, ids: list[int], head: int) -> dict[str, Any]:
-    """What a client has that had nothing before."""
-    typist = Typist(tiny_model)
-    typist.switch_text(ids, head=head)
-    return typist.screen.picture
+    """What a client without any earlier text shows."""
+    client = TypingClient(tiny_model)
+    client.switch_text(ids, head=head)
+    return client.screen.picture
 
 
-IDS = st.lists(st.integers(0, 3), min_size=1, max_size=64)  # few ids, so that texts begin alike
+IDS = st.lists(st.integers(0, 3), min_size=1, max_size=64)  # few ids, so that texts often share a prefix
 EDITS = st.lists(
     st.tuples(
-        st.sampled_from(["append", "cut", "change", "other"]),
+        st.sampled_from(["append", "cut", "change", "replace"]),
         st.lists(st.integers(0, 9), min_size=1, max_size=40),
         st.integers(0, 2),
         st.sampled_from([None, 1, 2]),
@@ -101,34 +101,34 @@ EDITS = st.lists(
 
 def edited(ids: list[int], edit: str, new: list[int]) -> list[int]:
     at = new[0] * len(ids) // 10
-    made = {
+    texts = {
         "append": ids + new,
         "cut": ids[: max(1, len(ids) - len(new))],
         "change": [*ids[:at], *new, *ids[at + 1 :]],
-        "other": new,
+        "replace": new,
     }
-    return made[edit][:64]
+    return texts[edit][:64]
 
 
 @given(IDS, EDITS)
 @settings(max_examples=60, deadline=None)
-def test_after_any_edits_the_page_has_what_it_would_be_sent_at_once(
+def test_after_any_edits_the_screen_is_that_of_a_new_client(
     tiny_model: Loaded, ids: list[int], edits: list[Any]
 ) -> None:
-    typist = Typist(tiny_model)
-    typist.switch_text(ids)
+    client = TypingClient(tiny_model)
+    client.switch_text(ids)
     for edit, new, head, n_frames in edits:
         ids = edited(ids, edit, new)
-        typist.switch_text(ids, n_frames, head=head)
+        client.switch_text(ids, n_frames, head=head)
         if n_frames:
-            assert_right_as_far_as_known(typist.screen.picture, fresh_picture(tiny_model, ids, head))
-    typist.switch_text(ids, head=head)
-    assert_same_picture(typist.screen.picture, fresh_picture(tiny_model, ids, head))
+            assert_no_wrong_pixels(client.screen.picture, fresh_picture(tiny_model, ids, head))
+    client.switch_text(ids, head=head)
+    assert_same_picture(client.screen.picture, fresh_picture(tiny_model, ids, head))
 
 
 @pytest.fixture(scope="module")
-def small_pictures() -> Any:
-    """Pictures so small, and parts so short, that texts of 64 tokens meet every border."""
+def small_frames() -> Any:
+    """Heatmaps, thumbnails and frames so small that texts of 64 tokens reach all their limits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(views, "N_THUMBNAIL", 8)
         patch.setattr(views, "N_BLOCK", 900)
@@ -144,23 +144,23 @@ def trace(tiny_model: Loaded) -> Trace:
 
 
 def test_a_pixel_is_the_largest_weight_it_covers(trace: Trace) -> None:
-    grid, first = views.thumbnails(trace, range(3))
+    grid, to_first_LT = views.thumbnails(trace, range(3))
     weights = torch.stack([trace.stage("weights", layer, range(4)) for layer in range(3)]).numpy()
-    assert grid.shape == (3, 4, 7, 7)  # 50 tokens, 8 a pixel
+    assert grid.shape == (3, 4, 7, 7)  # 50 tokens, 8 per pixel
     for row in range(7):
         for column in range(7):
             largest = weights[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].max((2, 3))
             np.testing.assert_array_equal(grid[:, :, row, column], np.round(largest * 255))
-    np.testing.assert_allclose(first, weights[..., 0].mean(1), atol=1e-6)
+    np.testing.assert_allclose(to_first_LT, weights[..., 0].mean(1), atol=1e-6)
 
 
-def test_the_page_has_the_models_numbers(tiny_model: Loaded) -> None:
-    """A text that was typed in three parts, beside the model's own stages."""
+def test_the_screen_shows_the_models_numbers(tiny_model: Loaded) -> None:
+    """A text typed in three parts, compared with the stages of its trace."""
     ids = [7 * i % 400 for i in range(14)]
-    typist = Typist(tiny_model)
+    client = TypingClient(tiny_model)
     for n in (1, 5, 14):
-        typist.switch_text(ids[:n], layer=1, head=2)
-    picture = typist.screen.picture
+        client.switch_text(ids[:n], layer=1, head=2)
+    picture = client.screen.picture
     trace = read(tiny_model.network, ids)
     assert [token["id"] for token in picture["tokens"]] == ids
     for name, values in tensors(picture["head"]).items():
@@ -171,22 +171,23 @@ def test_the_page_has_the_models_numbers(tiny_model: Loaded) -> None:
     assert picture["mean_to_first_token"] == pytest.approx(first.mean(), abs=1e-6)
 
 
-def test_a_small_window_shows_every_number_and_a_large_one_the_largest(trace: Trace) -> None:
+def test_cells_of_a_small_window_are_numbers_and_cells_of_a_large_one_are_maxima(trace: Trace) -> None:
     weights = trace.stage("weights", 1, [2])[0].numpy()
     exact = views.head_cells(trace, 1, 2, window_of((30, 45, 20, 36), 50))
     np.testing.assert_allclose(exact["weights"], weights[30:45, 20:36], atol=1e-7)
-    every = views.head_cells(trace, 1, 2, window_of(None, 50))
-    assert every["scores"].shape == (13, 13)  # 4 tokens a cell
-    np.testing.assert_allclose(every["weights"][3, 1], weights[12:16, 4:8].max(), atol=1e-7)
+    pooled = views.head_cells(trace, 1, 2, window_of(None, 50))
+    assert pooled["scores"].shape == (13, 13)  # 4 tokens per cell
+    np.testing.assert_allclose(pooled["weights"][3, 1], weights[12:16, 4:8].max(), atol=1e-7)
     masked = trace.stage("masked", 1, [2])[0].numpy()
-    np.testing.assert_allclose(every["masked"][3, 3], masked[12:16, 12:16].max(), atol=1e-6)  # nothing behind the mask
-    assert every["masked"][3, 3] < every["scaled"][3, 3] or masked[12:16, 12:16].max() == every["scaled"][3, 3]
+    largest = masked[12:16, 12:16].max()  # of the cells that are not masked
+    np.testing.assert_allclose(pooled["masked"][3, 3], largest, atol=1e-6)
+    assert pooled["masked"][3, 3] < pooled["scaled"][3, 3] or largest == pooled["scaled"][3, 3]
 
 
-def test_an_appended_token_is_sent_alone(tiny_model: Loaded) -> None:
-    typist = Typist(tiny_model)
-    typist.switch_text([1, 2, 3, 4])
-    ((header, arrays),) = typist.switch_text([1, 2, 3, 4, 5])
+def test_for_an_appended_token_only_new_rows_and_columns_are_sent(tiny_model: Loaded) -> None:
+    client = TypingClient(tiny_model)
+    client.switch_text([1, 2, 3, 4])
+    ((header, arrays),) = client.switch_text([1, 2, 3, 4, 5])
     assert [token["id"] for token in header["tokens"]] == [5]
     assert header["heatmap"]
     assert (header["n_shared"], header["heatmap"]["from"], header["grid"]["from"], header["done"]) == (4, 4, 4, True)
@@ -196,39 +197,39 @@ def test_an_appended_token_is_sent_alone(tiny_model: Loaded) -> None:
     assert arrays["mean"].shape == (1, 7)
 
 
-def test_another_head_of_the_same_text_is_sent_alone(tiny_model: Loaded) -> None:
-    typist = Typist(tiny_model)
-    typist.switch_text([1, 2, 3, 4])
-    ((header, arrays),) = typist.switch_text([1, 2, 3, 4], head=2)
+def test_for_another_head_of_the_same_text_only_its_heatmap_is_sent(tiny_model: Loaded) -> None:
+    client = TypingClient(tiny_model)
+    client.switch_text([1, 2, 3, 4])
+    ((header, arrays),) = client.switch_text([1, 2, 3, 4], head=2)
     assert "grid" not in header
     assert "norms" not in header
     assert arrays["weights"].shape == (4, 4)
     assert header["tokens"] == []
 
 
-def test_what_is_there_already_is_not_sent_again(tiny_model: Loaded) -> None:
-    typist = Typist(tiny_model)
-    typist.switch_text([1, 2, 3])
-    ((header, arrays),) = typist.switch_text([1, 2, 3], query=1)
+def test_for_another_query_of_the_same_head_only_its_row_is_sent(tiny_model: Loaded) -> None:
+    client = TypingClient(tiny_model)
+    client.switch_text([1, 2, 3])
+    ((header, arrays),) = client.switch_text([1, 2, 3], query=1)
     assert header["heatmap"] is None
     assert set(arrays) == {"row_scores", "row_scaled", "row_weights"}
 
 
-def test_another_model_begins_anew(tiny_model: Loaded) -> None:
-    typist = Typist(tiny_model)
-    typist.switch_text([1, 2, 3])
-    typist.model = Loaded("other", tiny_model.network, tiny_model.tokenizer, 64)
-    header, arrays = typist.switch_text([1, 2, 3])[0]
+def test_for_another_model_everything_is_sent_again(tiny_model: Loaded) -> None:
+    client = TypingClient(tiny_model)
+    client.switch_text([1, 2, 3])
+    client.model = Loaded("other", tiny_model.network, tiny_model.tokenizer, 64)
+    header, arrays = client.switch_text([1, 2, 3])[0]
     assert header["heatmap"]
     assert header["n_shared"] == header["norms"]["from"] == header["heatmap"]["from"] == header["grid"]["from"] == 0
-    assert len(arrays["mean"]) == 3  # the same tokens, but another model's norms
+    assert len(arrays["mean"]) == 3  # the tokens are the same, the norms are not
 
 
 @given(st.integers(1, 3_000), st.tuples(*[st.integers(0, 3_000)] * 4))
-def test_a_window_lies_in_the_text_and_has_at_most_so_many_cells_a_side(
-    n: int, asked: tuple[int, int, int, int]
+def test_a_window_lies_inside_the_text_and_has_a_limited_number_of_cells(
+    n: int, requested: tuple[int, int, int, int]
 ) -> None:
-    window = window_of(asked, n)
+    window = window_of(requested, n)
     assert 0 <= window.top < window.bottom <= n
     assert 0 <= window.left < window.right <= n
     assert max(window.height, window.width) <= delta.N_CELLS + 1
@@ -236,23 +237,23 @@ def test_a_window_lies_in_the_text_and_has_at_most_so_many_cells_a_side(
 
 
 @pytest.mark.parametrize(
-    ("had", "wanted", "same", "n"),
+    ("before", "wanted", "n_shared", "n"),
     [
-        (Window(0, 5, 0, 5), Window(0, 6, 0, 6), 5, 5),  # a token more
-        (Window(0, 5, 0, 5), Window(0, 5, 0, 5), 4, 4),  # the last one changed
-        (Window(0, 5, 0, 5), Window(0, 3, 0, 3), 3, 3),  # two less
+        (Window(0, 5, 0, 5), Window(0, 6, 0, 6), 5, 5),  # one token more
+        (Window(0, 5, 0, 5), Window(0, 5, 0, 5), 4, 4),  # the last token changed
+        (Window(0, 5, 0, 5), Window(0, 3, 0, 3), 3, 3),  # two tokens less
         (Window(0, 512, 0, 512, 2), Window(0, 512, 0, 512, 2), 511, 255),  # half of the last cell changed
-        (Window(0, 256, 0, 256), Window(0, 257, 0, 257, 2), 256, 0),  # other cells
-        (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 9, 9),  # a part that is as it was
-        (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 8, 0),  # a part is sent whole
+        (Window(0, 256, 0, 256), Window(0, 257, 0, 257, 2), 256, 0),  # the cells cover more tokens
+        (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 9, 9),  # a part of the text, unchanged
+        (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 8, 0),  # a changed part is sent whole
     ],
 )
-def test_what_is_right_of_a_picture_that_is_there(had: Window, wanted: Window, same: int, n: int) -> None:
-    assert n_reusable_cells(had, wanted, same) == n
+def test_the_reusable_cells_of_a_heatmap(before: Window, wanted: Window, n_shared: int, n: int) -> None:
+    assert n_reusable_cells(before, wanted, n_shared) == n
 
 
-def test_a_long_text_comes_in_frames_of_few_layers(tiny_model: Loaded) -> None:
-    n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, over 38 tokens
+def test_the_thumbnails_of_a_long_text_come_in_frames_of_a_few_layers(tiny_model: Loaded) -> None:
+    n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, for 38 tokens
     assert n_weights <= delta.FRAME_WEIGHTS < 2 * n_weights
-    shown = ClientState("tiny", (), None, step=8, n_sent=[0, 0, 8])
-    assert thumbnail_plan(tiny_model.network.config, 38, shown) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]
+    state = ClientState("tiny", (), None, step=8, n_sent=[0, 0, 8])
+    assert thumbnail_plan(tiny_model.network.config, 38, state) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]

@@ -1,4 +1,4 @@
-"""What a model is told to be: what its numbers name and what its facts say, at every door."""
+"""What replies and pages say about each model: names of its tokens, what it is, what limits its texts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +21,9 @@ TEXT = "the fat cat sat"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A tiny GPT-2 of 440 rows with a tokenizer of 400 tokens, and an unembedding of its own that config.json ties."""
-    folder = write_gpt2(tmp_path_factory.mktemp("told") / "padded", vocab_size=N_VOCAB + 40)
+    """A client of an app with a tiny GPT-2 with an embedding of 440 rows for 400 tokens, whose file has an unembedding
+    of its own although config.json says that it is tied."""
+    folder = write_gpt2(tmp_path_factory.mktemp("facts") / "padded", vocab_size=N_VOCAB + 40)
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = torch.randn(N_VOCAB + 40, 32, generator=torch.Generator().manual_seed(3))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -35,7 +36,7 @@ def post(client: TestClient, call: str, **body: Any) -> Any:
     return reply.json()
 
 
-def test_a_row_without_a_token_has_a_name_and_no_bytes(client: TestClient) -> None:
+def test_a_row_of_the_embedding_without_a_token_has_a_name_and_no_bytes(client: TestClient) -> None:
     predictions = post(client, "predictions", positions="all", top=100)["predictions"]
     top = [token for prediction in predictions for token in prediction["top"]]
     padding = [token for token in top if token["id"] >= N_VOCAB]
@@ -43,30 +44,30 @@ def test_a_row_without_a_token_has_a_name_and_no_bytes(client: TestClient) -> No
     assert all(token["text"] == f"(no token {token['id']})" and token["bytes"] == "" for token in padding)
 
 
-def test_predictions_carry_the_bytes_of_their_tokens(client: TestClient) -> None:
-    """·cat is a space and cat; U+00B7 and cat would look the same."""
-    known = {token["id"]: token["bytes"] for token in post(client, "tokens", text="the cat · cat")["tokens"]}
+def test_predictions_have_the_bytes_of_their_tokens(client: TestClient) -> None:
+    """·cat means a space and cat; U+00B7 followed by cat would look the same."""
+    bytes_by_id = {token["id"]: token["bytes"] for token in post(client, "tokens", text="the cat · cat")["tokens"]}
     for token in post(client, "predictions", top=100)["predictions"][0]["top"]:
-        if token["id"] in known:
-            assert token["bytes"] == known[token["id"]]
+        if token["id"] in bytes_by_id:
+            assert token["bytes"] == bytes_by_id[token["id"]]
 
 
-def test_an_unembedding_that_was_not_tied_is_said_not_to_be(client: TestClient) -> None:
+def test_a_model_whose_file_has_its_own_unembedding_is_not_tied(client: TestClient) -> None:
     model = client.get("/api/v1/models").json()["models"][0]
     assert (model["name"], model["tied"]) == ("padded", False)
 
 
-def test_a_text_that_only_the_setting_forbids_is_told_the_setting(client: TestClient) -> None:
+def test_a_text_that_only_the_setting_forbids_gets_an_error_that_names_the_setting(client: TestClient) -> None:
     reply = client.post("/api/v1/tokens", json={"text": "cat " * 20})
     assert "padded reads 64, but LOOKBACK_MAX_TOKENS limits texts to 8 here" in reply.json()["detail"]
     assert "or start Lookback with a larger LOOKBACK_MAX_TOKENS" in reply.json()["detail"]
 
 
-def test_what_a_model_is_stands_wherever_its_name_does(client: TestClient) -> None:
+def test_every_list_and_page_describes_the_model(client: TestClient) -> None:
     computed = str(APP_DTYPE).removeprefix("torch.")
     words = f"SmolLM2-135M-Instruct, used without its chat format, 4-bit weights (Q4_1) computed in {computed}"
-    told = {model["name"]: model for model in client.get("/api/v1/models").json()["models"]}["smollm2-135m"]
-    assert (told["about"], told["n_context"], told["max_tokens"]) == (words, 8192, 8)
+    smollm2 = {model["name"]: model for model in client.get("/api/v1/models").json()["models"]}["smollm2-135m"]
+    assert (smollm2["about"], smollm2["n_context"], smollm2["max_tokens"]) == (words, 8192, 8)
     assert words in client.get("/openapi.json").json()["info"]["description"]
     for path in ("/", "/training", "/lessons/softmax"):
         page = client.get(path, params={"text": TEXT}).text

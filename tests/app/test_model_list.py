@@ -1,4 +1,4 @@
-"""The list of models offers what can be had here, and says of the others how they would come here."""
+"""The list of models: those on this machine can be chosen; for the rest it shows the command that fetches them."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from app.templating import templates
 
 
-def info(name: str, **more: Any) -> SimpleNamespace:
-    """What the list needs of a ModelInfo."""
-    return SimpleNamespace(name=name, n_layers=3, n_heads=4, **{"state": "ready", **more})
+def info(name: str, **fields: Any) -> SimpleNamespace:
+    """The fields of a ModelInfo that the list uses."""
+    return SimpleNamespace(name=name, n_layers=3, n_heads=4, **{"state": "ready", **fields})
 
 
 MODELS = [
@@ -19,17 +19,17 @@ MODELS = [
 ]
 
 
-def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_said() -> None:
+def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_shown() -> None:
     parts: Any = templates().env.get_template("parts.html").module
     options = [" ".join(option.split()) for option in str(parts.models_to_choose(MODELS, "gpt2")).split("</option>")]
     assert options[0] == '<option value="here" data-layers="3" data-heads="4">here'
     assert options[1] == '<option value="gpt2" selected data-layers="3" data-heads="4">gpt2'
     assert options[2] == '<option value="gpt2-xl" disabled data-layers="3" data-heads="4">gpt2-xl (not here)'
-    said = str(parts.models_not_here(MODELS))
-    assert "2 models are not here" in said
-    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in said
+    hint = str(parts.models_not_here(MODELS))
+    assert "2 models are not here" in hint
+    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in hint
 
 
-def test_where_all_models_are_here_nothing_is_said() -> None:
+def test_if_all_models_are_here_there_is_no_hint() -> None:
     parts: Any = templates().env.get_template("parts.html").module
     assert str(parts.models_not_here(MODELS[:2])).strip() == ""

@@ -1,4 +1,4 @@
-"""The pages before any script runs: what they hold, what they keep, and what they say when something is wrong."""
+"""The pages before any script runs: what they show, and that an error keeps what was typed."""
 
 import dataclasses
 import json
@@ -27,18 +27,18 @@ def get(client: TestClient, path: str = "/", **query: Any) -> tuple[int, str]:
 
 
 def notice(html: str) -> str:
-    found = re.search(r'<p id="notice"[^>]*>(.*?)</p>', html, re.DOTALL)
-    assert found
-    return unescape(found[1])
+    match = re.search(r'<p id="notice"[^>]*>(.*?)</p>', html, re.DOTALL)
+    assert match
+    return unescape(match[1])
 
 
 def typed(html: str) -> str:
-    found = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", html, re.DOTALL)
-    assert found
-    return unescape(found[1])
+    match = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", html, re.DOTALL)
+    assert match
+    return unescape(match[1])
 
 
-def test_the_page_shows_tokens_numbers_and_predictions_before_any_script(client: TestClient) -> None:
+def test_the_page_shows_tokens_numbers_and_predictions_without_scripts(client: TestClient) -> None:
     status, html = get(client, text="the fat cat", layer=2, head=3, stage="scores", query=1)
     reply = client.post("/api/v1/attention", json={"text": "the fat cat", "layers": [2], "heads": [3]}).json()
     assert status == 200
@@ -54,7 +54,7 @@ def test_the_page_shows_tokens_numbers_and_predictions_before_any_script(client:
 
 
 @pytest.mark.parametrize("text", ["<b>x</b>", "</textarea><script>alert(1)</script>", '"&amp;', "\n\nx", " x "])
-def test_text_reaches_the_page_as_text_and_is_kept_to_the_letter(client: TestClient, text: str) -> None:
+def test_text_is_escaped_and_kept_exactly(client: TestClient, text: str) -> None:
     status, html = get(client, text=text)
     assert status in (200, 422)
     assert typed(html) == text
@@ -62,7 +62,7 @@ def test_text_reaches_the_page_as_text_and_is_kept_to_the_letter(client: TestCli
     assert "<script>alert" not in html
 
 
-def test_line_ends_are_what_the_text_box_holds_not_what_a_form_sends(client: TestClient) -> None:
+def test_line_ends_of_a_form_become_those_of_its_text_box(client: TestClient) -> None:
     assert typed(get(client, text="a\r\nb")[1]) == "a\nb"
 
 
@@ -78,7 +78,7 @@ def test_line_ends_are_what_the_text_box_holds_not_what_a_form_sends(client: Tes
         ({"text": "a\0b"}, "NUL"),
     ],
 )
-def test_a_bad_address_is_explained_and_what_was_typed_is_kept(
+def test_an_invalid_address_is_explained_and_keeps_what_was_typed(
     client: TestClient, query: dict[str, Any], words: str
 ) -> None:
     status, html = get(client, **query)
@@ -95,13 +95,13 @@ def test_an_unknown_model_is_explained(client: TestClient) -> None:
 
 @pytest.fixture
 def loading(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """The app while its model is not ready and never will be."""
+    """A client of an app whose model never becomes ready."""
     monkeypatch.setattr("app.models.Models._start_load", lambda _, entry: setattr(entry, "loading", True))
     with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
         yield client
 
 
-def test_while_the_model_loads_pages_answer_and_say_so(loading: TestClient) -> None:
+def test_while_the_model_loads_the_pages_say_so(loading: TestClient) -> None:
     status, html = get(loading, text="cat")
     assert (status, typed(html)) == (200, "cat")
     assert "tiny-llama is not ready yet" in notice(html)
@@ -115,51 +115,51 @@ def test_while_the_model_loads_pages_answer_and_say_so(loading: TestClient) -> N
 
 
 @pytest.fixture
-def standing_in(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """The app whose own model is ready while the default one is not and never will be."""
+def fallback(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """A client of an app whose fallback model is ready, while the default model never becomes ready."""
     start = Models._start_load
 
-    def start_own(models: Models, entry: Entry) -> None:
+    def start_fallback(models: Models, entry: Entry) -> None:
         if entry.source.name == "lookback-gpt":
             start(models, entry)
         else:
             entry.loading, entry.doing = True, "fetching <weights>, 34 of 93 MB."
 
-    monkeypatch.setattr(Models, "_start_load", start_own)
+    monkeypatch.setattr(Models, "_start_load", start_fallback)
     with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
         while client.get("/api/v1/models/lookback-gpt/checkpoints").status_code != 200:
             pass
         yield client
 
 
-def test_until_the_default_model_is_ready_the_one_that_came_with_the_app_stands_in(standing_in: TestClient) -> None:
-    status, html = get(standing_in, text="the fat cat")
+def test_until_the_default_model_is_ready_the_fallback_is_shown(fallback: TestClient) -> None:
+    status, html = get(fallback, text="the fat cat")
     assert (status, notice(html), typed(html)) == (200, "", "the fat cat")
     assert re.search(r'<option value="lookback-gpt" selected', html)
     assert "<b>tiny-llama</b> is not ready" in html
     assert "fetching &lt;weights&gt;, 34 of 93 MB</span>. Until it is" in html
     assert 'href="/?model=tiny-llama&amp;text=the+fat+cat"' in html
-    standing_in.app.state.engine.models.entries["tiny-llama"].failure = "The index is out of reach."  # type: ignore[attr-defined]
-    assert "The index is out of reach</span>" in get(standing_in)[1]
+    fallback.app.state.engine.models.entries["tiny-llama"].failure = "The index is out of reach."  # type: ignore[attr-defined]
+    assert "The index is out of reach</span>" in get(fallback)[1]
 
 
-def test_nobody_gets_another_model_than_the_one_that_was_named(standing_in: TestClient) -> None:
-    """Nor do programs that name none: an answer of another model than yesterday's would not be noticed."""
-    assert "tiny-llama is not ready yet" in notice(get(standing_in, model="tiny-llama", text="cat")[1])
-    assert 'id="stand-in"' not in get(standing_in, model="tiny-llama", text="cat")[1]
-    assert standing_in.post("/api/v1/attention", json={"text": "cat"}).status_code == 503
-    assert standing_in.get("/readyz").status_code == 503
+def test_the_fallback_never_replaces_a_model_that_was_named_nor_any_model_for_programs(fallback: TestClient) -> None:
+    """A program that names no model would not notice that today's reply comes from a different model."""
+    assert "tiny-llama is not ready yet" in notice(get(fallback, model="tiny-llama", text="cat")[1])
+    assert 'id="stand-in"' not in get(fallback, model="tiny-llama", text="cat")[1]
+    assert fallback.post("/api/v1/attention", json={"text": "cat"}).status_code == 503
+    assert fallback.get("/readyz").status_code == 503
 
 
-def test_when_the_default_model_is_ready_nothing_stands_in_for_it(client: TestClient) -> None:
+def test_when_the_default_model_is_ready_there_is_no_fallback(client: TestClient) -> None:
     assert 'id="stand-in"' not in get(client)[1]
 
 
-def test_ready_and_healthy(client: TestClient) -> None:
+def test_the_server_is_ready_and_healthy(client: TestClient) -> None:
     assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
 
 
-def test_readiness_tells_loading_from_failed_and_from_a_worker_that_stopped(
+def test_readiness_distinguishes_loading_failed_and_a_stopped_worker(
     loading: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = loading.app.state.engine  # type: ignore[attr-defined]
@@ -178,7 +178,7 @@ def test_readiness_tells_loading_from_failed_and_from_a_worker_that_stopped(
     assert loading.get("/healthz").status_code == 503
 
 
-def test_opening_a_page_of_a_model_that_is_not_here_fetches_nothing(client: TestClient) -> None:
+def test_a_page_of_a_model_that_is_not_here_does_not_fetch_it(client: TestClient) -> None:
     status, html = get(client, text="cat", model="gpt2-xl")
     assert (status, typed(html)) == (404, "cat")
     assert "`lookback fetch gpt2-xl`" in notice(html)
@@ -199,15 +199,15 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
         *("/static/app.css", assets.PLOTLY, "/problems/busy", "/nothing"),
     ],
 )
-def test_head_answers_as_get_does_without_a_body(client: TestClient, path: str) -> None:
+def test_head_has_the_headers_of_get_and_no_body(client: TestClient, path: str) -> None:
     head, full = client.head(path), client.get(path)
     assert (head.status_code, head.content) == (full.status_code, b"")
     unequal = {name for name in full.headers if name != "date" and head.headers.get(name) != full.headers[name]}
-    assert unequal <= {"content-length"}  # of a page that holds a time
+    assert unequal <= {"content-length"}  # of a page that contains a time
     assert full.content
 
 
-def test_head_of_a_call_that_takes_only_post_is_refused_as_get_is(client: TestClient) -> None:
+def test_head_is_refused_where_only_post_is_allowed(client: TestClient) -> None:
     reply = client.head("/api/v1/attention")
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
 
@@ -216,7 +216,7 @@ def test_head_of_a_call_that_takes_only_post_is_refused_as_get_is(client: TestCl
     ("method", "path", "status"),
     [("GET", "/nothing", 404), ("GET", "/lessons/nothing", 404), ("POST", "/", 405), ("GET", "/api/v1/tokens", 405)],
 )
-def test_an_error_is_a_page_for_people_and_a_problem_for_programs(
+def test_an_error_is_a_page_for_people_and_problem_json_for_programs(
     client: TestClient, method: str, path: str, status: int
 ) -> None:
     page = client.request(method, path, headers=BROWSER)
@@ -230,11 +230,11 @@ def test_an_error_is_a_page_for_people_and_a_problem_for_programs(
 
 
 class Panic(BaseException):
-    """What a library of Rust raises when it panics: no Exception."""
+    """What a library written in Rust raises when it panics: it is no Exception."""
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, Panic])
-def test_an_error_that_nobody_foresaw_is_a_page_that_keeps_what_was_typed(
+def test_an_unexpected_error_is_a_page_that_keeps_what_was_typed(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
     async def fail(*_: Any, **__: Any) -> None:
@@ -255,7 +255,7 @@ def test_an_error_that_nobody_foresaw_is_a_page_that_keeps_what_was_typed(
 @pytest.mark.parametrize(
     "path", ["/", "/training", "/docs", "/static/home.js", "/api/v1/models", "/nothing", "/healthz"]
 )
-def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, path: str) -> None:
+def test_every_reply_forbids_content_of_other_origins(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     assert "http" not in CONTENT_SECURITY_POLICY
@@ -263,14 +263,14 @@ def test_every_reply_forbids_whatever_comes_from_elsewhere(client: TestClient, p
     assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_no_page_and_no_script_of_ours_names_another_origin(client: TestClient) -> None:
+def test_no_page_and_no_file_in_static_names_another_origin(client: TestClient) -> None:
     sources = [client.get(path).text for path in ("/", "/training", "/docs", "/problems/busy")]
     sources += [path.read_text() for path in assets.STATIC.iterdir() if path.suffix != ".png"]
     for source in sources:
         assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
 
 
-def test_the_font_of_formulas_is_whole_free_and_kept_for_ever_under_its_version(client: TestClient) -> None:
+def test_the_font_of_formulas_is_complete_free_and_cached_under_its_version(client: TestClient) -> None:
     sheet = client.get("/static/app.css").text
     (address,) = re.findall(r'url\("([^"]+)"\)', sheet)
     reply = client.get(f"/static/{address}")
@@ -283,17 +283,17 @@ def test_the_font_of_formulas_is_whole_free_and_kept_for_ever_under_its_version(
     assert b"MATH" in reply.content[:512]  # the directory of its tables
 
 
-def test_plotlys_script_is_small_on_the_wire_and_kept_for_ever(client: TestClient) -> None:
+def test_plotlys_script_is_compressed_and_cached(client: TestClient) -> None:
     html = client.get("/").text
-    found = re.search(r'<script id="plotly" src="([^"]+)" async', html)
-    assert found
-    packed = client.get(found[1])
-    assert packed.headers["content-encoding"] == "gzip"
-    assert int(packed.headers["content-length"]) < 1_600_000
-    assert "immutable" in packed.headers["cache-control"]
-    plain = client.get(found[1], headers={"Accept-Encoding": "identity"})
+    match = re.search(r'<script id="plotly" src="([^"]+)" async', html)
+    assert match
+    compressed = client.get(match[1])
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert int(compressed.headers["content-length"]) < 1_600_000
+    assert "immutable" in compressed.headers["cache-control"]
+    plain = client.get(match[1], headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
-    assert plain.text == packed.text
+    assert plain.text == compressed.text
 
 
 def test_docs_work_without_a_network(client: TestClient) -> None:
@@ -304,14 +304,14 @@ def test_docs_work_without_a_network(client: TestClient) -> None:
     assert client.get("/openapi.json").json()["info"]["title"] == "Lookback"
 
 
-def test_the_type_of_every_error_leads_to_its_meaning(client: TestClient) -> None:
-    told = client.post("/api/v1/tokens", json={"text": ""}).json()
-    page = client.get(told["type"])
+def test_the_type_of_every_error_is_the_address_of_a_page_about_it(client: TestClient) -> None:
+    problem = client.post("/api/v1/tokens", json={"text": ""}).json()
+    page = client.get(problem["type"])
     assert page.status_code == 200
-    assert told["title"] in page.text
+    assert problem["title"] in page.text
     for path, body in (("/api/v1/tokens", b"{"), ("/api/v1/nothing", b"{}")):
-        told = client.post(path, content=body, headers={"Content-Type": "application/json"}).json()
-        assert client.get(told["type"]).status_code == 200
+        problem = client.post(path, content=body, headers={"Content-Type": "application/json"}).json()
+        assert client.get(problem["type"]).status_code == 200
     assert client.get("/problems/internal-error").status_code == 200
     assert client.get("/problems/nothing").status_code == 404
 
@@ -327,15 +327,15 @@ def test_the_context_of_a_page_is_what_its_template_uses(template: str, page: ty
 
 @pytest.fixture(scope="module")
 def trained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The app around a tiny GPT-2 that kept the steps of its training."""
+    """A client of an app with a tiny GPT-2 whose training steps are saved."""
     yield from serve(Settings(model=str(tiny_run), cache=tmp_path_factory.mktemp("cache")))
 
 
-def test_the_page_of_a_training_shows_a_model_as_it_was(trained: TestClient) -> None:
-    ask = {"text": "the fat cat", "model": "tiny-run", "step": 4}
-    status, html = get(trained, "/training", **ask, layer=1, head=1, query=1)
+def test_the_training_page_shows_the_model_at_a_step(trained: TestClient) -> None:
+    query = {"text": "the fat cat", "model": "tiny-run", "step": 4}
+    status, html = get(trained, "/training", **query, layer=1, head=1, query=1)
     assert (status, notice(html), typed(html)) == (200, "", "the fat cat")
-    reply = trained.post("/api/v1/attention", json={**ask, "layers": [1], "heads": [1]}).json()
+    reply = trained.post("/api/v1/attention", json={**query, "layers": [1], "heads": [1]}).json()
     for weight in reply["values"][0][0][1]:
         assert f"{weight:.6f}<meter" in html
     assert re.search(r'name="step" value="4"', html)
@@ -345,18 +345,18 @@ def test_the_page_of_a_training_shows_a_model_as_it_was(trained: TestClient) -> 
     assert re.findall(r'aria-current="true">([^<]*)</a></th>', html) == ["4"]
 
 
-def test_the_page_of_a_training_opens_on_the_default_model_if_that_kept_its_steps(trained: TestClient) -> None:
+def test_the_training_page_opens_on_the_default_model_if_its_steps_are_saved(trained: TestClient) -> None:
     assert re.search(r'<option value="tiny-run" selected', get(trained, "/training")[1])
 
 
-def test_the_page_of_a_training_opens_on_the_model_that_came_with_its_steps(loading: TestClient) -> None:
+def test_otherwise_the_training_page_opens_on_the_shipped_model(loading: TestClient) -> None:
     status, html = get(loading, "/training")
     assert status == 200
     assert "lookback-gpt is not ready yet" in notice(html)
     assert typed(html) == pages.FIRST_TEXT_OF_TRAINING
 
 
-def test_a_model_without_steps_says_so(client: TestClient) -> None:
+def test_the_training_page_says_that_a_model_has_no_steps(client: TestClient) -> None:
     status, html = get(client, "/training", model="tiny-llama", text="cat")
     assert (status, notice(html)) == (200, "")
     assert re.search(r'id="no-steps" class="no-steps" >\s*<b>tiny-llama</b> came without steps', html)
@@ -374,15 +374,15 @@ def test_a_model_without_steps_says_so(client: TestClient) -> None:
         ({"text": "cat " * 99}, 422, "tiny-run reads 64"),
     ],
 )
-def test_a_bad_address_of_a_training_is_explained_too(
+def test_an_invalid_address_of_a_model_with_steps_is_explained_too(
     trained: TestClient, path: str, query: dict[str, Any], status: int, words: str
 ) -> None:
-    found, html = get(trained, path, **{"model": "tiny-run", "text": "cat", **query})
-    assert (found, typed(html)) == (status, query.get("text", "cat"))
+    actual_status, html = get(trained, path, **{"model": "tiny-run", "text": "cat", **query})
+    assert (actual_status, typed(html)) == (status, query.get("text", "cat"))
     assert words in notice(html)
 
 
-def test_the_installed_package_holds_templates_and_static_files() -> None:
-    """Both stand beside `app`; pyproject.toml ships all four folders."""
+def test_the_installed_package_contains_templates_and_static_files() -> None:
+    """Both are beside `app`; pyproject.toml packages all four folders."""
     pyproject = Path(ROOT / "pyproject.toml").read_text()
     assert json.loads(re.search(r"\npackages = (\[.*\])", pyproject)[1]) == ["app", "model", "templates", "static"]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""No reply is over 4 MB, at the full context of a model with as many layers and heads as SmolLM2."""
+"""No frame is over 4 MB, for a text of the full context and a model with as many layers and heads as SmolLM2."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from model.tokenizer import Token, Tokens
 from model.trace import Trace
 
 N = 2_048
-MOST_BYTES = 4_000_000
+MAX_BYTES = 4_000_000
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,18 @@ def text(n: int) -> Tokens:
     return Tokens(tuple(Token(i, i * i % 400, b" something", 10 * i, 10 * i + 10) for i in range(n)), ())
 
 
-def sizes(model: Loaded, trace: Trace, shown: ClientState) -> list[int]:
-    made = delta.frames(trace, text(trace.n_tokens), model, PageRequest(text="x"), shown)
-    return [len(frame.encode(header, arrays)) for header, arrays in made]
+def sizes(model: Loaded, trace: Trace, client: ClientState) -> list[int]:
+    frames = delta.frames(trace, text(trace.n_tokens), model, PageRequest(text="x"), client)
+    return [len(frame.encode(header, arrays)) for header, arrays in frames]
 
 
-def test_no_reply_is_over_4_mb_and_an_appended_token_is_small(model: Loaded) -> None:
-    almost = read_batch(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
-    whole = read_batch(model.network, [(almost, text(N).ids[-1:])])[0]
-    shown = ClientState()
-    first = sizes(model, almost, shown)
-    assert len(first) > 10  # in parts
-    assert max(first) < MOST_BYTES
-    assert sum(sizes(model, whole, shown)) < 100_000
+def test_no_frame_is_over_4_mb_and_the_frame_of_an_appended_token_is_small(model: Loaded) -> None:
+    before = read_batch(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
+    whole = read_batch(model.network, [(before, text(N).ids[-1:])])[0]
+    client = ClientState()
+    first = sizes(model, before, client)
+    assert len(first) > 10
+    assert max(first) < MAX_BYTES
+    assert sum(sizes(model, whole, client)) < 100_000
     at_once = delta.merged(list(delta.frames(whole, text(N), model, PageRequest(text="x"), ClientState())))
-    assert len(frame.encode(*at_once)) < MOST_BYTES
+    assert len(frame.encode(*at_once)) < MAX_BYTES
