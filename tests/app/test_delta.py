@@ -248,7 +248,7 @@ def test_a_window_lies_inside_the_text_and_has_a_limited_number_of_cells(
         (Window(2, 9, 0, 9), Window(2, 9, 0, 9), 8, 0),  # a changed part is sent whole
     ],
 )
-def test_the_reusable_cells_of_a_heatmap(before: Window, wanted: Window, n_shared: int, n: int) -> None:
+def test_unchanged_cells_of_a_heatmap_are_reused(before: Window, wanted: Window, n_shared: int, n: int) -> None:
     assert n_reusable_cells(before, wanted, n_shared) == n
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a test may change."""
+"""Copies of the tiny checkpoints that a test may change."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each stage of a head, with numbers that can be checked in the head; and the two ways to compute a context vector."""
+"""Each stage of a head, with numbers that can be checked in the head; the fused kernel gives the same contexts."""
 
 import math
 
@@ -10,18 +10,18 @@ from model import attention
 from model.attention import Heads
 
 
-def test_scores_ln_1_and_ln_3_give_weights_one_to_three() -> None:
+def test_scores_of_ln_1_and_ln_3_give_weights_in_the_ratio_one_to_three() -> None:
     q_HTD, k_HSD = tensor([[[0.0], [1.0]]]), tensor([[[0.0], [math.log(3)]]])
     weights = attention.weights(attention.masked(attention.scaled(attention.scores(q_HTD, k_HSD), d_head=1)))
     assert weights[0, 1].tolist() == [pytest.approx(0.25), pytest.approx(0.75)]
     assert weights[0, 0].tolist() == [1.0, 0.0]
 
 
-def test_scaling_divides_by_the_root_of_the_heads_width() -> None:
+def test_scaling_divides_by_the_square_root_of_d_head() -> None:
     assert attention.scaled(tensor([[[12.0]]]), d_head=16).item() == 3.0
 
 
-def test_a_masked_score_is_minus_infinity_and_its_weight_exactly_zero() -> None:
+def test_a_masked_score_is_minus_infinity_and_its_weight_is_exactly_zero() -> None:
     masked = attention.masked(torch.zeros(1, 2, 2))
     assert masked.tolist() == [[[0.0, -math.inf], [0.0, 0.0]]]
     assert attention.weights(masked).tolist() == [[[1.0, 0.0], [0.5, 0.5]]]
@@ -43,7 +43,7 @@ def test_the_fused_kernel_and_the_stages_give_the_same_context() -> None:
     torch.testing.assert_close(Heads()(q_BHTD, k_BGSD, v_BGSD)[0], attention.context(weights, v_HSD))
 
 
-def test_mask_and_softmax_of_the_staged_attention_can_be_replaced() -> None:
+def test_the_mask_and_the_softmax_of_staged_attention_can_be_replaced() -> None:
     q_BHTD, k_BGSD = torch.zeros(1, 2, 2, 1), torch.zeros(1, 1, 2, 1)
     v_BGSD = tensor([[[[4.0], [8.0]]]])
     assert attention.staged_attention(q_BHTD, k_BGSD, v_BGSD)[0, 0].tolist() == [[4.0], [6.0]]

@@ -1,4 +1,4 @@
-"""Dropout: a share of the numbers, on average without loss, in four places of the network, and never in reading."""
+"""Dropout: the right fraction of numbers, the same sum on average, in four places, and only in training."""
 
 import math
 
@@ -22,13 +22,13 @@ def config(**change: float) -> Config:
     return Recipe(n_layers=2, n_heads=2, d_model=16, n_context=8, n_vocab=300, **change).config  # type: ignore[arg-type]
 
 
-def test_of_four_numbers_dropped_by_half_each_is_0_or_2() -> None:
+def test_with_a_rate_of_a_half_every_1_becomes_0_or_2() -> None:
     torch.manual_seed(0)
     assert set(Dropout(0.5).train()(torch.ones(4, 25)).flatten().tolist()) == {0.0, 2.0}
 
 
 @given(rate=st.floats(0.01, 0.99), seed=st.integers(0, 2**31))
-def test_its_share_is_dropped_and_the_others_grow(rate: float, seed: int) -> None:
+def test_the_given_fraction_is_dropped_and_the_rest_is_scaled_up(rate: float, seed: int) -> None:
     torch.manual_seed(seed)
     dropped = Dropout(rate).train()(torch.ones(N))
     deviation = math.sqrt(rate * (1 - rate) / N)
@@ -37,19 +37,19 @@ def test_its_share_is_dropped_and_the_others_grow(rate: float, seed: int) -> Non
 
 
 def test_neighbours_are_dropped_independently() -> None:
-    """Four numbers come out of one draw of 64 bits; knowing one of them tells nothing of the next."""
+    """Four decisions come from one draw of 64 bits; they must not be correlated."""
     torch.manual_seed(0)
-    kept = (Dropout(0.5).train()(torch.ones(4 * N)) > 0).float().view(-1, 4)
-    correlation = torch.corrcoef(kept.T)
+    survived = (Dropout(0.5).train()(torch.ones(4 * N)) > 0).float().view(-1, 4)
+    correlation = torch.corrcoef(survived.T)
     assert (correlation - torch.eye(4)).abs().max() < 6 / math.sqrt(N)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 5])
-def test_any_number_of_numbers_can_be_dropped(n: int) -> None:
+def test_dropout_accepts_any_number_of_elements(n: int) -> None:
     assert Dropout(0.5).train()(torch.ones(n)).shape == (n,)
 
 
-def test_the_same_seed_draws_the_same() -> None:
+def test_the_same_seed_drops_the_same_numbers() -> None:
     draws = []
     for _ in range(2):
         torch.manual_seed(7)
@@ -57,39 +57,39 @@ def test_the_same_seed_draws_the_same() -> None:
     assert torch.equal(*draws)
 
 
-def test_in_reading_nothing_is_dropped() -> None:
+def test_nothing_is_dropped_in_inference() -> None:
     x = torch.ones(5)
     assert Dropout(0.5).eval()(x) is x
 
 
-def test_heads_that_drop_walk_the_stages_to_where_the_fused_road_leads() -> None:
+def test_the_staged_attention_of_training_equals_the_fused_attention() -> None:
     q, k, v = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
     heads = Heads(dropout=0.5).train()
-    heads.dropout.eval()  # the road of training, without its draws
+    heads.dropout.eval()  # the computation of training, without dropping
     assert torch.allclose(heads(q, k, v), fused_attention(q, k, v), atol=1e-6)
 
 
 @pytest.mark.parametrize("place", ["dropout", "blocks.0.attention.heads.dropout", "blocks.1.dropout"])
-def test_every_place_drops_by_itself_in_training(place: str) -> None:
-    """The fourth place: a block's two additions share a module without parameters."""
+def test_dropout_applies_in_every_place_in_training(place: str) -> None:
+    """Three modules for four places: what attention and the MLP add share the dropout module of their block."""
     model = GPT(config(dropout=0.5)).train()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
-    for name, part in model.named_modules():
-        if isinstance(part, Dropout) and name != place:
-            part.eval()
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout) and name != place:
+            module.eval()
     assert not torch.equal(model(IDS), model(IDS))
     assert torch.equal(model.eval()(IDS), model(IDS))
 
 
-def test_a_model_reads_the_same_whatever_dropout_it_was_trained_with() -> None:
+def test_the_dropout_of_the_training_does_not_change_inference() -> None:
     plain = fresh(Recipe(n_layers=2, n_heads=2, d_model=16, n_context=8, n_vocab=300, dropout=0.0))
-    other = GPT(config(dropout=0.9)).eval()
-    other.load_state_dict(plain.state_dict())
-    assert torch.equal(plain.eval()(IDS), other(IDS))
+    with_dropout = GPT(config(dropout=0.9)).eval()
+    with_dropout.load_state_dict(plain.state_dict())
+    assert torch.equal(plain.eval()(IDS), with_dropout(IDS))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
-def test_a_rate_that_is_no_share_is_refused(rate: float) -> None:
+def test_a_rate_outside_0_to_1_is_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match="dropout is"):
         config(dropout=rate)

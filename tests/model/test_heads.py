@@ -1,4 +1,4 @@
-"""Head scores: with uniform attention they can be computed in the head."""
+"""Head scores; with uniform attention they can be checked in the head."""
 
 import pytest
 import torch

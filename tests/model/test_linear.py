@@ -1,4 +1,4 @@
-"""All kernels of a linear layer compute the same numbers, and the others are used where one is missing."""
+"""All kernels of a linear layer compute the same numbers, and a missing kernel is not used."""
 
 from typing import get_args
 
@@ -66,7 +66,7 @@ def layers(network: nn.Sequential) -> list[Linear]:
     return [layer for layer in network if isinstance(layer, Linear)]
 
 
-def test_every_layer_is_prepacked_where_that_wins_clearly(
+def test_every_layer_is_prepacked_if_that_is_much_faster(
     network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_seconds(monkeypatch, plain=1.0, transposed=1.1, prepacked=0.5)
@@ -74,7 +74,7 @@ def test_every_layer_is_prepacked_where_that_wins_clearly(
     assert all(layer.prepacked is not None for layer in layers(network))
 
 
-def test_no_memory_is_spent_on_prepacking_that_wins_by_little(
+def test_no_layer_is_prepacked_if_that_is_only_slightly_faster(
     network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_seconds(monkeypatch, plain=1.0, transposed=1.1, prepacked=0.9)
@@ -82,7 +82,7 @@ def test_no_memory_is_spent_on_prepacking_that_wins_by_little(
     assert all(layer.prepacked is None for layer in layers(network))
 
 
-def test_a_torch_without_the_operators_uses_the_other_kernels(
+def test_if_torch_cannot_prepack_the_other_kernels_are_used(
     network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object) -> None:
@@ -97,7 +97,7 @@ def test_a_torch_without_the_operators_uses_the_other_kernels(
         torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_real_benchmark_has_a_winner_for_every_number_of_rows(network: nn.Sequential) -> None:
+def test_a_real_benchmark_chooses_a_kernel_for_every_number_of_rows(network: nn.Sequential) -> None:
     x = torch.randn(30, 64)
     with torch.inference_mode():
         expected = network(x)
@@ -105,7 +105,7 @@ def test_a_real_benchmark_has_a_winner_for_every_number_of_rows(network: nn.Sequ
         torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_bfloat16_and_small_networks_are_left_alone() -> None:
+def test_bfloat16_and_small_networks_keep_the_plain_kernel() -> None:
     small = nn.Sequential(Linear(64, 64))
     assert choose_kernels(small) == choose_kernels(small.bfloat16()) == {}
 

@@ -1,4 +1,4 @@
-"""Rotary positions: what they keep, and the frequencies of stretched models."""
+"""Rotary positions: what a rotation preserves, and the frequencies of models with an extended context."""
 
 import pytest
 import torch
@@ -21,19 +21,19 @@ def tiny_config() -> Config:
     return read_config({"model_type": "llama", **numbers, "vocab_size": 9, "max_position_embeddings": 99})
 
 
-def test_position_zero_turns_nothing(rotary: RotaryPositions) -> None:
+def test_position_zero_is_not_rotated(rotary: RotaryPositions) -> None:
     q_BHTD = torch.randn(1, 1, 1, 8)
     assert torch.equal(rotary.rotation(torch.tensor([0]))(q_BHTD), q_BHTD)
 
 
-def test_a_quarter_turn_moves_the_first_half_into_the_second(tiny_config: Config) -> None:
+def test_a_quarter_rotation_moves_the_first_half_into_the_second(tiny_config: Config) -> None:
     rotary = RotaryPositions(tiny_config)
     rotary.frequencies = [torch.pi / 2] * 4
-    turned = rotary.rotation(torch.tensor([1]))(torch.tensor([[[[1.0, 0, 0, 0, 0, 0, 0, 0]]]]))
-    torch.testing.assert_close(turned.flatten(), torch.tensor([0.0, 0, 0, 0, 1, 0, 0, 0]))
+    rotated = rotary.rotation(torch.tensor([1]))(torch.tensor([[[[1.0, 0, 0, 0, 0, 0, 0, 0]]]]))
+    torch.testing.assert_close(rotated.flatten(), torch.tensor([0.0, 0, 0, 0, 1, 0, 0, 0]))
 
 
-def test_a_score_depends_only_on_how_far_apart_the_two_tokens_stand(rotary: RotaryPositions) -> None:
+def test_a_score_depends_only_on_the_distance_of_the_two_tokens(rotary: RotaryPositions) -> None:
     q_BHTD, k_BHTD = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
 
     def score(query: int, key: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ def test_a_score_depends_only_on_how_far_apart_the_two_tokens_stand(rotary: Rota
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("scaling", "rope_parameters"),
     [
         (RotaryScaling(kind="linear", factor=4.0), {"rope_type": "linear", "factor": 4.0}),
         (
@@ -59,12 +59,14 @@ def test_a_score_depends_only_on_how_far_apart_the_two_tokens_stand(rotary: Rota
         ),
     ],
 )
-def test_stretched_frequencies_are_those_of_transformers(ours: RotaryScaling, theirs: dict[str, object]) -> None:
+def test_scaled_frequencies_are_those_of_transformers(
+    scaling: RotaryScaling, rope_parameters: dict[str, object]
+) -> None:
     config = LlamaConfig(
         hidden_size=512,
         num_attention_heads=8,
         max_position_embeddings=131_072,
-        rope_parameters={"rope_theta": 500_000.0, **theirs},
+        rope_parameters={"rope_theta": 500_000.0, **rope_parameters},
     )
-    expected, _ = ROPE_INIT_FUNCTIONS[str(theirs["rope_type"])](config, torch.device("cpu"))
-    torch.testing.assert_close(torch.tensor(rotary_frequencies(64, 500_000.0, ours)), expected)
+    expected, _ = ROPE_INIT_FUNCTIONS[str(rope_parameters["rope_type"])](config, torch.device("cpu"))
+    torch.testing.assert_close(torch.tensor(rotary_frequencies(64, 500_000.0, scaling)), expected)

@@ -1,4 +1,4 @@
-"""The real SmolLM2: our copy against `transformers` and `tokenizers`, which read the published file themselves."""
+"""The real SmolLM2: Lookback's copy gives the numbers of `transformers` and `tokenizers` on the published file."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def oracle(smollm2_gguf: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def token_oracle(smollm2_gguf: Path) -> OracleTokenizer:
-    """Not the tokenizer that `transformers` makes of a GGUF file: that one forgets to isolate the digits."""
+    """Built here, because the tokenizer that `transformers` makes of a GGUF file does not split numbers into digits."""
     fields = GGUFReader(smollm2_gguf).fields
     vocab = {piece: id for id, piece in enumerate(fields["tokenizer.ggml.tokens"].contents())}
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
@@ -47,11 +47,11 @@ TEXTS = [FAT_CAT, LONGER, "x"]
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_logits_are_the_oracles(smollm2: tuple[GPT, Tokenizer], oracle: Any, text: str) -> None:
-    """Against its fused attention, which is ours too.
+def test_logits_equal_those_of_transformers(smollm2: tuple[GPT, Tokenizer], oracle: Any, text: str) -> None:
+    """Compared with its fused attention, which Lookback uses too.
 
-    Its eager road differs from its own fused one by up to 2.5e-4 in one row of LONGER, where float32 as such is 6e-4
-    (fused) and 8.5e-4 (eager) away from float64.
+    Its eager attention differs from its fused attention by up to 2.5e-4 in one row of LONGER, where float32 differs
+    from float64 by 6e-4 (fused) and 8.5e-4 (eager).
     """
     network, tokenizer = smollm2
     ids = tokenizer.encode(text).ids
@@ -62,11 +62,13 @@ def test_logits_are_the_oracles(smollm2: tuple[GPT, Tokenizer], oracle: Any, tex
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_weights_of_every_layer_are_the_oracles(smollm2: tuple[GPT, Tokenizer], oracle: Any, text: str) -> None:
+def test_weights_of_every_layer_equal_those_of_transformers(
+    smollm2: tuple[GPT, Tokenizer], oracle: Any, text: str
+) -> None:
     network, tokenizer = smollm2
     ids = tokenizer.encode(text).ids
     trace = read(network, ids)
-    oracle.set_attn_implementation("eager")  # the only road on which it has weights to show
+    oracle.set_attn_implementation("eager")  # only eager attention returns weights
     with torch.inference_mode():
         expected = oracle(torch.tensor([ids]), output_attentions=True)
     for layer, attention_BHTT in enumerate(expected.attentions):
@@ -75,7 +77,7 @@ def test_weights_of_every_layer_are_the_oracles(smollm2: tuple[GPT, Tokenizer], 
         torch.testing.assert_close(trace.logits(range(len(ids))), expected.logits[0], atol=1e-4, rtol=0)
 
 
-def test_logits_with_hooks_equal_logits_without_bit_for_bit(smollm2: tuple[GPT, Tokenizer]) -> None:
+def test_logits_with_and_without_hooks_are_bit_equal(smollm2: tuple[GPT, Tokenizer]) -> None:
     network, tokenizer = smollm2
     ids_BT = torch.tensor([tokenizer.encode(LONGER).ids])
     with torch.inference_mode():
@@ -84,26 +86,26 @@ def test_logits_with_hooks_equal_logits_without_bit_for_bit(smollm2: tuple[GPT, 
             assert torch.equal(network(ids_BT), without)
 
 
-def test_rows_sum_to_one_and_are_exactly_zero_right_of_the_diagonal(smollm2: tuple[GPT, Tokenizer]) -> None:
+def test_rows_of_weights_sum_to_one_and_masked_weights_are_exactly_zero(smollm2: tuple[GPT, Tokenizer]) -> None:
     network, tokenizer = smollm2
     trace = read(network, tokenizer.encode(LONGER).ids)
-    behind = torch.ones(trace.n_tokens, trace.n_tokens, dtype=torch.bool).triu(1)
+    is_masked = torch.ones(trace.n_tokens, trace.n_tokens, dtype=torch.bool).triu(1)
     for layer in range(30):
         weights_HTT = trace.stage("weights", layer, range(9))
         torch.testing.assert_close(weights_HTT.sum(-1), torch.ones(9, trace.n_tokens), atol=1e-5, rtol=0)
-        assert (weights_HTT[:, behind] == 0).all()
+        assert (weights_HTT[:, is_masked] == 0).all()
 
 
 def test_appending_a_token_leaves_earlier_rows_unchanged(smollm2: tuple[GPT, Tokenizer]) -> None:
     network, tokenizer = smollm2
     ids = tokenizer.encode(FAT_CAT).ids
-    start, whole = read(network, ids[:-1]), read(network, ids)
+    prefix, whole = read(network, ids[:-1]), read(network, ids)
     for layer in range(30):
         expected = whole.stage("weights", layer, range(9))[:, :-1, :-1]
-        torch.testing.assert_close(start.stage("weights", layer, range(9)), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(prefix.stage("weights", layer, range(9)), expected, atol=1e-5, rtol=0)
 
 
-def test_the_capital_of_france_is_paris(smollm2: tuple[GPT, Tokenizer]) -> None:
+def test_the_model_continues_that_the_capital_of_france_is_paris(smollm2: tuple[GPT, Tokenizer]) -> None:
     network, tokenizer = smollm2
     ids = list(tokenizer.encode("The capital of France is").ids)
     n = len(ids)
@@ -112,8 +114,8 @@ def test_the_capital_of_france_is_paris(smollm2: tuple[GPT, Tokenizer]) -> None:
     assert tokenizer.decode(ids[n:]).startswith(" Paris")
 
 
-def test_for_cat_fat_matters_and_for_mat_it_does_not(smollm2: tuple[GPT, Tokenizer]) -> None:
-    """Layer 11, head 7: the picture that the page opens on. Measured with `transformers`."""
+def test_cat_attends_to_fat_and_mat_does_not(smollm2: tuple[GPT, Tokenizer]) -> None:
+    """In layer 11, head 7, which the page shows first. Measured with `transformers`."""
     network, tokenizer = smollm2
     weights_TT = read(network, tokenizer.encode(FAT_CAT).ids).stage("weights", 11, [7])[0]
     cat, fat, mat = 2, 1, 6
@@ -121,28 +123,28 @@ def test_for_cat_fat_matters_and_for_mat_it_does_not(smollm2: tuple[GPT, Tokeniz
     assert weights_TT[mat, fat].item() == pytest.approx(0.02, abs=0.01)
 
 
-def test_token_ids_are_the_oracles(smollm2: tuple[GPT, Tokenizer], token_oracle: OracleTokenizer) -> None:
+def test_token_ids_equal_those_of_tokenizers(smollm2: tuple[GPT, Tokenizer], token_oracle: OracleTokenizer) -> None:
     texts = varied()
     assert len(texts) >= 800
     wrong = [text for text in texts if list(smollm2[1].encode(text).ids) != token_oracle.encode(text).ids]
     assert wrong == []
 
 
-def test_a_text_that_the_vocabulary_can_hold_comes_back_whole(smollm2: tuple[GPT, Tokenizer]) -> None:
+def test_decoding_returns_every_text_that_the_vocabulary_covers(smollm2: tuple[GPT, Tokenizer]) -> None:
     tokenizer = smollm2[1]
-    held = [text for text in varied() if not tokenizer.encode(text).dropped]
-    assert len(held) >= 800
-    assert [tokenizer.decode(tokenizer.encode(text).ids) for text in held] == held
+    covered = [text for text in varied() if not tokenizer.encode(text).dropped]
+    assert len(covered) >= 800
+    assert [tokenizer.decode(tokenizer.encode(text).ids) for text in covered] == covered
 
 
-def test_twenty_one_bytes_have_no_token(smollm2: tuple[GPT, Tokenizer]) -> None:
-    lost = {b for b in range(0x80) if smollm2[1].encode(f"a{chr(b)}b").dropped}
-    assert lost == {0x04, 0x06, 0x13, 0x14, 0x16, 0x1D}
+def test_bytes_without_a_token_are_dropped(smollm2: tuple[GPT, Tokenizer]) -> None:
+    dropped = {b for b in range(0x80) if smollm2[1].encode(f"a{chr(b)}b").dropped}
+    assert dropped == {0x04, 0x06, 0x13, 0x14, 0x16, 0x1D}
     planes = {plane for plane in range(1, 17) if smollm2[1].encode(chr((plane << 16) + 0x300)).dropped}
     assert planes == set(range(4, 12))  # their first bytes are 0xf1 and 0xf2
 
 
-def test_the_name_of_a_special_token_is_ordinary_text_unless_asked_for(smollm2: tuple[GPT, Tokenizer]) -> None:
+def test_the_name_of_a_special_token_is_ordinary_text_by_default(smollm2: tuple[GPT, Tokenizer]) -> None:
     tokenizer = smollm2[1]
     ordinary = tokenizer.encode("<|im_start|>user")
     assert tokenizer.special["<|im_start|>"] not in ordinary.ids
