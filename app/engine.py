@@ -1,7 +1,7 @@
 """Waiting texts -> batches -> Traces -> results, in the one thread in which torch works.
 
 The event loop never waits for torch. It hands all waiting jobs to the worker; the worker reads as many of their tokens
-in one pass as the budget allows, computes one result for each job whose text is read, and comes back for more. So a
+in one pass as the budget allows, computes one result for each job whose text is read, and takes the next jobs. So a
 long text is read in chunks, and other jobs run in between. There is one thread for all of torch because every thread
 that calls it starts a team of OpenMP threads of its own; with two teams on two cores, readings took more than twice as
 long. This module knows nothing of HTTP.
@@ -63,7 +63,7 @@ def end_process() -> None:
 
 @dataclass(eq=False)
 class Job:
-    """A text and the view that is wanted of it. The worker changes it while it runs, the event loop otherwise."""
+    """A text, and the view to compute from its trace. While `running`, only the worker changes a job."""
 
     model: Loaded
     ids: tuple[int, ...]
@@ -170,7 +170,7 @@ class Engine:
             return await asyncio.to_thread(model.tokens, text, special_tokens=special_tokens)
         except (Exception, asyncio.CancelledError):
             raise
-        except BaseException as error:  # such as tiktoken's PanicException, which nothing above here would answer
+        except BaseException as error:  # such as tiktoken's PanicException, to which no caller would reply
             raise as_error(error, len(text)) from error
 
     def submit(
@@ -245,7 +245,7 @@ class Engine:
         self._waiting.clear()
 
     async def _work(self) -> None:
-        """Let the worker make one step after another over the waiting jobs, for ever."""
+        """Run one step of the worker after another over the waiting jobs, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
@@ -257,7 +257,7 @@ class Engine:
                 job.running = True
             await loop.run_in_executor(self._worker, self._step, jobs, loop)
             self._n_steps += 1
-            await asyncio.sleep(0)  # clients that have enough cancel now
+            await asyncio.sleep(0)  # lets clients that need no further result cancel now
             for job in jobs:
                 job.running = False
                 if job.cancelled or job.done:

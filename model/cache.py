@@ -2,8 +2,8 @@
 
 In a causal model later tokens never change earlier rows, so the trace of a text is also the beginning of the trace of
 every text that continues it: appending a word, deleting at the end or changing the last word computes only what
-follows the shared tokens. All clients share one cache. It shows nobody what it holds; a hit only makes the reply
-faster.
+follows the shared tokens. All clients share one cache. No client can see what is in it; a hit only makes the
+reply faster.
 """
 
 from collections import Counter, OrderedDict

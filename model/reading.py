@@ -1,6 +1,6 @@
 """Reading texts: hooks on, one forward pass over the new tokens of several texts, hooks off -> a Trace for each.
 
-The network knows nothing of being observed. Each text continues from what is already in its trace.
+The network does not know that it is observed. Each text continues from its trace so far.
 """
 
 # shapes: L layers, H query heads, G key heads, N new tokens of all texts of one pass, T tokens of a text, B texts with
