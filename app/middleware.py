@@ -78,8 +78,8 @@ class HeadAsGet:
             await self.app(scope, receive, send)
 
 
-class BodyTooLong(HTTPException):
-    """BodyTooLarge as the kind of error that FastAPI passes on while it reads a body."""
+class HTTPBodyTooLarge(HTTPException):
+    """BodyTooLarge as an HTTPException: the only kind of error that FastAPI passes on while it reads a body."""
 
     def __init__(self, error: BodyTooLarge) -> None:
         super().__init__(error.status, str(error))
@@ -102,7 +102,7 @@ class BodyLimit:
             message = await receive()
             n_bytes += len(message.get("body", b""))
             if n_bytes > self.max_bytes:
-                raise BodyTooLong(BodyTooLarge(self.max_bytes))
+                raise HTTPBodyTooLarge(BodyTooLarge(self.max_bytes))
             return message
 
         await self.app(scope, counted, send)

@@ -124,7 +124,7 @@ class Entry:
     record: Record | None = None  # of its training, at that time
     checked_at: float = -float("inf")  # when the folder was last checked for newer parameters, monotonic clock
     reloading: asyncio.Task[None] | None = None
-    reloaded: str = ""  # when newer parameters were loaded, or why they could not be; for people
+    reloaded: str = ""  # for people: when newer parameters were loaded, or why they could not be
     patterns: dict[int | None, Tensor] = field(default_factory=dict)  # of its heads, by step
     steps: dict[int, Loaded] = field(default_factory=dict)  # the model at earlier steps, the least recently used first
     loading: bool = False
@@ -140,7 +140,7 @@ class Entry:
         return [loaded.network for loaded in (self.loaded, *self.steps.values()) if loaded]
 
     @property
-    def run(self) -> str:
+    def run_status(self) -> str:
         """A training run in progress, or continued since the load, described for people; empty if there is none."""
         if self.record is None:
             return ""
@@ -232,7 +232,7 @@ class Models:
             self._start_load(entry)
         raise ModelLoading(entry.source.name, entry.doing)
 
-    async def at(self, name: str | None, step: int | None) -> Loaded:
+    async def get_at_step(self, name: str | None, step: int | None) -> Loaded:
         """The model of this name after the given step of its training; without a step, the finished model.
 
         Raises:
@@ -256,11 +256,13 @@ class Models:
             network = await loop.run_in_executor(self._worker, self._load_step, entry.folder, step)
             entry.steps.setdefault(step, replace(model, network=network, step=step))
         entry.steps[step] = loaded = entry.steps.pop(step)
-        while len(entry.steps) > 1 and (len(entry.steps) > MAX_STEPS or (is_new and self._n_held() > self._budget)):
+        while len(entry.steps) > 1 and (
+            len(entry.steps) > MAX_STEPS or (is_new and self._n_bytes_loaded() > self._budget)
+        ):
             self._on_unload(entry.steps.pop(next(iter(entry.steps))).network)
         return loaded
 
-    def _n_held(self) -> int:
+    def _n_bytes_loaded(self) -> int:
         return sum(_n_bytes(entry.networks) for entry in self.entries.values())
 
     async def _load_newer(self, entry: Entry, *, at_once: bool) -> None:
@@ -314,7 +316,7 @@ class Models:
         return load_step(folder, step, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
 
     def state(self, name: str) -> State:
-        """Whether a model is loaded or can be; looks at the disk for one that was never loaded."""
+        """Whether a model is loaded or can be; for one that was never loaded this checks the disk."""
         entry = self.entries[name]
         if entry.loaded:
             return "ready"
@@ -338,14 +340,14 @@ class Models:
         """
         permanent = {self.default, self.fallback}
         if name not in permanent:
-            n_free = self._budget - sum(self._needed(permanent_name) for permanent_name in permanent)
-            if (n_needed := self._needed(name)) > n_free:
+            n_free = self._budget - sum(self._n_bytes_needed(permanent_name) for permanent_name in permanent)
+            if (n_needed := self._n_bytes_needed(name)) > n_free:
                 raise ModelTooLarge(name, n_needed, max(0, n_free), self._budget)
 
-    def _needed(self, name: str) -> int:
+    def _n_bytes_needed(self, name: str) -> int:
         """The memory that a model needs while it is loaded, in bytes: twice its parameters.
 
-        They are read into memory beside those of the file, and oneDNN's layout takes as much again.
+        The parameters are in memory once as they are in the file, and once more in oneDNN's layout.
         """
         return 2 * self.shape(name)[1] * self.settings.torch_dtype.itemsize
 
@@ -405,17 +407,17 @@ class Models:
         if self._progress:
             self._progress(what, done, total)
 
-    def _make_room(self, coming: Entry) -> None:
+    def _make_room(self, new: Entry) -> None:
         """Unload the least recently used models until the next one fits. The default and the fallback always stay."""
         permanent = (self.default, self.fallback)
-        present = {name: entry for name, entry in self.entries.items() if entry.networks and entry is not coming}
-        n_bytes = {name: max(self._needed(name), _n_bytes(entry.networks)) for name, entry in present.items()}
-        leaving = sorted((name for name in present if name not in permanent), key=lambda name: present[name].used_at)
-        while leaving and sum(n_bytes.values()) + self._needed(coming.source.name) > self._budget:
-            name = leaving.pop(0)
+        loaded = {name: entry for name, entry in self.entries.items() if entry.networks and entry is not new}
+        n_bytes = {name: max(self._n_bytes_needed(name), _n_bytes(entry.networks)) for name, entry in loaded.items()}
+        evictable = sorted((name for name in loaded if name not in permanent), key=lambda name: loaded[name].used_at)
+        while evictable and sum(n_bytes.values()) + self._n_bytes_needed(new.source.name) > self._budget:
+            name = evictable.pop(0)
             del n_bytes[name]
-            log.info("%s is unloaded to make room for %s", name, coming.source.name)
-            self._unload(present[name])
+            log.info("%s is unloaded to make room for %s", name, new.source.name)
+            self._unload(loaded[name])
 
     def _unload(self, entry: Entry) -> None:
         for network in entry.networks:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from app.errors import AppError
-from app.middleware import BodyTooLong, CatchErrors
+from app.middleware import CatchErrors, HTTPBodyTooLarge
 from app.schemas import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -119,7 +119,7 @@ def install(app: FastAPI, page: RenderError) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http(request: Request, error: StarletteHTTPException) -> Response:
-        if isinstance(error, BodyTooLong):
+        if isinstance(error, HTTPBodyTooLarge):
             return reply_to_error(request, error.error)
         if error.status_code == 400:  # FastAPI's error for a body whose JSON is not merely malformed
             return reply(request, of_validation(ValueError(UNREADABLE)))

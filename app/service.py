@@ -20,7 +20,7 @@ from model.weights.folder import steps_of
 T = TypeVar("T")
 
 
-def engine(request: Request) -> Engine:
+def get_engine(request: Request) -> Engine:
     """The engine of the application that got this request."""
     engine: Engine = request.app.state.engine
     return engine
@@ -53,13 +53,13 @@ class Client:
             pass
 
 
-EngineDep = Annotated[Engine, Depends(engine)]
+EngineDep = Annotated[Engine, Depends(get_engine)]
 ClientDep = Annotated[Client, Depends()]
 
 
 async def model_and_tokens(engine: Engine, request: TokensRequest) -> tuple[Loaded, Tokens]:
     """The model that a request names, and the tokens of its text."""
-    model = await engine.models.at(request.model, request.step)
+    model = await engine.models.get_at_step(request.model, request.step)
     return model, await engine.tokens(request.text, model, special_tokens=request.special_tokens)
 
 
@@ -105,7 +105,7 @@ async def compute_page(
     """What the page shows of a text, as one frame."""
     stream = submit_page(engine, model, tokens, request, ClientState(), overview=overview)
     frames, timings = await all_results(stream)
-    return delta.merged(frames), timings
+    return delta.merge_frames(frames), timings
 
 
 async def all_results(stream: ResultStream[T]) -> tuple[list[T], Timings]:
@@ -159,7 +159,7 @@ def model_infos(engine: Engine) -> list[ModelInfo]:
     return infos
 
 
-class History(NamedTuple):
+class TrainingHistory(NamedTuple):
     """The training of a model; empty while its weights are not on this machine."""
 
     steps: list[int | None]  # whose parameters are saved; the last is the finished model, None if its step is unknown
@@ -167,13 +167,13 @@ class History(NamedTuple):
     n_curriculum_steps: int
 
 
-async def training_history(engine: Engine, name: str) -> History:
+async def training_history(engine: Engine, name: str) -> TrainingHistory:
     """The saved steps of a model's training, and the record of its losses."""
     if (folder := engine.models.entries[name].folder) is None:
-        return History([], [], 0)
+        return TrainingHistory([], [], 0)
     saved = await asyncio.to_thread(steps_of, folder)
     record = await asyncio.to_thread(read_record, folder)
     last = record.step if record else None
     steps = [*(step for step in saved if step != last), last]
     curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
-    return History(steps, curve, record.n_drills if record else 0)
+    return TrainingHistory(steps, curve, record.n_drills if record else 0)

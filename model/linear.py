@@ -1,7 +1,7 @@
 """A linear layer that uses whichever matrix-multiplication kernel is fastest on this processor for its number of rows.
 
-With few tokens a layer is bound by reading its parameters, with many by arithmetic, and libraries differ in how well
-they do either. Three kernels compute the same numbers: *plain* is torch's own x Wᵀ; *transposed* computes W xᵀ and
+With few tokens, a layer is limited by reading its parameters, with many by arithmetic, and libraries differ in how
+well they do either. Three kernels compute the same numbers: *plain* is torch's own x Wᵀ; *transposed* computes W xᵀ and
 transposes the result, which some libraries do faster when rows are few; *prepacked* multiplies by a matrix that oneDNN
 has laid out once in the order in which its kernels read it. The kernels are timed when a model is loaded. Prepacking
 takes as much memory again as the parameters, so it must win clearly; its operators are private to torch, and where
@@ -70,7 +70,7 @@ def choose_kernels(network: nn.Module) -> Kernels:
     layers = [module for module in network.modules() if isinstance(module, Linear)]
     if not _is_worth_it(layers):
         return {}
-    sample = _first(layers, BENCHMARK_BYTES)
+    sample = _first_layers(layers, BENCHMARK_BYTES)
     with_prepacked = _prepack(sample)
     kernels = fastest({n_rows: _benchmark(sample, n_rows, with_prepacked=with_prepacked) for n_rows in ROWS})
     if "prepacked" in kernels.values() and not _prepack(layers):  # no memory for all of it, perhaps
@@ -127,7 +127,7 @@ def _prepack(layers: Sequence[Linear]) -> bool:
     return True
 
 
-def _first(layers: Sequence[Linear], n_bytes: int) -> list[Linear]:
+def _first_layers(layers: Sequence[Linear], n_bytes: int) -> list[Linear]:
     """The first layers that together have at least `n_bytes`."""
     chosen: list[Linear] = []
     for layer in layers:

@@ -150,15 +150,15 @@ class Trace:
 
     def queries(self, layer: int, heads: Sequence[int], rows: range | None = None) -> Tensor:
         """The queries of some heads of a layer as attention uses them, (H, R, D), float32; `rows` are consecutive."""
-        return _tokens([chunk.queries_LHTD[layer] for chunk in self.chunks], rows)[list(heads)].float()
+        return _select_tokens([chunk.queries_LHTD[layer] for chunk in self.chunks], rows)[list(heads)].float()
 
     def keys(self, layer: int, heads: Sequence[int], keys: range | None = None) -> Tensor:
         """The keys that some query heads of a layer use, (H, S, D), float32; `keys` are consecutive positions."""
-        return _tokens([chunk.keys_LGTD[layer] for chunk in self.chunks], keys)[self._key_heads(heads)].float()
+        return _select_tokens([chunk.keys_LGTD[layer] for chunk in self.chunks], keys)[self._key_heads(heads)].float()
 
     def values(self, layer: int, heads: Sequence[int]) -> Tensor:
         """The values that some query heads of a layer use, (H, T, D), float32."""
-        return _tokens([chunk.values_LGTD[layer] for chunk in self.chunks], None)[self._key_heads(heads)].float()
+        return _select_tokens([chunk.values_LGTD[layer] for chunk in self.chunks], None)[self._key_heads(heads)].float()
 
     def stages(
         self, layer: int, heads: Sequence[int], rows: range | None = None, keys: range | None = None
@@ -226,7 +226,7 @@ class Trace:
         return [self.model.config.key_head(head) for head in heads]
 
 
-def _tokens(chunks_HTD: Sequence[Tensor], tokens: range | None) -> Tensor:
+def _select_tokens(chunks_HTD: Sequence[Tensor], tokens: range | None) -> Tensor:
     """Consecutive tokens out of a list of chunks, all if None; (H, T, D)."""
     if tokens is None:
         return torch.cat(list(chunks_HTD), dim=1)

@@ -138,8 +138,8 @@ def frames(
         header, arrays = {}, {}
 
 
-def merged(frames: Sequence[Frame]) -> Frame:
-    """All frames of a client that had nothing, as one."""
+def merge_frames(frames: Sequence[Frame]) -> Frame:
+    """All frames of a reply to a client that had nothing, as one frame."""
     (header, arrays), *rest = frames
     names: tuple[Literal["grid", "to_first_token"], ...] = ("grid", "to_first_token")
     for name in names if "grid" in header else ():

@@ -54,7 +54,7 @@ async def get_checkpoints(name: str, engine: EngineDep) -> CheckpointsReply:
     history = await service.training_history(engine, model.name)
     checkpoints = []
     for step in history.steps:
-        patterns = await engine.models.patterns(await engine.models.at(name, step))
+        patterns = await engine.models.patterns(await engine.models.get_at_step(name, step))
         scores = {pattern: values.tolist() for pattern, values in zip(PROBE_PATTERNS, patterns, strict=True)}
         checkpoints.append(Checkpoint(step=step, patterns=Patterns(**scores)))
     return CheckpointsReply(

@@ -90,7 +90,7 @@ class PageState:
 
 @dataclass(frozen=True)
 class Page(PageState):
-    """What the pages with a text have in common: their state, and what came of it."""
+    """What the pages with a text have in common: their state, and the result."""
 
     models: list[ModelInfo]
     stages: tuple[str, ...]
@@ -114,7 +114,7 @@ class TrainingPage(Page):
 
     steps: list[tuple[int | None, CurvePoint | None]]  # of the training, each with its losses if they are known
     shipped: str  # a model that has such steps
-    run: str  # what is known of a run in progress; empty if there is none
+    run: str  # the state of a training run in progress; empty if there is none
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ PageQueryDep = Annotated[PageQuery, Depends()]
 
 @router.get("/")
 async def home(request: Request, engine: EngineDep, query: PageQueryDep) -> Response:
-    """The page of all heads. Whatever its address says, the page comes and keeps what was typed.
+    """The page of all heads. Even for an invalid address there is a page, which keeps what was typed.
 
     While the default model is not ready, the model that came with the app is shown instead, and the page says so.
     """
@@ -204,13 +204,13 @@ async def training(request: Request, engine: EngineDep, query: PageQueryDep) -> 
     state = query.state(text=FIRST_TEXT_OF_TRAINING, model=name, query=None, heads=FIRST_HEAD_OF_TRAINING)
     shared, status = await _page(engine, state)
     is_known = name in models.entries
-    history = await service.training_history(engine, name) if is_known else service.History([], [], 0)
+    history = await service.training_history(engine, name) if is_known else service.TrainingHistory([], [], 0)
     points: dict[int | None, CurvePoint] = {point.step: point for point in history.curve}
     page = TrainingPage(
         **vars(shared),
         steps=[(step, points.get(step)) for step in history.steps],
         shipped=models.fallback,
-        run=models.entries[name].run if is_known else "",
+        run=models.entries[name].run_status if is_known else "",
     )
     return render(request, "training.html", page, status)
 
@@ -255,7 +255,7 @@ async def _page(engine: Engine, state: PageState) -> tuple[Page, int]:
 
 
 async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, str, int]:
-    """What came of the text, a notice, and the status of the reply."""
+    """The result for the text, a notice, and the status of the reply."""
     if not state.text:
         return None, EMPTY, 200  # nothing is wrong: there is no text yet
     try:
@@ -303,10 +303,11 @@ def split_characters(tokens: Sequence[TokenFields], text: str) -> list[str]:
     >>> split_characters(tokens, "a猫b")[1]
     '\u2068猫\u2069 (character 1)'
     """
-    shares_with_next = [token["end"] > after["start"] for token, after in pairwise(tokens)]
+    overlaps = [token["end"] > after["start"] for token, after in pairwise(tokens)]
     words = []
-    for token, with_last, with_next in zip(tokens, [False, *shares_with_next], [*shares_with_next, False], strict=True):
-        shared = {*([token["start"]] if with_last else []), *([token["end"] - 1] if with_next else [])}
+    overlaps_previous, overlaps_next = [False, *overlaps], [*overlaps, False]
+    for token, splits_first, splits_last in zip(tokens, overlaps_previous, overlaps_next, strict=True):
+        shared = {*([token["start"]] if splits_first else []), *([token["end"] - 1] if splits_last else [])}
         words.append(" and ".join(f"\u2068{text[at]}\u2069 (character {at})" for at in sorted(shared)))
     return words
 

@@ -186,7 +186,7 @@ def test_the_least_recently_used_model_is_unloaded_before_the_next_one_is_loaded
 
     async def test() -> None:
         async with Engine.serving(sources, settings()) as engine:
-            engine.models._budget = 3 * engine.models._needed("default")
+            engine.models._budget = 3 * engine.models._n_bytes_needed("default")
             load_folder = engine.models._load_folder
 
             def record(entry: Entry, folder: Path) -> Loaded:
@@ -208,7 +208,7 @@ def test_a_model_that_does_not_fit_beside_the_default_is_refused(tiny_llama: Pat
         sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b")}
         async with Engine.serving(sources, settings()) as engine:
             await ready(engine)
-            engine.models._budget = 2 * engine.models._needed("default") - 1
+            engine.models._budget = 2 * engine.models._n_bytes_needed("default") - 1
             with pytest.raises(ModelTooLarge, match="LOOKBACK_MODELS_MB"):
                 engine.models.get("b")
             assert engine.models.ready
@@ -221,7 +221,7 @@ def test_gpt2_large_fits_into_the_default_budget_and_gpt2_xl_does_not() -> None:
 
     async def test() -> None:
         engine = Engine(catalogue("smollm2-135m"), settings(models="gpt2-large,gpt2-xl", dtype="float32"))
-        assert engine.models._needed("gpt2-xl") == 2 * 4 * 1_557_611_200
+        assert engine.models._n_bytes_needed("gpt2-xl") == 2 * 4 * 1_557_611_200
         with pytest.raises(ModelTooLarge, match=r"gpt2-xl needs 12,461 MB"):
             engine.models.get("gpt2-xl")
         engine.models._check_budget("gpt2-large")

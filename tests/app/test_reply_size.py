@@ -48,5 +48,5 @@ def test_no_frame_is_over_4_mb_and_the_frame_of_an_appended_token_is_small(model
     assert len(first) > 10
     assert max(first) < MAX_BYTES
     assert sum(sizes(model, whole, client)) < 100_000
-    at_once = delta.merged(list(delta.frames(whole, text(N), model, PageRequest(text="x"), ClientState())))
+    at_once = delta.merge_frames(list(delta.frames(whole, text(N), model, PageRequest(text="x"), ClientState())))
     assert len(frame.encode(*at_once)) < MAX_BYTES
