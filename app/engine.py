@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 import torch
 
 from app.errors import Busy, NonFiniteNumbers, OutOfMemory
-from app.models import Loaded, Models
+from app.models import LoadedModel, Models
 from app.schemas import Timings
 from app.settings import Settings
 from model.cache import PrefixCache
@@ -65,7 +65,7 @@ def end_process() -> None:
 class Job:
     """A text, and the view to compute from its trace. While `running`, only the worker changes a job."""
 
-    model: Loaded
+    model: LoadedModel
     ids: tuple[int, ...]
     view: Callable[[Trace], Iterator[Any]]
     needs_last_logits: bool
@@ -164,8 +164,8 @@ class Engine:
             engine.models.close()
             engine._worker.shutdown(wait=False, cancel_futures=True)
 
-    async def tokens(self, text: str, model: Loaded, *, special_tokens: bool = False) -> Tokens:
-        """The tokens of a text, as `Loaded.tokens` returns them, computed in a thread of their own."""
+    async def tokens(self, text: str, model: LoadedModel, *, special_tokens: bool = False) -> Tokens:
+        """The tokens of a text, as `LoadedModel.tokens` returns them, computed in a thread of their own."""
         try:
             return await asyncio.to_thread(model.tokens, text, special_tokens=special_tokens)
         except (Exception, asyncio.CancelledError):
@@ -174,7 +174,12 @@ class Engine:
             raise as_error(error, len(text)) from error
 
     def submit(
-        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], Iterator[T]], *, needs_last_logits: bool = False
+        self,
+        model: LoadedModel,
+        tokens: Tokens,
+        view: Callable[[Trace], Iterator[T]],
+        *,
+        needs_last_logits: bool = False,
     ) -> ResultStream[T]:
         """Read a text, then compute the results of a view one after another, all in the worker thread.
 
@@ -195,7 +200,7 @@ class Engine:
         return ResultStream(job, self._cancel)
 
     async def compute(
-        self, model: Loaded, tokens: Tokens, view: Callable[[Trace], T], *, needs_last_logits: bool = False
+        self, model: LoadedModel, tokens: Tokens, view: Callable[[Trace], T], *, needs_last_logits: bool = False
     ) -> tuple[T, Timings]:
         """The result of a view that has only one, with its timings.
 

@@ -49,7 +49,7 @@ State = Literal["ready", "loading", "failed", "available", "not here"]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in memory, ready to read texts."""
 
     name: str
@@ -119,14 +119,16 @@ class Entry:
 
     source: Source
     folder: Path | None = None  # of its weights, once they are on this machine
-    loaded: Loaded | None = None
+    loaded: LoadedModel | None = None
     files: Files | None = None  # from which it was loaded
     record: Record | None = None  # of its training, at that time
     checked_at: float = -float("inf")  # when the folder was last checked for newer parameters, monotonic clock
     reloading: asyncio.Task[None] | None = None
     reloaded: str = ""  # for people: when newer parameters were loaded, or why they could not be
     patterns: dict[int | None, Tensor] = field(default_factory=dict)  # of its heads, by step
-    steps: dict[int, Loaded] = field(default_factory=dict)  # the model at earlier steps, the least recently used first
+    steps: dict[int, LoadedModel] = field(
+        default_factory=dict
+    )  # the model at earlier steps, the least recently used first
     loading: bool = False
     doing: str = "waiting for other models"  # for people, while it loads
     failure: str = ""  # why the last load failed; empty once another one has begun
@@ -207,7 +209,7 @@ class Models:
         config = entry.source.config()
         return config, _n_parameters(config)
 
-    def get(self, name: str | None = None) -> Loaded:
+    def get(self, name: str | None = None) -> LoadedModel:
         """The model of this name, or the default.
 
         Raises:
@@ -232,7 +234,7 @@ class Models:
             self._start_load(entry)
         raise ModelLoading(entry.source.name, entry.doing)
 
-    async def get_at_step(self, name: str | None, step: int | None) -> Loaded:
+    async def get_at_step(self, name: str | None, step: int | None) -> LoadedModel:
         """The model of this name after the given step of its training; without a step, the finished model.
 
         Raises:
@@ -301,7 +303,7 @@ class Models:
         finally:
             entry.reloading = None
 
-    async def patterns(self, model: Loaded) -> Tensor:
+    async def patterns(self, model: LoadedModel) -> Tensor:
         """What the heads of a model do, (P, L, H) as `probe_scores` returns it; computed once."""
         patterns = self.entries[model.name].patterns
         if model.step not in patterns:
@@ -391,7 +393,7 @@ class Models:
     def _fetch(self, entry: Entry) -> Path:
         return entry.source.fetch(self.settings.cache, lambda *progress: self._report(entry, *progress))
 
-    def _load_folder(self, entry: Entry, folder: Path) -> Loaded:
+    def _load_folder(self, entry: Entry, folder: Path) -> LoadedModel:
         self._report(entry, "loading the weights", 0, 0)
         files, record = Files.of(folder), read_record(folder)  # before the weights, so that a later change is noticed
         network, tokenizer = load(folder, device=self.settings.torch_device, dtype=self.settings.torch_dtype)
@@ -400,7 +402,7 @@ class Models:
         read(network, [0])  # the first forward pass is slow; no client should wait for it
         n_context = min(network.config.n_context, self.settings.max_tokens)
         entry.files, entry.record = files, record
-        return Loaded(entry.source.name, network, tokenizer, n_context)
+        return LoadedModel(entry.source.name, network, tokenizer, n_context)
 
     def _report(self, entry: Entry, what: str, done: int, total: int) -> None:
         entry.doing = f"{what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else what

@@ -11,7 +11,7 @@ from app.engine import Engine, ReadingProgress, ResultStream
 from app.errors import ClientDisconnected, NoSuchHead
 from app.live import delta
 from app.live.delta import ClientState
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import CurvePoint, ModelInfo, PageRequest, Timings, TokensRequest
 from model.tokenizer import Tokens
 from model.training.record import read_record
@@ -57,13 +57,13 @@ EngineDep = Annotated[Engine, Depends(get_engine)]
 ClientDep = Annotated[Client, Depends()]
 
 
-async def model_and_tokens(engine: Engine, request: TokensRequest) -> tuple[Loaded, Tokens]:
+async def model_and_tokens(engine: Engine, request: TokensRequest) -> tuple[LoadedModel, Tokens]:
     """The model that a request names, and the tokens of its text."""
     model = await engine.models.get_at_step(request.model, request.step)
     return model, await engine.tokens(request.text, model, special_tokens=request.special_tokens)
 
 
-def check_heads(model: Loaded, layers: list[int], heads: list[int]) -> None:
+def check_heads(model: LoadedModel, layers: list[int], heads: list[int]) -> None:
     """Refuse layers and heads that the model does not have.
 
     Raises:
@@ -78,7 +78,7 @@ def check_heads(model: Loaded, layers: list[int], heads: list[int]) -> None:
 
 def submit_page(
     engine: Engine,
-    model: Loaded,
+    model: LoadedModel,
     tokens: Tokens,
     request: PageRequest,
     client: ClientState,
@@ -100,7 +100,7 @@ def submit_page(
 
 
 async def compute_page(
-    engine: Engine, model: Loaded, tokens: Tokens, request: PageRequest, *, overview: bool
+    engine: Engine, model: LoadedModel, tokens: Tokens, request: PageRequest, *, overview: bool
 ) -> tuple[delta.Frame, Timings]:
     """What the page shows of a text, as one frame."""
     stream = submit_page(engine, model, tokens, request, ClientState(), overview=overview)

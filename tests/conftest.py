@@ -16,7 +16,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from app.main import create_app
-from app.models import Loaded
+from app.models import LoadedModel
 from app.settings import Settings
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
@@ -120,6 +120,6 @@ def serve(settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_llama: Path) -> Loaded:
+def tiny_model(tiny_llama: Path) -> LoadedModel:
     """The tiny Llama as the app loads it: 3 layers, 4 heads, a context of 64 tokens."""
-    return Loaded("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)
+    return LoadedModel("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from app.errors import NoSuchHead
 from app.lessons.checks import Arithmetic, Check, product_norms
 from app.lessons.posts import Reference
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import TokensRequest
 from model.attention import AttentionFn, fused_attention
 from model.config import Config
@@ -69,7 +69,7 @@ class LessonResult(BaseModel):
 class Reading:
     """A text, and the trace of a model on it."""
 
-    model: Loaded
+    model: LoadedModel
     tokens: Tokens
     trace: Trace
 

@@ -17,7 +17,7 @@ from app import figures, views
 from app.errors import NoSuchPosition
 from app.figures import Window
 from app.live.frame import Array
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import PageRequest
 from model.cache import shared_prefix_length
 from model.config import Config
@@ -72,7 +72,7 @@ class ClientState:
     step: int = 0  # tokens per pixel of the thumbnails
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
 
-    def switch_text(self, model: Loaded, ids: tuple[int, ...]) -> int:
+    def switch_text(self, model: LoadedModel, ids: tuple[int, ...]) -> int:
         """Change to another text; the number of its first tokens that the client already has."""
         n_shared = shared_prefix_length(self.ids, ids) if self.model == model.key else 0
         step = views.step_for(len(ids), views.N_THUMBNAIL)
@@ -87,7 +87,13 @@ class ClientState:
 
 
 def frames(
-    trace: Trace, tokens: Tokens, model: Loaded, request: PageRequest, client: ClientState, *, overview: bool = True
+    trace: Trace,
+    tokens: Tokens,
+    model: LoadedModel,
+    request: PageRequest,
+    client: ClientState,
+    *,
+    overview: bool = True,
 ) -> Iterator[Frame]:
     """The frames to send, the most important first; `client` is updated. The header of the last one has `done`.
 
@@ -226,7 +232,7 @@ def n_reusable_cells(before: Window, wanted: Window, n_shared: int) -> int:
     return min(before.bottom, wanted.bottom, n_shared) // before.step
 
 
-def _norms(trace: Trace, model: Loaded, n_shared: int) -> tuple[NormsHeader, dict[str, NDArray[np.float32]]]:
+def _norms(trace: Trace, model: LoadedModel, n_shared: int) -> tuple[NormsHeader, dict[str, NDArray[np.float32]]]:
     statistics = views.norm_table(trace)
     sites = [site.name for site in norm_sites(model.network.config)]
     figure = figures.norms_figure(trace.n_tokens, sites, statistics, model=model.title)

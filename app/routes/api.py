@@ -15,7 +15,7 @@ from app import problems, service, views
 from app.engine import Engine
 from app.errors import ReplyTooLarge
 from app.live import frame
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import (
     AttentionReply,
     AttentionRequest,
@@ -173,7 +173,7 @@ async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) 
     return Response(encoded, media_type=frame.FRAME_MEDIA_TYPE)
 
 
-def _text_fields(model: Loaded, tokens: Tokens, timings: Timings | None = None) -> dict[str, object]:
+def _text_fields(model: LoadedModel, tokens: Tokens, timings: Timings | None = None) -> dict[str, object]:
     """The fields that every reply about a text has."""
     fields: dict[str, object] = {"model": model.name, "step": model.step, **views.tokens(tokens)}
     return fields | ({"timings": timings.model_dump()} if timings else {})

@@ -19,7 +19,7 @@ from app.lessons.checks import Check
 from app.lessons.controls import Control, make_controls
 from app.lessons.lesson import AnyLesson, LessonRequest, LessonResult, Reading, check_heads, lessons
 from app.lessons.posts import SERIES
-from app.models import Loaded
+from app.models import LoadedModel
 from app.routes import assets, pages
 from app.routes.api import json_reply
 from app.schemas import ModelInfo, Timings, TokenInfo
@@ -100,7 +100,7 @@ class ChecksReply(BaseModel):
 class Computed(NamedTuple):
     """The result of a lesson, and what it was computed from."""
 
-    model: Loaded
+    model: LoadedModel
     tokens: Tokens
     result: LessonResult
     timings: Timings
@@ -254,7 +254,7 @@ async def _check(engine: Engine, client: Client, lesson: AnyLesson, request: Les
     return ChecksReply(model=model.name, step=model.step, checks=checks)
 
 
-async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tuple[Loaded, Tokens]:
+async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tuple[LoadedModel, Tokens]:
     """The requested model, or if none is requested one that has what the lesson needs, and the tokens of the text."""
     if request.model is None and not lesson.fits(engine.models.shape(engine.models.default)[0]):
         request = request.model_copy(update={"model": engine.models.fallback})

@@ -12,7 +12,7 @@ from app import views
 from app.figures import Window
 from app.live import delta
 from app.live.delta import ClientState, n_reusable_cells, thumbnail_plan, window_of
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import PageRequest
 from model.cache import PrefixCache
 from model.reading import read, read_batch
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("small_frames")
 class TypingClient:
     """A client that switches from text to text: its screen, its state on the server, and a prefix cache."""
 
-    def __init__(self, model: Loaded) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self.state, self.screen, self.cache = ClientState(), Screen(), PrefixCache(100_000_000)
 
@@ -79,7 +79,7 @@ def assert_no_wrong_pixels(shown: dict[str, Any], expected: dict[str, Any]) -> N
         assert excess[:, :n_whole].min(initial=0) >= -1
 
 
-def fresh_picture(tiny_model: Loaded, ids: list[int], head: int) -> dict[str, Any]:
+def fresh_picture(tiny_model: LoadedModel, ids: list[int], head: int) -> dict[str, Any]:
     """What a client without any earlier text shows."""
     client = TypingClient(tiny_model)
     client.switch_text(ids, head=head)
@@ -113,7 +113,7 @@ def edited(ids: list[int], edit: str, new: list[int]) -> list[int]:
 @given(IDS, EDITS)
 @settings(max_examples=60, deadline=None)
 def test_after_any_edits_the_screen_is_that_of_a_new_client(
-    tiny_model: Loaded, ids: list[int], edits: list[Any]
+    tiny_model: LoadedModel, ids: list[int], edits: list[Any]
 ) -> None:
     client = TypingClient(tiny_model)
     client.switch_text(ids)
@@ -139,7 +139,7 @@ def small_frames() -> Any:
 
 
 @pytest.fixture
-def trace(tiny_model: Loaded) -> Trace:
+def trace(tiny_model: LoadedModel) -> Trace:
     return read(tiny_model.network, [(7 * i * i + i) % 400 for i in range(50)])
 
 
@@ -154,7 +154,7 @@ def test_a_pixel_is_the_largest_weight_it_covers(trace: Trace) -> None:
     np.testing.assert_allclose(to_first_LT, weights[..., 0].mean(1), atol=1e-6)
 
 
-def test_the_screen_shows_the_models_numbers(tiny_model: Loaded) -> None:
+def test_the_screen_shows_the_models_numbers(tiny_model: LoadedModel) -> None:
     """A text typed in three parts, compared with the stages of its trace."""
     ids = [7 * i % 400 for i in range(14)]
     client = TypingClient(tiny_model)
@@ -184,7 +184,7 @@ def test_cells_of_a_small_window_are_numbers_and_cells_of_a_large_one_are_maxima
     assert pooled["masked"][3, 3] < pooled["scaled"][3, 3] or largest == pooled["scaled"][3, 3]
 
 
-def test_for_an_appended_token_only_new_rows_and_columns_are_sent(tiny_model: Loaded) -> None:
+def test_for_an_appended_token_only_new_rows_and_columns_are_sent(tiny_model: LoadedModel) -> None:
     client = TypingClient(tiny_model)
     client.switch_text([1, 2, 3, 4])
     ((header, arrays),) = client.switch_text([1, 2, 3, 4, 5])
@@ -197,7 +197,7 @@ def test_for_an_appended_token_only_new_rows_and_columns_are_sent(tiny_model: Lo
     assert arrays["mean"].shape == (1, 7)
 
 
-def test_for_another_head_of_the_same_text_only_its_heatmap_is_sent(tiny_model: Loaded) -> None:
+def test_for_another_head_of_the_same_text_only_its_heatmap_is_sent(tiny_model: LoadedModel) -> None:
     client = TypingClient(tiny_model)
     client.switch_text([1, 2, 3, 4])
     ((header, arrays),) = client.switch_text([1, 2, 3, 4], head=2)
@@ -207,7 +207,7 @@ def test_for_another_head_of_the_same_text_only_its_heatmap_is_sent(tiny_model: 
     assert header["tokens"] == []
 
 
-def test_for_another_query_of_the_same_head_only_its_row_is_sent(tiny_model: Loaded) -> None:
+def test_for_another_query_of_the_same_head_only_its_row_is_sent(tiny_model: LoadedModel) -> None:
     client = TypingClient(tiny_model)
     client.switch_text([1, 2, 3])
     ((header, arrays),) = client.switch_text([1, 2, 3], query=1)
@@ -215,10 +215,10 @@ def test_for_another_query_of_the_same_head_only_its_row_is_sent(tiny_model: Loa
     assert set(arrays) == {"row_scores", "row_scaled", "row_weights"}
 
 
-def test_for_another_model_everything_is_sent_again(tiny_model: Loaded) -> None:
+def test_for_another_model_everything_is_sent_again(tiny_model: LoadedModel) -> None:
     client = TypingClient(tiny_model)
     client.switch_text([1, 2, 3])
-    client.model = Loaded("other", tiny_model.network, tiny_model.tokenizer, 64)
+    client.model = LoadedModel("other", tiny_model.network, tiny_model.tokenizer, 64)
     header, arrays = client.switch_text([1, 2, 3])[0]
     assert header["heatmap"]
     assert header["n_shared"] == header["norms"]["from"] == header["heatmap"]["from"] == header["grid"]["from"] == 0
@@ -252,7 +252,7 @@ def test_unchanged_cells_of_a_heatmap_are_reused(before: Window, wanted: Window,
     assert n_reusable_cells(before, wanted, n_shared) == n
 
 
-def test_the_thumbnails_of_a_long_text_come_in_frames_of_a_few_layers(tiny_model: Loaded) -> None:
+def test_the_thumbnails_of_a_long_text_come_in_frames_of_a_few_layers(tiny_model: LoadedModel) -> None:
     n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, for 38 tokens
     assert n_weights <= delta.FRAME_WEIGHTS < 2 * n_weights
     state = ClientState("tiny", (), None, step=8, n_sent=[0, 0, 8])

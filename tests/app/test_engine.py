@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app import engine as engine_module
 from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, take_batch
 from app.errors import Busy, ModelLoading, ModelNotHere, ModelTooLarge, ModelUnavailable, OutOfMemory, UnknownModel
-from app.models import Entry, Loaded
+from app.models import Entry, LoadedModel
 from app.settings import Settings
 from model.gpt import GPT
 from model.reading import read, read_batch
@@ -50,7 +50,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, timeout=60))
 
 
-async def ready(engine: Engine, name: str | None = None) -> Loaded:
+async def ready(engine: Engine, name: str | None = None) -> LoadedModel:
     while True:
         try:
             return engine.models.get(name)
@@ -189,7 +189,7 @@ def test_the_least_recently_used_model_is_unloaded_before_the_next_one_is_loaded
             engine.models._budget = 3 * engine.models._n_bytes_needed("default")
             load_folder = engine.models._load_folder
 
-            def record(entry: Entry, folder: Path) -> Loaded:
+            def record(entry: Entry, folder: Path) -> LoadedModel:
                 loaded = [name for name, entry in engine.models.entries.items() if entry.loaded]
                 at_loading[entry.source.name] = loaded
                 return load_folder(entry, folder)
@@ -327,7 +327,7 @@ class Passes:
         key = trace.chunks[0].keys_LGTD[0, 0, 0]
         return next(id for id, key_of_id in enumerate(self.keys) if torch.allclose(key, key_of_id, atol=1e-5))
 
-    def use_keys_of(self, model: Loaded) -> None:
+    def use_keys_of(self, model: LoadedModel) -> None:
         self.keys = [read(model.network, [id]).chunks[0].keys_LGTD[0, 0, 0] for id in range(10)]
 
 
@@ -534,7 +534,7 @@ def test_a_panic_of_the_tokenizer_becomes_an_ordinary_error(tiny_llama: Path, mo
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await ready(engine)
-            monkeypatch.setattr(Loaded, "tokens", panic)
+            monkeypatch.setattr(LoadedModel, "tokens", panic)
             with pytest.raises(WorkerFailed, match="no rank"):
                 await engine.tokens("cat", model)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.lessons import checks
 from app.lessons.lesson import Reading, lessons
-from app.models import Loaded
+from app.models import LoadedModel
 from app.settings import Settings
 from app.templating import format_value
 from model.gpt import GPT
@@ -58,7 +58,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tuple[str, torch.dtype], Loaded]:
+def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tuple[str, torch.dtype], LoadedModel]:
     """Small models of both families in both dtypes."""
     folders = {
         "tiny-gpt2": tiny_gpt2,
@@ -66,14 +66,14 @@ def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tupl
         SHIPPED.name: SHIPPED.fetch(settings.cache, lambda *_: None),
     }
     return {
-        (name, dtype): Loaded(name, *load(folder, device=CPU, dtype=dtype), n_context=64)
+        (name, dtype): LoadedModel(name, *load(folder, device=CPU, dtype=dtype), n_context=64)
         for name, folder in folders.items()
         for dtype in (FLOAT, torch.bfloat16)
     }
 
 
 @lru_cache(maxsize=200)
-def reading(loaded: Loaded, text: str) -> Reading:
+def reading(loaded: LoadedModel, text: str) -> Reading:
     """A text as a model reads it, without an app."""
     tokens = loaded.tokens(text)
     return Reading(loaded, tokens, read(loaded.network, tokens.ids))
@@ -104,7 +104,7 @@ def n_context(client: TestClient, model: str) -> int:
 @pytest.mark.parametrize("dtype", [FLOAT, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("slug", SLUGS)
 def test_all_checks_hold_on_every_text_in_either_dtype_and_one_fails_when_it_is_broken(
-    networks: dict[tuple[str, torch.dtype], Loaded], slug: str, dtype: torch.dtype
+    networks: dict[tuple[str, torch.dtype], LoadedModel], slug: str, dtype: torch.dtype
 ) -> None:
     for loaded in (loaded for (_, own_dtype), loaded in networks.items() if own_dtype == dtype):
         if not lessons()[slug].fits(loaded.network.config):
@@ -125,13 +125,13 @@ def test_all_checks_hold_for_smollm2_and_one_fails_when_it_is_broken(smollm2: tu
 
 
 @lru_cache(maxsize=1)
-def _loaded(network: GPT, tokenizer: Tokenizer) -> Loaded:
-    return Loaded("smollm2-135m", network, tokenizer, n_context=64)
+def _loaded(network: GPT, tokenizer: Tokenizer) -> LoadedModel:
+    return LoadedModel("smollm2-135m", network, tokenizer, n_context=64)
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if hasattr(module_of(slug), "equal")])
 def test_no_check_accepts_a_number_that_is_off_by_a_thousandth(
-    networks: dict[tuple[str, torch.dtype], Loaded], slug: str, monkeypatch: pytest.MonkeyPatch
+    networks: dict[tuple[str, torch.dtype], LoadedModel], slug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: dict[str, bool] = {}
 
@@ -368,7 +368,7 @@ def test_the_number_of_merges_is_that_of_the_tokenizer(smollm2: tuple[GPT, Token
 
 def test_an_id_without_a_token_has_a_label(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
-    wide = Loaded("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
+    wide = LoadedModel("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
     assert reading(wide, FIRST).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
 
 

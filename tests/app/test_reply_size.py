@@ -5,7 +5,7 @@ import torch
 
 from app.live import delta, frame
 from app.live.delta import ClientState
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import PageRequest
 from model.config import Config
 from model.gpt import GPT
@@ -18,7 +18,7 @@ MAX_BYTES = 4_000_000
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: Loaded) -> Loaded:
+def model(tiny_model: LoadedModel) -> LoadedModel:
     torch.manual_seed(0)
     network = GPT(
         Config(
@@ -28,19 +28,19 @@ def model(tiny_model: Loaded) -> Loaded:
         )
     )  # fmt: skip
     torch.nn.init.normal_(network.embed.weight)
-    return Loaded("wide", network.eval(), tiny_model.tokenizer, N)
+    return LoadedModel("wide", network.eval(), tiny_model.tokenizer, N)
 
 
 def text(n: int) -> Tokens:
     return Tokens(tuple(Token(i, i * i % 400, b" something", 10 * i, 10 * i + 10) for i in range(n)), ())
 
 
-def sizes(model: Loaded, trace: Trace, client: ClientState) -> list[int]:
+def sizes(model: LoadedModel, trace: Trace, client: ClientState) -> list[int]:
     frames = delta.frames(trace, text(trace.n_tokens), model, PageRequest(text="x"), client)
     return [len(frame.encode(header, arrays)) for header, arrays in frames]
 
 
-def test_no_frame_is_over_4_mb_and_the_frame_of_an_appended_token_is_small(model: Loaded) -> None:
+def test_no_frame_is_over_4_mb_and_the_frame_of_an_appended_token_is_small(model: LoadedModel) -> None:
     before = read_batch(model.network, [(Trace(model.network, ()), text(N - 1).ids)])[0]
     whole = read_batch(model.network, [(before, text(N).ids[-1:])])[0]
     client = ClientState()

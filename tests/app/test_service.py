@@ -9,7 +9,7 @@ import pytest
 from app import service
 from app.engine import Engine, ReadingProgress, ResultStream
 from app.errors import NoSuchHead
-from app.models import Loaded
+from app.models import LoadedModel
 from app.schemas import Timings
 from app.settings import Settings
 from model.weights.catalogue import FolderSource
@@ -50,7 +50,7 @@ def test_a_stream_that_ends_without_a_result_is_an_error() -> None:
     [([0, 3], [9], "no layer 3; tiny has 3"), ([2], [0, 4], "no head 4; tiny has 4")],
 )
 def test_the_first_layer_or_head_that_does_not_exist_is_refused(
-    tiny_model: Loaded, layers: list[int], heads: list[int], message: str
+    tiny_model: LoadedModel, layers: list[int], heads: list[int], message: str
 ) -> None:
     service.check_heads(tiny_model, [0, 2], [0, 3])
     with pytest.raises(NoSuchHead, match=message):
