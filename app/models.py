@@ -126,9 +126,7 @@ class Entry:
     reloading: asyncio.Task[None] | None = None
     reloaded: str = ""  # for people: when newer parameters were loaded, or why they could not be
     patterns: dict[int | None, Tensor] = field(default_factory=dict)  # of its heads, by step
-    steps: dict[int, LoadedModel] = field(
-        default_factory=dict
-    )  # the model at earlier steps, the least recently used first
+    steps: dict[int, LoadedModel] = field(default_factory=dict)  # at earlier steps, the least recently used first
     loading: bool = False
     doing: str = "waiting for other models"  # for people, while it loads
     failure: str = ""  # why the last load failed; empty once another one has begun
@@ -329,7 +327,7 @@ class Models:
         return "available" if self._may_load(name) else "not here"
 
     def _may_load(self, name: str) -> bool:
-        """Whether clients may have this model loaded: those that the settings name, or else those on this machine."""
+        """Whether clients may load this model: those that the settings name; without any, those on this machine."""
         if name in (self.default, self.fallback, *self.settings.models):
             return True
         return not self.settings.models and self.entries[name].source.local(self.settings.cache) is not None

@@ -50,7 +50,8 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, timeout=60))
 
 
-async def ready(engine: Engine, name: str | None = None) -> LoadedModel:
+async def loaded_model(engine: Engine, name: str | None = None) -> LoadedModel:
+    """The model, once it is loaded."""
     while True:
         try:
             return engine.models.get(name)
@@ -74,7 +75,7 @@ def test_while_a_model_loads_its_progress_is_reported(tiny_llama: Path) -> None:
             with pytest.raises(ModelLoading, match="tiny is not ready yet: fetching weights, 34 of 93 MB"):
                 engine.models.get()
             gate.set()
-            await ready(engine)
+            await loaded_model(engine)
             assert (engine.models.ready, engine.models.state("tiny")) == (True, "ready")
 
     run(test())
@@ -93,7 +94,7 @@ def test_a_failed_load_has_a_reason_and_can_be_retried(tiny_llama: Path, monkeyp
             with pytest.raises(ModelUnavailable, match=r"tiny could not be loaded\. The registry is out of reach\."):
                 engine.models.get()
             monkeypatch.setattr(ModelUnavailable, "retry_after_s", 0)
-            await ready(engine)
+            await loaded_model(engine)
 
     run(test())
 
@@ -162,7 +163,7 @@ def test_only_models_on_this_machine_are_loaded_unless_the_settings_name_others(
 
     async def states_with(**change: Any) -> dict[str, str]:
         async with Engine.serving(sources, settings(**change)) as engine:
-            await ready(engine)
+            await loaded_model(engine)
             states: dict[str, str] = {name: engine.models.state(name) for name in sources}
             for name in (name for name, state in states.items() if state == "not here"):
                 with pytest.raises(ModelNotHere, match=f"`lookback fetch {name}`"):
@@ -196,7 +197,7 @@ def test_the_least_recently_used_model_is_unloaded_before_the_next_one_is_loaded
 
             monkeypatch.setattr(engine.models, "_load_folder", record)
             for name in ("default", "b", "c", "b", "d"):
-                await ready(engine, name)
+                await loaded_model(engine, name)
             assert at_loading["c"] == ["default", "b"]
             assert at_loading["d"] == ["default", "b"]  # c was unloaded, because b was used after it
 
@@ -207,7 +208,7 @@ def test_a_model_that_does_not_fit_beside_the_default_is_refused(tiny_llama: Pat
     async def test() -> None:
         sources = {name: FolderSource(name, tiny_llama) for name in ("default", "b")}
         async with Engine.serving(sources, settings()) as engine:
-            await ready(engine)
+            await loaded_model(engine)
             engine.models._budget = 2 * engine.models._n_bytes_needed("default") - 1
             with pytest.raises(ModelTooLarge, match="LOOKBACK_MODELS_MB"):
                 engine.models.get("b")
@@ -235,7 +236,7 @@ def test_when_the_queue_is_full_a_text_is_refused_and_the_waiting_ones_are_read(
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=2)) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             tokens = await engine.tokens("cat", model)
 
             def wait(trace: Trace) -> int:
@@ -261,7 +262,7 @@ def test_the_event_loop_is_not_blocked_while_torch_works(tiny_llama: Path) -> No
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             work = asyncio.ensure_future(
                 engine.compute(model, await engine.tokens("cat", model), lambda _: gate.wait())
             )
@@ -290,7 +291,7 @@ def test_torch_is_used_in_only_one_thread(tiny_llama: Path, monkeypatch: pytest.
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             await engine.compute(model, await engine.tokens("cat", model), recorded(lambda trace: trace.logits([0])))
 
     run(test())
@@ -332,6 +333,7 @@ class Passes:
 
 
 def text(first: int, n: int) -> Tokens:
+    """A text of `n` tokens whose first token has the id `first`."""
     return Tokens(tuple(Token(i, first if i == 0 else 50, b"x", i, i + 1) for i in range(n)), ())
 
 
@@ -340,7 +342,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
     return Passes(monkeypatch)
 
 
-async def when_waiting(engine: Engine, n: int) -> None:
+async def wait_for_queue(engine: Engine, n: int) -> None:
+    """Wait until `n` texts are waiting."""
     while len(engine._waiting) < n:
         await asyncio.sleep(0.001)
 
@@ -348,7 +351,7 @@ async def when_waiting(engine: Engine, n: int) -> None:
 def test_waiting_texts_are_read_in_one_pass_and_each_gets_its_own_result(tiny_llama: Path, passes: Passes) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             passes.use_keys_of(model)
             passes.gate.clear()
 
@@ -356,7 +359,7 @@ def test_waiting_texts_are_read_in_one_pass_and_each_gets_its_own_result(tiny_ll
                 return trace.logits([trace.n_tokens - 1])[0]
 
             futures = [asyncio.ensure_future(engine.compute(model, text(i, i), last)) for i in range(1, 6)]
-            await when_waiting(engine, 5)
+            await wait_for_queue(engine, 5)
             passes.gate.set()
             results = [(await future)[0] for future in futures]
             assert passes.n_tokens == [{1: 1, 2: 2, 3: 3, 4: 4, 5: 5}]
@@ -371,7 +374,7 @@ def test_short_texts_are_read_between_the_chunks_of_a_long_one(tiny_llama: Path,
     async def test() -> None:
         limits = settings(max_batch_tokens=10)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             passes.use_keys_of(model)
             passes.gate.clear()
             done = []
@@ -381,9 +384,9 @@ def test_short_texts_are_read_between_the_chunks_of_a_long_one(tiny_llama: Path,
                 done.append(first)
 
             futures = [asyncio.ensure_future(compute(1, 35))]
-            await when_waiting(engine, 1)
+            await wait_for_queue(engine, 1)
             futures += [asyncio.ensure_future(compute(first, 2)) for first in (2, 3)]
-            await when_waiting(engine, 3)
+            await wait_for_queue(engine, 3)
             passes.gate.set()
             await asyncio.gather(*futures)
             assert passes.n_tokens == [{1: 10}, {2: 2, 3: 2, 1: 6}, {1: 10}, {1: 9}]
@@ -396,7 +399,7 @@ def test_progress_of_a_long_text_comes_before_the_results_of_its_view(tiny_llama
     async def test() -> None:
         limits = settings(max_batch_tokens=4)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             events = [event async for event in engine.submit(model, text(1, 10), lambda _: iter("ab"))]
             assert events[:2] == [ReadingProgress(4, 10), ReadingProgress(8, 10)]
             assert [result for result, _ in events[2:]] == ["a", "b"]  # type: ignore[misc]
@@ -407,14 +410,14 @@ def test_progress_of_a_long_text_comes_before_the_results_of_its_view(tiny_llama
 def test_a_cancelled_text_is_not_read(tiny_llama: Path, passes: Passes) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=3)) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             passes.use_keys_of(model)
             passes.gate.clear()
             first = asyncio.ensure_future(engine.compute(model, text(1, 3), lambda trace: trace.n_tokens))
-            await when_waiting(engine, 1)
+            await wait_for_queue(engine, 1)
             await asyncio.sleep(0.05)
             cancelled = [asyncio.ensure_future(engine.compute(model, text(i, 3), lambda t: t.n_tokens)) for i in (2, 3)]
-            await when_waiting(engine, 3)
+            await wait_for_queue(engine, 3)
             for future in cancelled:
                 future.cancel()
             await asyncio.sleep(0)
@@ -435,7 +438,7 @@ def test_a_long_text_that_is_cancelled_is_read_no_further_and_the_part_that_was_
     async def test() -> None:
         limits = settings(max_batch_tokens=4)
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, limits) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             passes.use_keys_of(model)
             stream = engine.submit(model, text(1, 30), lambda trace: iter([trace.n_tokens]))
             async for _ in stream:
@@ -454,7 +457,7 @@ def test_a_failing_view_does_not_affect_the_other_views_of_the_batch(tiny_llama:
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             results = await asyncio.gather(
                 engine.compute(model, text(1, 2), lambda trace: trace.n_tokens),
                 engine.compute(model, text(2, 3), fail),
@@ -476,7 +479,7 @@ def test_a_panic_in_a_view_fails_only_its_text_and_the_worker_continues(tiny_lla
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             results = await asyncio.gather(
                 engine.compute(model, text(1, 2), panic),
                 engine.compute(model, text(2, 3), lambda trace: trace.n_tokens),
@@ -515,10 +518,10 @@ def test_a_text_that_cannot_be_read_fails_without_the_rest_of_its_batch(
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             work = [engine.compute(model, text(i, 3), lambda trace: trace.n_tokens) for i in (1, 2, 3)]
             waiting = asyncio.gather(*work, return_exceptions=True)
-            await when_waiting(engine, 3)
+            await wait_for_queue(engine, 3)
             gate.set()
             first, second, third = await waiting
             assert isinstance(second, reported)
@@ -533,7 +536,7 @@ def test_a_panic_of_the_tokenizer_becomes_an_ordinary_error(tiny_llama: Path, mo
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             monkeypatch.setattr(LoadedModel, "tokens", panic)
             with pytest.raises(WorkerFailed, match="no rank"):
                 await engine.tokens("cat", model)
@@ -546,7 +549,7 @@ def test_a_failure_of_the_worker_loop_fails_the_waiting_texts_and_the_loop_conti
 ) -> None:
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             with monkeypatch.context() as patch:
                 patch.setattr(engine, "_step", None)  # the worker cannot call it
                 with pytest.raises(TypeError):
@@ -563,7 +566,7 @@ def test_a_worker_loop_that_keeps_failing_ends_the_process(tiny_llama: Path, mon
 
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
-            model = await ready(engine)
+            model = await loaded_model(engine)
             monkeypatch.setattr(engine, "_step", None)
             for _ in range(engine_module.MAX_FAILURES):
                 with pytest.raises(TypeError):

@@ -199,28 +199,28 @@ def test_a_page_of_another_site_cannot_connect(client: TestClient) -> None:
 
 
 @pytest.fixture(scope="module")
-def strict(tiny_llama: Path) -> Iterator[TestClient]:
+def strict_client(tiny_llama: Path) -> Iterator[TestClient]:
     """A server that allows 5 messages per second, closes idle sockets after a second, and reads 2 tokens at a time."""
     yield from serve(Settings(model=str(tiny_llama), live_per_second=5, live_idle_s=1, max_batch_tokens=2))
 
 
-def test_an_idle_client_is_disconnected(strict: TestClient) -> None:
-    with channel(strict) as live:
+def test_an_idle_client_is_disconnected(strict_client: TestClient) -> None:
+    with channel(strict_client) as live:
         assert live.show("cat")["done"]
         assert closed(live) == IDLE
 
 
-def test_a_client_that_sends_too_fast_is_disconnected_and_may_reconnect(strict: TestClient) -> None:
-    with channel(strict) as live:
+def test_a_client_that_sends_too_fast_is_disconnected_and_may_reconnect(strict_client: TestClient) -> None:
+    with channel(strict_client) as live:
         for _ in range(30):
             live.send("cat")
         assert closed(live) == TOO_FAST
-    with channel(strict) as live:
+    with channel(strict_client) as live:
         assert live.show("cat")["done"]
 
 
-def test_progress_is_sent_while_a_long_text_is_read(strict: TestClient) -> None:
-    with channel(strict) as live:
+def test_progress_is_sent_while_a_long_text_is_read(strict_client: TestClient) -> None:
+    with channel(strict_client) as live:
         live.send("zebra yak xylophone")
         headers = [live.receive()]
         while "progress" in headers[-1]:
@@ -250,14 +250,14 @@ def test_the_newest_request_wins(client: TestClient) -> None:
         assert_shows(live.screen, screen_over_http(client, "the fat cat"))
 
 
-def test_a_client_that_disconnects_during_a_reply_does_not_affect_later_clients(strict: TestClient) -> None:
-    with channel(strict) as live:
+def test_a_client_that_disconnects_during_a_reply_does_not_affect_later_clients(strict_client: TestClient) -> None:
+    with channel(strict_client) as live:
         live.send("hippopotamus and rhinoceros")
         live.receive()
-    engine = strict.app.state.engine  # type: ignore[attr-defined]
+    engine = strict_client.app.state.engine  # type: ignore[attr-defined]
     end = time.monotonic() + 10
     while engine._waiting:
         assert time.monotonic() < end
         time.sleep(0.01)
-    with channel(strict) as live:
+    with channel(strict_client) as live:
         assert live.show("cat")["done"]

@@ -94,28 +94,28 @@ def test_an_unknown_model_is_explained(client: TestClient) -> None:
 
 
 @pytest.fixture
-def loading(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def loading_client(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A client of an app whose model never becomes ready."""
     monkeypatch.setattr("app.models.Models._start_load", lambda _, entry: setattr(entry, "loading", True))
     with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
         yield client
 
 
-def test_while_the_model_loads_the_pages_say_so(loading: TestClient) -> None:
-    status, html = get(loading, text="cat")
+def test_while_the_model_loads_the_pages_say_so(loading_client: TestClient) -> None:
+    status, html = get(loading_client, text="cat")
     assert (status, typed(html)) == (200, "cat")
     assert "tiny-llama is not ready yet" in notice(html)
-    assert loading.get("/healthz").status_code == 200
-    ready = loading.get("/readyz")
+    assert loading_client.get("/healthz").status_code == 200
+    ready = loading_client.get("/readyz")
     assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
-    call = loading.post("/api/v1/attention", json={"text": "cat"})
+    call = loading_client.post("/api/v1/attention", json={"text": "cat"})
     assert (call.status_code, call.headers["retry-after"]) == (503, "1")
     assert call.json()["type"] == "/problems/model-loading"
-    assert loading.get("/api/v1/models").json()["models"][0]["state"] == "loading"
+    assert loading_client.get("/api/v1/models").json()["models"][0]["state"] == "loading"
 
 
 @pytest.fixture
-def fallback(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def fallback_client(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A client of an app whose fallback model is ready, while the default model never becomes ready."""
     start = Models._start_load
 
@@ -132,23 +132,25 @@ def fallback(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Test
         yield client
 
 
-def test_until_the_default_model_is_ready_the_fallback_is_shown(fallback: TestClient) -> None:
-    status, html = get(fallback, text="the fat cat")
+def test_until_the_default_model_is_ready_the_fallback_is_shown(fallback_client: TestClient) -> None:
+    status, html = get(fallback_client, text="the fat cat")
     assert (status, notice(html), typed(html)) == (200, "", "the fat cat")
     assert re.search(r'<option value="lookback-gpt" selected', html)
     assert "<b>tiny-llama</b> is not ready" in html
     assert "fetching &lt;weights&gt;, 34 of 93 MB</span>. Until it is" in html
     assert 'href="/?model=tiny-llama&amp;text=the+fat+cat"' in html
-    fallback.app.state.engine.models.entries["tiny-llama"].failure = "The index is out of reach."  # type: ignore[attr-defined]
-    assert "The index is out of reach</span>" in get(fallback)[1]
+    fallback_client.app.state.engine.models.entries["tiny-llama"].failure = "The index is out of reach."  # type: ignore[attr-defined]
+    assert "The index is out of reach</span>" in get(fallback_client)[1]
 
 
-def test_the_fallback_never_replaces_a_model_that_was_named_nor_any_model_for_programs(fallback: TestClient) -> None:
+def test_the_fallback_never_replaces_a_model_that_was_named_nor_any_model_for_programs(
+    fallback_client: TestClient,
+) -> None:
     """A program that names no model would not notice that today's reply comes from a different model."""
-    assert "tiny-llama is not ready yet" in notice(get(fallback, model="tiny-llama", text="cat")[1])
-    assert 'id="stand-in"' not in get(fallback, model="tiny-llama", text="cat")[1]
-    assert fallback.post("/api/v1/attention", json={"text": "cat"}).status_code == 503
-    assert fallback.get("/readyz").status_code == 503
+    assert "tiny-llama is not ready yet" in notice(get(fallback_client, model="tiny-llama", text="cat")[1])
+    assert 'id="stand-in"' not in get(fallback_client, model="tiny-llama", text="cat")[1]
+    assert fallback_client.post("/api/v1/attention", json={"text": "cat"}).status_code == 503
+    assert fallback_client.get("/readyz").status_code == 503
 
 
 def test_when_the_default_model_is_ready_there_is_no_fallback(client: TestClient) -> None:
@@ -160,22 +162,22 @@ def test_the_server_is_ready_and_healthy(client: TestClient) -> None:
 
 
 def test_readiness_distinguishes_loading_failed_and_a_stopped_worker(
-    loading: TestClient, monkeypatch: pytest.MonkeyPatch
+    loading_client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = loading.app.state.engine  # type: ignore[attr-defined]
-    assert loading.get("/readyz").json()["state"] == "loading"
+    engine = loading_client.app.state.engine  # type: ignore[attr-defined]
+    assert loading_client.get("/readyz").json()["state"] == "loading"
     entry = engine.models.entries["tiny-llama"]
     entry.loading, entry.failure = False, "config.json has no n_layer."
-    assert loading.get("/readyz").json() == {
+    assert loading_client.get("/readyz").json() == {
         "ready": False,
         "state": "failed",
         "model": "tiny-llama",
         "doing": "config.json has no n_layer",
     }
-    assert loading.get("/healthz").status_code == 200
+    assert loading_client.get("/healthz").status_code == 200
     monkeypatch.setattr(engine, "is_alive", False)
-    assert loading.get("/readyz").json()["state"] == "stopped"
-    assert loading.get("/healthz").status_code == 503
+    assert loading_client.get("/readyz").json()["state"] == "stopped"
+    assert loading_client.get("/healthz").status_code == 503
 
 
 def test_a_page_of_a_model_that_is_not_here_does_not_fetch_it(client: TestClient) -> None:
@@ -326,16 +328,16 @@ def test_the_context_of_a_page_is_what_its_template_uses(template: str, page: ty
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def trained_client(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of an app with a tiny GPT-2 whose training steps are saved."""
     yield from serve(Settings(model=str(tiny_run), cache=tmp_path_factory.mktemp("cache")))
 
 
-def test_the_training_page_shows_the_model_at_a_step(trained: TestClient) -> None:
+def test_the_training_page_shows_the_model_at_a_step(trained_client: TestClient) -> None:
     query = {"text": "the fat cat", "model": "tiny-run", "step": 4}
-    status, html = get(trained, "/training", **query, layer=1, head=1, query=1)
+    status, html = get(trained_client, "/training", **query, layer=1, head=1, query=1)
     assert (status, notice(html), typed(html)) == (200, "", "the fat cat")
-    reply = trained.post("/api/v1/attention", json={**query, "layers": [1], "heads": [1]}).json()
+    reply = trained_client.post("/api/v1/attention", json={**query, "layers": [1], "heads": [1]}).json()
     for weight in reply["values"][0][0][1]:
         assert f"{weight:.6f}<meter" in html
     assert re.search(r'name="step" value="4"', html)
@@ -345,12 +347,12 @@ def test_the_training_page_shows_the_model_at_a_step(trained: TestClient) -> Non
     assert re.findall(r'aria-current="true">([^<]*)</a></th>', html) == ["4"]
 
 
-def test_the_training_page_opens_on_the_default_model_if_its_steps_are_saved(trained: TestClient) -> None:
-    assert re.search(r'<option value="tiny-run" selected', get(trained, "/training")[1])
+def test_the_training_page_opens_on_the_default_model_if_its_steps_are_saved(trained_client: TestClient) -> None:
+    assert re.search(r'<option value="tiny-run" selected', get(trained_client, "/training")[1])
 
 
-def test_otherwise_the_training_page_opens_on_the_shipped_model(loading: TestClient) -> None:
-    status, html = get(loading, "/training")
+def test_otherwise_the_training_page_opens_on_the_shipped_model(loading_client: TestClient) -> None:
+    status, html = get(loading_client, "/training")
     assert status == 200
     assert "lookback-gpt is not ready yet" in notice(html)
     assert typed(html) == pages.FIRST_TEXT_OF_TRAINING
@@ -375,9 +377,9 @@ def test_the_training_page_says_that_a_model_has_no_steps(client: TestClient) ->
     ],
 )
 def test_an_invalid_address_of_a_model_with_steps_is_explained_too(
-    trained: TestClient, path: str, query: dict[str, Any], status: int, words: str
+    trained_client: TestClient, path: str, query: dict[str, Any], status: int, words: str
 ) -> None:
-    actual_status, html = get(trained, path, **{"model": "tiny-run", "text": "cat", **query})
+    actual_status, html = get(trained_client, path, **{"model": "tiny-run", "text": "cat", **query})
     assert (actual_status, typed(html)) == (status, query.get("text", "cat"))
     assert words in notice(html)
 
