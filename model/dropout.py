@@ -24,5 +24,5 @@ class Dropout(nn.Module):
             return F.dropout(x, self.rate)
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = drawn >= round(self.rate * 2**16) - 2**15
-        return x * (kept.to(x.dtype) / (1 - self.rate))
+        survives = drawn >= round(self.rate * 2**16) - 2**15
+        return x * (survives.to(x.dtype) / (1 - self.rate))

@@ -19,17 +19,17 @@ MODELS = [
 ]
 
 
-def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_shown() -> None:
+def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_said() -> None:
     parts: Any = templates().env.get_template("parts.html").module
     options = [" ".join(option.split()) for option in str(parts.models_to_choose(MODELS, "gpt2")).split("</option>")]
     assert options[0] == '<option value="here" data-layers="3" data-heads="4">here'
     assert options[1] == '<option value="gpt2" selected data-layers="3" data-heads="4">gpt2'
     assert options[2] == '<option value="gpt2-xl" disabled data-layers="3" data-heads="4">gpt2-xl (not here)'
-    hint = str(parts.models_not_here(MODELS))
-    assert "2 models are not here" in hint
-    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in hint
+    said = str(parts.models_not_here(MODELS))
+    assert "2 models are not here" in said
+    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in said
 
 
-def test_if_all_models_are_here_there_is_no_hint() -> None:
+def test_where_all_models_are_here_nothing_is_said() -> None:
     parts: Any = templates().env.get_template("parts.html").module
     assert str(parts.models_not_here(MODELS[:2])).strip() == ""
