@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar, cast
 
 import torch
 
@@ -67,13 +67,13 @@ class Job:
 
     model: LoadedModel
     ids: tuple[int, ...]
-    view: Callable[[Trace], Iterator[Any]]
+    view: Callable[[Trace], Iterator[object]]
     needs_last_logits: bool
-    events: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)  # ReadingProgress, results, errors, END
+    events: asyncio.Queue[object] = field(default_factory=asyncio.Queue)  # ReadingProgress, results, errors, END
     submitted_at: float = field(default_factory=time.perf_counter)
     computed_s: float = 0.0
     trace: Trace | None = None  # of the tokens read so far
-    results: Iterator[Any] | None = None  # of the view, once the whole text is read
+    results: Iterator[object] | None = None  # of the view, once the whole text is read
     running: bool = False  # the worker has it
     ran: bool = False  # in the step just done
     cancelled: bool = False
@@ -115,7 +115,7 @@ class ResultStream(Generic[T]):
                 raise NonFiniteNumbers(model.title, event.place, dtype) from event
             if isinstance(event, BaseException):
                 raise event
-            yield event
+            yield cast("ReadingProgress | tuple[T, Timings]", event)
 
     def cancel(self) -> None:
         """Compute nothing more for this job. What the worker computes at the moment still comes."""

@@ -50,16 +50,9 @@ class Row:
     weight: float
 
 
-@dataclass(frozen=True)
-class ShownToken:
+class ShownToken(TokenFields):
     """A token as a page shows it."""
 
-    position: int
-    id: int
-    text: str
-    bytes: str
-    start: int
-    end: int
     split: str  # the characters that it shares with its neighbours, as `split_characters` describes them
 
 
@@ -271,7 +264,7 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
     header, arrays = frame
     split = split_characters(header["tokens"], state.text)
     result = PageResult(
-        tokens=[ShownToken(**token, split=words) for token, words in zip(header["tokens"], split, strict=True)],
+        tokens=[{**token, "split": words} for token, words in zip(header["tokens"], split, strict=True)],
         dropped=[f"U+{ord(drop['text']):04X} (character {drop['start']})" for drop in header["dropped"]],
         query=header["query"],
         rows=_rows(header["tokens"], header["query"], arrays),
