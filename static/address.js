@@ -1,113 +1,112 @@
-// The state of a page has one home, its address. Panels subscribe; whoever wants something else calls `show`.
+// The state of a page is kept in its address. Panels subscribe with `onChange`; whoever wants another state calls `update`.
 
 /**
  * @typedef {object} State
  * @property {string} model
  * @property {string} text
- * @property {number | null} step of the model's training; null is its end
+ * @property {number | null} step of the model's training; null is the finished model
  * @property {number} layer
  * @property {number} head
  * @property {number | null} query the chosen token; null follows the last one
  * @property {string} stage scores, scaled, masked or weights
- * @property {Window | null} window the part of the chosen head that is looked at; null is all of it
+ * @property {Window | null} window the part of the chosen head that is shown; null is all of it
  */
 
 /** Rows top to bottom - 1, columns left to right - 1. @typedef {[top: number, bottom: number, left: number, right: number]} Window */
 
 /** @type {Set<(state: State) => void>} */
-const listeners = new Set();
+const subscribers = new Set();
 /** @type {Readonly<State>} */
 let state;
-let isSuggested = false; // the server chose the token, to begin with
-let writing = 0;
+let isSuggested = false; // the server suggested the query, and the visitor has not chosen one
+let writeTimer = 0;
 
-/** What is shown now. */
-export const now = () => state;
+export const currentState = () => state;
 
 /**
- * Begin with what the server put into the page.
- * @param {State} first @param {boolean} isQuerySuggested the token is one to begin with, which nobody has chosen
+ * Start with the state that the server put into the page.
+ * @param {State} initial @param {boolean} isQuerySuggested true if the visitor has not chosen the query
  */
-export function begin(first, isQuerySuggested) {
-  state = Object.freeze(first);
+export function initState(initial, isQuerySuggested) {
+  state = Object.freeze(initial);
   isSuggested = isQuerySuggested;
 }
 
-/** Has nobody chosen the token that is marked? */
+/** Is the query only a suggestion, which the visitor has not chosen? */
 export const isQuerySuggested = () => isSuggested;
 
-/** A visitor chooses a token; null follows the last one again. @param {number | null} query */
-export function choose(query) {
+/** Choose a token by hand; null follows the last one again. @param {number | null} query */
+export function chooseQuery(query) {
   isSuggested = false;
-  show({ query });
+  update({ query });
 }
 
-/** Show something else: every panel hears of it, and the address follows. @param {Partial<State>} change */
-export function show(change) {
+/** Change the state, tell all subscribers, and write the address after a short pause. @param {Partial<State>} change */
+export function update(change) {
   const next = { ...state, ...change };
   const names = /** @type {(keyof State)[]} */ (Object.keys(next));
-  if (names.every((name) => String(next[name]) === String(state[name]))) return; // a window is a list
+  if (names.every((name) => String(next[name]) === String(state[name]))) return; // String also compares windows, which are arrays
   if (next.query !== state.query) isSuggested = false;
   state = Object.freeze(next);
-  // Browsers refuse an address that changes with every key of a fast typist, so it follows after a breath.
-  clearTimeout(writing);
-  writing = setTimeout(write, 250);
-  for (const listen of listeners) listen(state);
+  // Browsers limit how often the address may change, so it does not change on every key.
+  clearTimeout(writeTimer);
+  writeTimer = setTimeout(write, 250);
+  for (const subscriber of subscribers) subscriber(state);
 }
 
-/** Show something quite different, to which the browser's Back leads back. @param {Partial<State>} change */
-export function visit(change) {
+/** Change the state as a new entry of the browser's history, so that Back restores the old one. @param {Partial<State>} change */
+export function navigate(change) {
   write();
   history.pushState(null, "", toAddress({ ...state, ...change }));
-  show(change);
+  update(change);
 }
 
-/** Be told of every change. @param {(state: State) => void} listen */
-export function onShow(listen) {
-  listeners.add(listen);
+/** Subscribe to every change of the state. @param {(state: State) => void} subscriber */
+export function onChange(subscriber) {
+  subscribers.add(subscriber);
 }
 
-/** Is a link clicked that shall open elsewhere, in another tab or window? @param {MouseEvent} click */
+/** Does this click open a link in another tab or window? @param {MouseEvent} click */
 export function opensElsewhere(click) {
   return click.ctrlKey || click.metaKey || click.shiftKey;
 }
 
-/** The address of a state on this page. @param {State} of */
-export function toAddress(of) {
-  const query = new URLSearchParams({ model: of.model, text: of.text });
-  if (of.step !== null) query.set("step", String(of.step));
-  query.set("layer", String(of.layer));
-  query.set("head", String(of.head));
-  if (of.query !== null) query.set("query", String(of.query));
-  query.set("stage", of.stage);
-  if (of.window !== null) query.set("window", of.window.join("-"));
-  return `${location.pathname}?${query}`;
+/** The address of a state on this page. @param {State} state */
+export function toAddress({ model, text, step, layer, head, query, stage, window }) {
+  const parameters = new URLSearchParams({ model, text });
+  if (step !== null) parameters.set("step", String(step));
+  parameters.set("layer", String(layer));
+  parameters.set("head", String(head));
+  if (query !== null) parameters.set("query", String(query));
+  parameters.set("stage", stage);
+  if (window !== null) parameters.set("window", window.join("-"));
+  return `${location.pathname}?${parameters}`;
 }
 
-/** The window that an address names; null where it names none that can be. @param {string} query @returns {Window | null} */
-export function windowIn(query) {
-  const found = /^(\d{1,6})-(\d{1,6})-(\d{1,6})-(\d{1,6})$/.exec(new URLSearchParams(query).get("window") ?? "");
-  return found && /** @type {Window} */ (found.slice(1).map(Number));
+/** The window in the query string of an address; null if there is none or it is malformed.
+ *  @param {string} search @returns {Window | null} */
+export function parseWindow(search) {
+  const match = /^(\d{1,6})-(\d{1,6})-(\d{1,6})-(\d{1,6})$/.exec(new URLSearchParams(search).get("window") ?? "");
+  return match && /** @type {Window} */ (match.slice(1).map(Number));
 }
 
-/** The state of an address that this page wrote. @param {string} query @returns {State} */
-function fromAddress(query) {
-  const of = new URLSearchParams(query);
-  const number = (/** @type {string} */ name) => (of.has(name) ? Number(of.get(name)) : null);
-  const { model, text, stage } = Object.fromEntries(of);
-  const window = windowIn(query);
-  const [step, layer, head, chosen] = ["step", "layer", "head", "query"].map(number);
-  return { model, text, step, layer, head, query: chosen, stage, window };
+/** The state in the query string of an address that this page wrote. @param {string} search @returns {State} */
+function parseState(search) {
+  const parameters = new URLSearchParams(search);
+  const number = (/** @type {string} */ name) => (parameters.has(name) ? Number(parameters.get(name)) : null);
+  const { model, text, stage } = Object.fromEntries(parameters);
+  const [step, layer, head, query] = ["step", "layer", "head", "query"].map(number);
+  return { model, text, step, layer, head, query, stage, window: parseWindow(search) };
 }
 
-addEventListener("popstate", () => new URLSearchParams(location.search).has("stage") && show(fromAddress(location.search)));
+addEventListener("popstate", () => new URLSearchParams(location.search).has("stage") && update(parseState(location.search)));
 
 function write() {
-  clearTimeout(writing);
+  clearTimeout(writeTimer);
   try {
     history.replaceState(null, "", toAddress(state));
   } catch {
-    // Too long for this browser, or too often: the picture is right all the same.
+    // The address is too long for this browser, or changes too often. The page works without it.
   }
 }
 

@@ -1,3 +1,3 @@
-// Swagger UI over our OpenAPI description. Its own bundle is a plain script that sets one global.
+// Shows the OpenAPI description in Swagger UI, whose own script defines one global function.
 
 window.SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger", deepLinking: true, validatorUrl: null });

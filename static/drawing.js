@@ -1,65 +1,67 @@
-// What every page with a text shows of it: tokens, the chosen head and the grid of all heads, drawn for every view.
+// What the home page and the training page have in common: they draw the tokens, the chosen head and the grid of all heads.
 
-import { choose, now, onShow } from "./address.js";
-import { layersAndHeads, sayDrawn, sayFacts } from "./form.js";
+import { chooseQuery, currentState, onChange } from "./address.js";
+import { chooseByToken, drawAttentionSink, drawDropped, drawGridProgress, drawTokens } from "./details.js";
+import { modelShape, showDrawn, showFacts } from "./form.js";
 import { Grid } from "./grid.js";
-import { Head } from "./head.js";
-import { chooseTokens, drawDropped, drawSink, drawTokens, drawUnfinished } from "./panels.js";
+import { HeadPanel } from "./head.js";
 import { meanToFirstToken } from "./picture.js";
 import { onView } from "./reader.js";
-import { onLook } from "./theme.js";
+import { onThemeChange } from "./theme.js";
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
 /** @type {import("./reader.js").View | null} */
-export let view = null; // what is drawn
+export let view = null; // the one that is drawn
 
 /**
- * Draw every view that comes back. After the form is filled in, and before it is followed.
- * @param {(picture: import("./picture.js").Picture, text: string) => void} drawMore what the page alone shows of a new picture
- * @param {() => void} redrawMore the same in other colours
+ * Draw every view that arrives. Call it after `initForm` and before `startReader`.
+ * @param {(picture: import("./picture.js").Picture, text: string) => void} drawExtra draws what only this page shows
+ * @param {() => void} redrawExtra draws it again in other colours
  */
-export function drawViews(drawMore, redrawMore) {
-  const grid = new Grid(find("grid"), find("grid-name"));
-  const head = new Head();
+export function drawViews(drawExtra, redrawExtra) {
+  const grid = new Grid(find("grid"), find("grid-caption"));
+  const head = new HeadPanel();
 
-  onView((seen) => {
-    const [before, { picture }] = [view?.picture, seen];
-    view = seen;
-    if (picture.head === before?.head) grid.add(picture); // more thumbnails of what is shown already
+  onView((newView) => {
+    const [before, { picture }] = [view?.picture, newView];
+    view = newView;
+    if (picture.head === before?.head) grid.addLayers(picture); // more thumbnails of the text that is already drawn
     else {
-      drawTokens(find("tokens"), picture.tokens, picture.header.query, seen.text);
+      drawTokens(find("tokens"), picture.tokens, picture.header.query, view.text);
       drawDropped(find("dropped"), picture.header);
       head.draw(picture);
-      drawMore(picture, seen.text);
-      grid.draw(picture, layersAndHeads());
-      sayDrawn(view);
+      drawExtra(picture, view.text);
+      grid.draw(picture, modelShape());
+      showDrawn(view);
     }
-    drawSink(find("sink"), picture.header.n_tokens, meanToFirstToken(picture));
-    drawUnfinished(find("grid-state"), picture, layersAndHeads()[0]);
-    sayFacts(seen);
+    drawAttentionSink(find("sink"), picture.header.n_tokens, meanToFirstToken(picture));
+    drawGridProgress(find("grid-progress"), picture, modelShape()[0]);
+    showFacts(view);
   });
 
-  chooseTokens(find("tokens"));
-  followEnd(find("follow-end"));
+  chooseByToken(find("tokens"));
+  addFollowButton(find("follow-end"));
 
-  onLook(() => {
+  onThemeChange(() => {
     head.redraw();
-    redrawMore();
+    redrawExtra();
     grid.redraw();
   });
 }
 
-/** While a token is chosen, a button lets the last one be followed again. @param {HTMLElement} button */
-function followEnd(button) {
-  const draw = () => (button.hidden = now().query === null);
+/** While a token is chosen, a button makes the page follow the last token again. @param {HTMLElement} button */
+function addFollowButton(button) {
+  const draw = () => {
+    button.hidden = currentState().query === null;
+  };
   button.addEventListener("click", () => {
     /** @type {HTMLElement | null} */
     const last = find("tokens").querySelector("li:last-child .token");
-    last?.focus(); // this button will go
-    choose(null);
+    last?.focus(); // the button is about to be hidden, and would lose the focus
+    chooseQuery(null);
   });
-  onShow(draw);
+  onChange(draw);
   draw();
 }

@@ -1,5 +1,5 @@
-// A figure of the server, the arrays and the tokens -> Plotly. app/figures.py says what is in a figure, and its `filled`
-// does the same in Python.
+// Draws figures with Plotly: inserts the arrays and token labels into a figure of the server. app/figures.py describes
+// figures; its function `filled` does the same in Python.
 
 import { rows } from "./frame.js";
 import { template } from "./theme.js";
@@ -10,79 +10,80 @@ import { template } from "./theme.js";
 /** @typedef {import("./types.js").PlotlyFigure} PlotlyFigure */
 /** @typedef {import("./types.js").PlotlyScript} PlotlyScript */
 /** @typedef {import("./types.js").PlotlyTrace} PlotlyTrace */
-/** @typedef {[figure: PlotlyFigure, arrays: Record<string, Tensor>, pieces: string[]]} Drawing */
+/** @typedef {[figure: PlotlyFigure, arrays: Record<string, Tensor>, tokenLabels: string[]]} Drawing */
 
-const N_LABEL = 24; // characters of a token's label on an axis, at most
+const MAX_LABEL = 24; // characters of a token on an axis
 
 const CONFIG = {
-  doubleClick: false, // Plotly would go back to the ranges of the first figure that was drawn here
+  doubleClick: false, // Plotly would return to the ranges of the first figure that was drawn here
   displaylogo: false,
   showSendToCloud: false,
   plotlyServerURL: "",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d", "toImage"],
 };
 
-/** Plotly's script is large and comes last; until it is there, pictures wait. @type {Promise<PlotlyScript>} */
+/** Plotly, once its script has loaded. It is large, so the page does not wait for it. @type {Promise<PlotlyScript>} */
 const plotly = new Promise((resolve) => {
   const script = document.getElementById("plotly");
   if (window.Plotly) resolve(window.Plotly);
   else script.addEventListener("load", () => resolve(window.Plotly));
 });
 
-/** A place on the page where one figure after another is drawn. */
+/** An element in which figures are drawn, each in place of the one before. */
 export class Figure {
   /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
     /** @type {Drawing | null} */
-    this.latest = null; // what `draw` was given last
-    this.busy = false;
-    this.width = 0; // of what was drawn last, in px
+    this.latest = null; // the newest arguments of `draw`
+    this.isDrawing = false;
+    this.width = 0; // px, of what was drawn last
     /** @type {object[] | null} */
-    this.buttons = null; // the same ones always: Plotly makes a figure anew whose configuration has changed
+    this.buttons = null; // created once: Plotly rebuilds the whole figure when its configuration changes
     new ResizeObserver(() => this.element.clientWidth !== this.width && this.redraw()).observe(element);
   }
 
   /**
-   * Draw a figure with its numbers, which some have in them. While one is drawn, only the newest of the next ones waits.
-   * @param {PlotlyFigure} figure @param {Record<string, Tensor>} arrays @param {string[]} pieces
+   * Draw a figure. Figures that arrive while one is being drawn are skipped, except for the newest.
+   * @param {PlotlyFigure} figure @param {Record<string, Tensor>} arrays empty for a figure that contains its numbers
+   * @param {string[]} tokenLabels
    */
-  async draw(figure, arrays = {}, pieces = []) {
-    this.latest = [figure, arrays, pieces];
-    if (this.busy) return;
-    this.busy = true;
+  async draw(figure, arrays = {}, tokenLabels = []) {
+    this.latest = [figure, arrays, tokenLabels];
+    if (this.isDrawing) return;
+    this.isDrawing = true;
     try {
       const Plotly = await plotly;
       let drawn = /** @type {Drawing | null} */ (null);
       while (drawn !== this.latest) {
         drawn = this.latest;
-        await this.put(Plotly, ...drawn);
+        await this.render(Plotly, ...drawn);
       }
     } finally {
-      this.busy = false;
+      this.isDrawing = false;
     }
   }
 
   /** @param {PlotlyScript} Plotly @param {Drawing} drawing */
-  async put(Plotly, ...[figure, arrays, pieces]) {
+  async render(Plotly, ...[figure, arrays, tokenLabels]) {
     this.width = this.element.clientWidth;
     const height = figure.layout.height ?? Math.min(Math.max(this.width * 0.86, 320), 680);
     this.element.style.height = `${height}px`;
-    this.buttons ??= this.makeButtons(Plotly);
+    this.buttons ??= this.createButtons(Plotly);
     const canZoom = axesOf(figure).some(([, axis]) => !axis.fixedrange);
     const element = await Plotly.react(
       this.element,
-      figure.data.map((trace) => filled(trace, arrays, pieces)),
-      { ...structuredClone(figure.layout), template: template(), height, width: this.width }, // Plotly writes into it
+      figure.data.map((trace) => filled(trace, arrays, tokenLabels)),
+      { ...structuredClone(figure.layout), template: template(), height, width: this.width }, // Plotly changes the layout it is given
       { ...CONFIG, modeBarButtonsToAdd: canZoom ? this.buttons : this.buttons.slice(0, 1) },
     );
     if (!("drawn" in element.dataset)) element.on("plotly_doubleclick", () => this.reset(Plotly));
     element.dataset.drawn = figure.layout.title.text;
   }
 
-  /** For Plotly's buttons that do not fit: its download has one name for all, its reset knows the first figure's ranges.
-   *  @param {PlotlyScript} Plotly */
-  makeButtons(Plotly) {
+  /** Replacements for two buttons of Plotly: its download always uses the same file name, and its reset returns to the
+   *  ranges of the first figure. @param {PlotlyScript} Plotly */
+  createButtons(Plotly) {
     const download = { name: "download", title: "Download plot", icon: Plotly.Icons.camera, click: () => this.download(Plotly) };
     const reset = { name: "reset", title: "Reset axes", icon: Plotly.Icons.home, click: () => this.reset(Plotly) };
     return [download, reset];
@@ -95,91 +96,93 @@ export class Figure {
     Plotly.downloadImage(this.element, { format: "svg", filename: fileName(name ?? layout.title.text), width, height });
   }
 
-  /** Back to the ranges of the figure that is drawn. @param {PlotlyScript} Plotly */
+  /** Return to the axis ranges of the current figure. @param {PlotlyScript} Plotly */
   reset(Plotly) {
-    const whole = axesOf(this.latest[0])
+    const ranges = axesOf(this.latest[0])
       .filter(([, axis]) => !axis.fixedrange)
       .map(([name, { range }]) => (range ? [`${name}.range`, [...range]] : [`${name}.autorange`, true]));
-    if (whole.length) Plotly.relayout(this.element, Object.fromEntries(whole));
+    if (ranges.length) Plotly.relayout(this.element, Object.fromEntries(ranges));
   }
 
-  /** Draw the same again, in today's colours. */
+  /** Draw the same figure again, in the current colours and size. */
   redraw() {
     if (this.latest) this.draw(...this.latest);
   }
 
   /**
-   * Hear Plotly's events, such as plotly_hover.
+   * Subscribe to an event of Plotly, such as plotly_hover.
    * @template {keyof PlotlyEvents} Name
-   * @param {Name} event @param {(data: PlotlyEvents[Name]) => void} listen
+   * @param {Name} event @param {(data: PlotlyEvents[Name]) => void} listener
    */
-  async on(event, listen) {
+  async on(event, listener) {
     await plotly;
     const element = /** @type {PlotlyElement} */ (this.element);
     await new Promise((/** @type {(value?: undefined) => void} */ resolve) => {
-      const wait = () => (element.on ? resolve() : setTimeout(wait, 50));
-      wait();
+      const poll = () => (element.on ? resolve() : setTimeout(poll, 50)); // Plotly adds `on` with the first figure
+      poll();
     });
-    element.on(event, listen);
+    element.on(event, listener);
   }
 }
 
-/** The axes of a figure by their names. @param {PlotlyFigure} figure */
+/** The axes of a figure with their names. @param {PlotlyFigure} figure */
 const axesOf = ({ layout }) =>
   /** @type {[string, import("./types.js").PlotlyAxis][]} */ (Object.entries(layout).filter(([name]) => /^[xy]axis\d*$/.test(name)));
 
-/** A file's name: what is drawn, in letters, digits and hyphens. @param {string} title */
+/** A file name made of the letters, digits and dots of a title, joined by hyphens. @param {string} title */
 const fileName = (title) => (title.match(/[\p{L}\p{N}.]+/gu) ?? ["lookback"]).join("-").slice(0, 120);
 
-/** What colours numbers of many magnitudes: app/figures.py, `shaded`. @type {Record<string, (unit: number) => (value: number) => number>} */
+/** The functions by which numbers of many magnitudes are coloured: SHADES in app/figures.py.
+ *  @type {Record<string, (unit: number) => (value: number) => number>} */
 const SHADES = {
   asinh: (unit) => (value) => Math.asinh(value / unit),
   log10: (smallest) => (value) => Math.log10(Math.max(value, smallest)),
 };
 
-/** @param {PlotlyTrace} trace @param {Record<string, Tensor>} arrays @param {string[]} pieces @returns {PlotlyTrace} */
-function filled(trace, arrays, pieces) {
-  if (!trace.meta) return trace; // it has its numbers
+/** A trace with its numbers and labels inserted.
+ *  @param {PlotlyTrace} trace @param {Record<string, Tensor>} arrays @param {string[]} tokenLabels @returns {PlotlyTrace} */
+function filled(trace, arrays, tokenLabels) {
+  if (!trace.meta) return trace; // it contains its numbers
   const { z, customdata, masked_from: maskedFrom = null, signed, shade, x, y } = trace.meta;
   let matrix = rows(arrays[z]);
   if (shade) matrix = matrix.map((row) => row.map(SHADES[shade[0]](shade[1])));
-  // a shorter row leaves its end blank
+  // Plotly leaves the cells after the end of a shorter row blank.
   if (maskedFrom !== null) matrix = matrix.map((row, i) => row.subarray(0, Math.max(0, i + maskedFrom + 1)));
   return {
     ...trace,
     z: matrix,
-    ...(x ? { x: labels(pieces, ...x) } : {}),
-    ...(y ? { y: labels(pieces, ...y) } : {}),
-    ...(signed ? around(matrix) : {}),
+    ...(x ? { x: axisLabels(tokenLabels, ...x) } : {}),
+    ...(y ? { y: axisLabels(tokenLabels, ...y) } : {}),
+    ...(signed ? symmetricRange(matrix) : {}),
     ...(customdata ? { customdata: rows(arrays[customdata]) } : {}),
   };
 }
 
-/** One axis label a cell. The position makes it unique: Plotly would draw equal categories as one.
- *  @param {string[]} pieces @param {number} first @param {number} last @param {number} step */
-function labels(pieces, first, last, step) {
+/** One axis label per cell. The position makes it unique, because Plotly draws equal categories as one.
+ *  @param {string[]} tokenLabels @param {number} first @param {number} last @param {number} step */
+function axisLabels(tokenLabels, first, last, step) {
   return Array.from({ length: Math.ceil((last - first) / step) }, (_, i) => {
     const begin = first + i * step;
-    const until = Math.min(begin + step, last) - 1;
-    return `${begin}${until > begin ? `–${until}` : ""} ${escaped(short(pieces[begin]))}`;
+    const end = Math.min(begin + step, last) - 1;
+    return `${begin}${end > begin ? `–${end}` : ""} ${escaped(truncated(tokenLabels[begin]))}`;
   });
 }
 
-/** @param {string} piece */
-function short(piece) {
-  if (piece.length <= N_LABEL) return piece;
-  const characters = [...piece]; // not in the middle of one
-  return characters.length <= N_LABEL ? piece : `${characters.slice(0, N_LABEL - 1).join("")}…`;
+/** @param {string} label */
+function truncated(label) {
+  if (label.length <= MAX_LABEL) return label;
+  const characters = [...label]; // so that no surrogate pair is split
+  return characters.length <= MAX_LABEL ? label : `${characters.slice(0, MAX_LABEL - 1).join("")}…`;
 }
 
 /** @type {Record<string, string>} */
-const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;" }; // Plotly takes a few tags in its texts for its own
-/** A text as Plotly shows it as it is. @param {string} piece */
-export const escaped = (piece) => piece.replace(/[&<>]/g, (character) => ENTITIES[character]);
+const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
+/** A text in which Plotly finds no markup. @param {string} text */
+export const escaped = (text) => text.replace(/[&<>]/g, (character) => ENTITIES[character]);
 
-/** A scale with 0 in its middle. @param {Iterable<number>[]} matrix */
-function around(matrix) {
-  let reach = 1e-6;
-  for (const row of matrix) for (const value of row) reach = Math.max(reach, Math.abs(value));
-  return { zmin: -reach, zmax: reach };
+/** A colour range with 0 in its middle. @param {Iterable<number>[]} matrix */
+function symmetricRange(matrix) {
+  let limit = 1e-6;
+  for (const row of matrix) for (const value of row) limit = Math.max(limit, Math.abs(value));
+  return { zmin: -limit, zmax: limit };
 }

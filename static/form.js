@@ -1,7 +1,7 @@
-// The form at the top of a page: what is typed and chosen there becomes the address. Below it is said what is in the
-// way, what was read, and how far a long reading is.
+// The form at the top of a page: what is typed and chosen there is written to the address. Below the form are notices,
+// facts about the result, and the progress of a long reading.
 
-import { begin, isQuerySuggested, now, onShow, opensElsewhere, show, toAddress, visit, windowIn } from "./address.js";
+import { currentState, initState, isQuerySuggested, navigate, onChange, opensElsewhere, parseWindow, toAddress, update } from "./address.js";
 import { cancel, onNotice, onProgress, resume } from "./reader.js";
 
 /** @type {import("./types.js").Find} */
@@ -9,42 +9,42 @@ const find = (id) => document.getElementById(id);
 const [text, model, layer, head] = [find("text"), find("model"), find("layer"), find("head")];
 
 /** @type {import("./reader.js").View | null} */
-let drawn = null; // what the page shows
+let drawn = null; // the view on the page
 
-/** Begin the address with what the server put into the page, and follow what is typed. */
-export function fillIn() {
-  // What the address asks for stands in the form's data, also where the form itself cannot hold it.
-  const asked = find("ask").dataset;
-  /** @param {string} given @returns {number} what is none is handed on as it is */
-  const number = (given) => /** @type {number} */ (/^\d+$/.test(given) ? Number(given) : given || null); // the server refuses what is none
-  begin({
-    model: asked.model,
+/** Initialise the state from the page that the server rendered, and listen to the form. */
+export function initForm() {
+  // The form's data attributes have the values of the address, including those that its fields cannot display.
+  const { dataset } = find("text-form");
+  // A value that is not a number is passed on as it is; the server refuses it with an explanation.
+  const number = (/** @type {string} */ value) => /** @type {number} */ (/^\d+$/.test(value) ? Number(value) : value || null);
+  initState({
+    model: dataset.model,
     text: text.value,
-    step: number(asked.step),
-    layer: number(asked.layer),
-    head: number(asked.head),
-    query: number(asked.query),
-    stage: find("stage-kept").value,
-    window: windowIn(location.search),
+    step: number(dataset.step),
+    layer: number(dataset.layer),
+    head: number(dataset.head),
+    query: number(dataset.query),
+    stage: find("stage").value,
+    window: parseWindow(location.search),
   }, !new URLSearchParams(location.search).has("query"));
-  onShow(follow);
-  onNotice(sayNotice);
-  onProgress(sayProgress);
-  listen();
-  limit();
+  onChange(updateForm);
+  onNotice(showNotice);
+  onProgress(showProgress);
+  addListeners();
+  setLimits();
   document.body.classList.add("live");
 }
 
-/** A view is drawn in whole: nothing of the page is stale. @param {import("./reader.js").View} view */
-export function sayDrawn(view) {
+/** Record that a view has been drawn, so that the page is up to date. @param {import("./reader.js").View} view */
+export function showDrawn(view) {
   drawn = view;
-  const { model: name, layer: ofLayer, head: ofHead, stage } = view.picture.header;
-  document.body.dataset.shown = JSON.stringify([name, view.text, ofLayer, ofHead, stage]);
+  const { header } = view.picture;
+  document.body.dataset.shown = JSON.stringify([header.model, view.text, header.layer, header.head, header.stage]);
   document.body.classList.remove("stale");
 }
 
-/** Say what was read, and how long it took. @param {import("./reader.js").View} view */
-export function sayFacts({ picture: { header }, elapsed_ms, road }) {
+/** Show which model read the text, how long that took, and over which transport. @param {import("./reader.js").View} view */
+export function showFacts({ picture: { header }, elapsed_ms, transport }) {
   const { model: name, step, device, dtype, n_tokens: n, timings } = header;
   for (const about of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("p.about")))
     about.hidden = about.dataset.model !== name;
@@ -53,75 +53,75 @@ export function sayFacts({ picture: { header }, elapsed_ms, road }) {
     device,
     dtype === "float32" ? "" : `computed in ${dtype}`,
     `${n.toLocaleString("en")} token${n === 1 ? "" : "s"}`,
-    `read in ${timings.computed_ms.toFixed(0)} ms, ${elapsed_ms.toFixed(0)} ms in all`,
-    road === "live" ? "" : "over HTTP, because the live channel cannot be had",
+    `computed in ${timings.computed_ms.toFixed(0)} ms, ${elapsed_ms.toFixed(0)} ms in total`,
+    transport === "live" ? "" : "over HTTP, because the live channel is unavailable",
   ].filter(Boolean).join(" · ");
-  if (step !== null) find("facts").append(" · ", toTheEnd());
+  if (step !== null) find("facts").append(" · ", createFinishedLink());
 }
 
-/** The way back from a step of the training. */
-function toTheEnd() {
+/** A link from a step of the training to the finished model. */
+function createFinishedLink() {
   const link = document.createElement("a");
-  link.href = toAddress({ ...now(), step: null });
-  link.textContent = "see the end of its training";
+  link.href = toAddress({ ...currentState(), step: null });
+  link.textContent = "show the finished model";
   link.onclick = (event) => {
     if (opensElsewhere(event)) return;
     event.preventDefault();
-    visit({ step: null });
+    navigate({ step: null });
   };
   return link;
 }
 
-/** Of the chosen model. @returns {[layers: number, heads: number]} */
-export function layersAndHeads() {
+/** The number of layers and heads of the chosen model. @returns {[layers: number, heads: number]} */
+export function modelShape() {
   const { layers, heads } = model.selectedOptions[0]?.dataset ?? {};
   return [Number(layers), Number(heads)];
 }
 
 /** @param {import("./address.js").State} state */
-function follow(state) {
+function updateForm(state) {
   if (text.value !== state.text) text.value = state.text;
   for (const [field, value] of /** @type {[HTMLInputElement, number][]} */ ([[layer, state.layer], [head, state.head]]))
     if (Number(field.value) !== value) field.value = String(value);
-  model.value = state.model; // a name that is no option leaves it empty, as it should
+  model.value = state.model; // an unknown model deliberately leaves the field empty
   if (drawn && (drawn.picture.header.model !== state.model || drawn.step !== state.step || drawn.text !== state.text))
     document.body.classList.add("stale");
 }
 
-/** @param {string} said @param {import("./reader.js").Obstacle} obstacle */
-function sayNotice(said, obstacle) {
-  const words = obstacle === "empty" ? text.dataset.whenEmpty : said;
-  find("obstacle").hidden = !words;
+/** @param {string} message @param {import("./reader.js").NoticeKind} kind */
+function showNotice(message, kind) {
+  const words = kind === "empty" ? text.dataset.whenEmpty : message;
+  find("notice-bar").hidden = !words;
   find("notice").hidden = !words;
   find("notice").textContent = words;
-  find("notice").classList.toggle("waiting", obstacle === "passing");
-  find("notice").classList.toggle("quiet", obstacle === "empty");
-  find("resume").hidden = obstacle !== "stopped";
-  find("facts").hidden = obstacle === "empty"; // they are of the text before
-  if (words) document.body.classList.add("stale"); // the picture is of another text than the one in the box
+  find("notice").classList.toggle("waiting", kind === "temporary");
+  find("notice").classList.toggle("quiet", kind === "empty");
+  find("resume").hidden = kind !== "cancelled";
+  find("facts").hidden = kind === "empty"; // the facts are about the previous text
+  if (words) document.body.classList.add("stale"); // the picture is not of the text in the box
 }
 
 /** @param {boolean} isReading @param {import("./reader.js").Progress} progress */
-function sayProgress(isReading, progress) {
+function showProgress(isReading, progress) {
   find("reading").hidden = !isReading;
-  find("facts").hidden = isReading; // they are of the reading before
+  find("facts").hidden = isReading; // the facts are about the previous reading
   const bar = find("progress");
   if (progress) [bar.max, bar.value] = [progress.n_tokens, progress.n_read];
   else bar.removeAttribute("value");
-  const [read, of] = [progress?.n_read, progress?.n_tokens].map((n) => n?.toLocaleString("en"));
-  find("progress-words").textContent = progress ? `read ${read} of ${of} tokens` : "waiting for the server";
+  const [nRead, nTokens] = [progress?.n_read, progress?.n_tokens].map((n) => n?.toLocaleString("en"));
+  find("progress-label").textContent = progress ? `read ${nRead} of ${nTokens} tokens` : "waiting for the server";
 }
 
-function listen() {
-  text.addEventListener("input", () => show({ text: text.value, query: keptQuery(now().text, text.value) }));
-  find("ask").addEventListener("submit", (event) => event.preventDefault());
-  model.addEventListener("change", turnToModel);
+function addListeners() {
+  text.addEventListener("input", () => update({ text: text.value, query: queryAfterEdit(currentState().text, text.value) }));
+  find("text-form").addEventListener("submit", (event) => event.preventDefault());
+  model.addEventListener("change", switchModel);
   for (const field of [layer, head])
-    field.addEventListener("input", () => field.value !== "" && show({ [field.id]: Number(field.value) }));
+    field.addEventListener("input", () => field.value !== "" && update({ [field.id]: Number(field.value) }));
   find("resume").addEventListener("click", resume);
   find("cancel").addEventListener("click", () => {
     cancel();
-    find("resume").focus(); // the button that was pressed is gone
+    find("resume").focus(); // the button that was clicked is now hidden
   });
   /** @type {HTMLElement} */
   const examples = document.querySelector(".examples");
@@ -130,35 +130,37 @@ function listen() {
     const link = /** @type {Element} */ (event.target).closest("[data-text]");
     if (!link || opensElsewhere(event)) return;
     event.preventDefault();
-    visit({ text: link.dataset.text, query: null, window: null }); // Back brings back what was typed
+    navigate({ text: link.dataset.text, query: null, window: null }); // Back restores what was typed
   });
 }
 
-/** A chosen token stays chosen while it and what stands before it are untouched; who types at the end follows it.
+/** The query after an edit. A chosen token stays chosen while the text up to its end is unchanged; otherwise, and when
+ *  somebody types at the end without having chosen a token, the page follows the last token.
  *  @param {string} before @param {string} after */
-function keptQuery(before, after) {
-  const { query } = now();
+function queryAfterEdit(before, after) {
+  const { query } = currentState();
   if (isQuerySuggested() && text.selectionEnd === after.length) return null;
   const token = drawn?.picture.tokens[query];
   const start = (/** @type {string} */ whole) => [...whole].slice(0, token.end).join(""); // offsets count code points, strings UTF-16 units
   return token && start(before) === start(after) ? query : null;
 }
 
-function turnToModel() {
-  const [layers, heads] = layersAndHeads();
-  limit();
-  show({
+function switchModel() {
+  const [nLayers, nHeads] = modelShape();
+  setLimits();
+  update({
     model: model.value,
-    step: null, // another model was trained in other steps
-    layer: Math.min(now().layer, layers - 1),
-    head: Math.min(now().head, heads - 1),
+    step: null, // the steps of another model are different ones
+    layer: Math.min(currentState().layer, nLayers - 1),
+    head: Math.min(currentState().head, nHeads - 1),
     query: null,
     window: null,
   });
 }
 
-function limit() {
-  const [layers, heads] = layersAndHeads();
-  layer.max = String(layers - 1);
-  head.max = String(heads - 1);
+/** Limit the layer and head fields to those of the chosen model. */
+function setLimits() {
+  const [nLayers, nHeads] = modelShape();
+  layer.max = String(nLayers - 1);
+  head.max = String(nHeads - 1);
 }

@@ -1,20 +1,20 @@
-// All heads on one canvas: rows are layers, columns are heads, each a thumbnail of its weights.
+// All heads on one canvas: one row per layer, one column per head, each a thumbnail of its attention weights.
 
-import { now, onShow, show } from "./address.js";
-import { shades } from "./theme.js";
+import { currentState, onChange, update } from "./address.js";
+import { weightColours } from "./theme.js";
 
 const GAP = 2; // px between thumbnails
-const LABEL = 22; // px for the numbers on the edges
-const LARGEST = 40; // px of a thumbnail's side
-const SMALLEST = 8;
-const TALLEST = 860; // px of the whole grid, if that leaves thumbnails that can be told apart
+const LABEL = 22; // px for the numbers of layers and heads at the edges
+const MAX_SIDE = 40; // px of a thumbnail
+const MIN_SIDE = 8;
+const MAX_HEIGHT = 860; // px of the whole grid, unless thumbnails would become too small to tell apart
 
-/** Follows the chosen head, and chooses it. */
+/** Shows all heads, marks the chosen one, and lets the visitor choose one by click or arrow keys. */
 export class Grid {
-  /** @param {HTMLCanvasElement} canvas @param {HTMLElement} name says which head is under the pointer */
-  constructor(canvas, name) {
+  /** @param {HTMLCanvasElement} canvas @param {HTMLElement} caption names the head under the pointer */
+  constructor(canvas, caption) {
     this.canvas = canvas;
-    this.name = name;
+    this.caption = caption;
     /** @type {import("./picture.js").Picture | null} */
     this.picture = null;
     /** @type {[number, number]} */
@@ -22,11 +22,11 @@ export class Grid {
     this.side = 0; // px of a thumbnail
     /** @type {[number, number] | null} */
     this.marked = null; // layer and head
-    canvas.addEventListener("pointermove", (event) => this.say(this.at(event)));
-    canvas.addEventListener("pointerleave", () => this.say(null));
-    canvas.addEventListener("click", (event) => this.choose(this.at(event)));
-    canvas.addEventListener("keydown", (event) => this.move(event));
-    onShow(({ layer, head }) => String([layer, head]) !== String(this.marked) && this.redraw());
+    canvas.addEventListener("pointermove", (event) => this.describe(this.headAt(event)));
+    canvas.addEventListener("pointerleave", () => this.describe(null));
+    canvas.addEventListener("click", (event) => this.choose(this.headAt(event)));
+    canvas.addEventListener("keydown", (event) => this.onKey(event));
+    onChange(({ layer, head }) => String([layer, head]) !== String(this.marked) && this.redraw());
     new ResizeObserver(() => this.redraw()).observe(canvas.parentElement);
   }
 
@@ -34,114 +34,119 @@ export class Grid {
   draw(picture, shape) {
     this.picture = picture;
     this.shape = shape;
-    const [nLayers, nHeads] = shape;
-    const room = this.canvas.parentElement.clientWidth - LABEL;
-    const low = Math.max(14, Math.floor(TALLEST / nLayers) - GAP);
-    this.side = Math.max(SMALLEST, Math.min(LARGEST, low, Math.floor(room / nHeads) - GAP));
-    const scale = devicePixelRatio;
-    this.scale = scale;
-    const width = LABEL + nHeads * (this.side + GAP);
-    const height = LABEL + nLayers * (this.side + GAP);
-    this.canvas.width = Math.round(width * scale);
-    this.canvas.height = Math.round(height * scale);
-    this.canvas.style.width = `${width}px`;
-    this.canvas.style.height = `${height}px`;
-    const pen = this.canvas.getContext("2d");
-    const palette = packedShades();
-    picture.layers.forEach((_, layer) => this.paint(pen, layer, palette));
-    this.label(pen, nLayers, nHeads);
-    this.mark(pen);
-    this.say(null);
+    this.resize();
+    const context = this.canvas.getContext("2d");
+    const palette = packedColours();
+    picture.layers.forEach((_, layer) => this.paintLayer(context, layer, palette));
+    this.label(context);
+    this.markChosen(context);
+    this.describe(null);
   }
 
-  /** Some layers of the same picture have come. @param {import("./picture.js").Picture} picture */
-  add(picture) {
+  /** Draw the layers that have arrived since, of the same picture. @param {import("./picture.js").Picture} picture */
+  addLayers(picture) {
     const before = this.picture.layers;
     this.picture = picture;
-    const pen = this.canvas.getContext("2d");
-    const palette = packedShades();
-    picture.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paint(pen, layer, palette));
-    this.mark(pen);
+    const context = this.canvas.getContext("2d");
+    const palette = packedColours();
+    picture.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paintLayer(context, layer, palette));
+    this.markChosen(context);
   }
 
-  /** The same again, at today's size, in today's colours, with today's choice. */
+  /** Draw the same picture again, for another size, colour scheme or choice. */
   redraw() {
     if (this.picture) this.draw(this.picture, this.shape);
   }
 
-  /** Write a layer's thumbnails into one image. Where a thumbnail has several cells a pixel, it shows the largest.
-   *  @param {CanvasRenderingContext2D} pen @param {number} layer @param {Uint32Array} palette */
-  paint(pen, layer, palette) {
-    const { picture, shape: [, nHeads], side: width } = this;
+  /** Choose the size of thumbnails that fits the page, and clear the canvas. */
+  resize() {
+    const [nLayers, nHeads] = this.shape;
+    const available = this.canvas.parentElement.clientWidth - LABEL;
+    const fromHeight = Math.max(14, Math.floor(MAX_HEIGHT / nLayers) - GAP);
+    this.side = Math.max(MIN_SIDE, Math.min(MAX_SIDE, fromHeight, Math.floor(available / nHeads) - GAP));
+    this.scale = devicePixelRatio;
+    const width = LABEL + nHeads * (this.side + GAP);
+    const height = LABEL + nLayers * (this.side + GAP);
+    this.canvas.width = Math.round(width * this.scale);
+    this.canvas.height = Math.round(height * this.scale);
+    this.canvas.style.width = `${width}px`;
+    this.canvas.style.height = `${height}px`;
+  }
+
+  /** Draw the thumbnails of one layer. Where a pixel covers several cells, it shows the largest.
+   *  @param {CanvasRenderingContext2D} context @param {number} layer @param {Uint32Array} palette */
+  paintLayer(context, layer, palette) {
+    const { picture, shape: [, nHeads] } = this;
     const { nTokens, side: nColumns, pixels } = picture.layers[layer];
     const n = Math.ceil(picture.header.n_tokens / picture.step);
-    const nRows = Math.ceil(nTokens / picture.step); // below them nothing has come yet
-    const side = Math.round(width * this.scale);
-    const edge = this.start(0); // what is to the left of it stays
-    const image = pen.createImageData(this.canvas.width - edge, side);
+    const nRows = Math.ceil(nTokens / picture.step); // the rows below have not arrived yet
+    const side = Math.round(this.side * this.scale);
+    const labelWidth = this.offset(0);
+    const image = context.createImageData(this.canvas.width - labelWidth, side);
     const colours = new Uint32Array(image.data.buffer);
     const first = Array.from({ length: side }, (_, i) => Math.floor((i * n) / side));
     const last = Array.from({ length: side }, (_, i) => Math.max(first[i] + 1, Math.floor(((i + 1) * n) / side)));
     for (let head = 0; head < nHeads; head++) {
       const base = head * nColumns * nColumns;
-      const left = this.start(head) - edge;
+      const left = this.offset(head) - labelWidth;
       for (let y = 0; y < side && first[y] < nRows; y++) {
         for (let x = 0; x < side && first[x] < last[y]; x++) {
-          let most = 0;
+          let largest = 0;
           for (let query = first[y]; query < Math.min(last[y], nRows); query++)
             for (let key = first[x]; key < Math.min(last[x], nColumns); key++)
-              most = Math.max(most, pixels[base + query * nColumns + key]);
-          colours[y * image.width + left + x] = palette[most];
+              largest = Math.max(largest, pixels[base + query * nColumns + key]);
+          colours[y * image.width + left + x] = palette[largest];
         }
       }
     }
-    pen.putImageData(image, edge, this.start(layer));
+    context.putImageData(image, labelWidth, this.offset(layer));
   }
 
-  /** Where the thumbnails of a layer, or of a head, begin; in pixels of the canvas, which are those of the screen.
-   *  @param {number} place */
-  start(place) {
-    return Math.round((LABEL + place * (this.side + GAP)) * this.scale);
+  /** Where the thumbnails of a layer or head begin, in pixels of the canvas, which are those of the screen.
+   *  @param {number} index */
+  offset(index) {
+    return Math.round((LABEL + index * (this.side + GAP)) * this.scale);
   }
 
-  /** @param {CanvasRenderingContext2D} pen @param {number} nLayers @param {number} nHeads */
-  label(pen, nLayers, nHeads) {
-    pen.setTransform(this.scale, 0, 0, this.scale, 0, 0);
+  /** Write the numbers of layers and heads at the edges. @param {CanvasRenderingContext2D} context */
+  label(context) {
+    const [nLayers, nHeads] = this.shape;
+    context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     const style = getComputedStyle(document.documentElement);
-    pen.fillStyle = style.getPropertyValue("--faint");
-    pen.font = `10px ${style.getPropertyValue("--font")}`;
-    pen.textBaseline = "middle";
-    pen.textAlign = "right";
+    context.fillStyle = style.getPropertyValue("--faint");
+    context.font = `10px ${style.getPropertyValue("--font")}`;
+    context.textBaseline = "middle";
+    context.textAlign = "right";
     const step = this.side < 14 ? 2 : 1;
     for (let layer = 0; layer < nLayers; layer += step)
-      pen.fillText(String(layer), LABEL - 5, LABEL + layer * (this.side + GAP) + this.side / 2);
-    pen.textAlign = "center";
+      context.fillText(String(layer), LABEL - 5, LABEL + layer * (this.side + GAP) + this.side / 2);
+    context.textAlign = "center";
     for (let head = 0; head < nHeads; head += step)
-      pen.fillText(String(head), LABEL + head * (this.side + GAP) + this.side / 2, LABEL - 9);
+      context.fillText(String(head), LABEL + head * (this.side + GAP) + this.side / 2, LABEL - 9);
   }
 
-  /** A frame around the chosen thumbnail, in the gaps to its neighbours: it hides no pixel of any.
-   *  @param {CanvasRenderingContext2D} pen */
-  mark(pen) {
-    const { layer, head } = now();
+  /** Draw a frame around the chosen thumbnail. It fills the gaps to the neighbours, so that no pixel is covered.
+   *  @param {CanvasRenderingContext2D} context */
+  markChosen(context) {
+    const { layer, head } = currentState();
     this.marked = [layer, head];
     const [nLayers, nHeads] = this.shape;
-    if (layer >= nLayers || head >= nHeads) return; // an address may ask for what is not there
-    pen.setTransform(1, 0, 0, 1, 0, 0);
-    pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+    if (layer >= nLayers || head >= nHeads) return; // an address may name a head that does not exist
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
     const side = Math.round(this.side * this.scale);
-    const [left, top] = [this.start(head), this.start(layer)];
-    const [before, above] = [head, layer].map((place) => this.start(place) - this.start(place - 1) - side);
-    const [behind, below] = [head, layer].map((place) => this.start(place + 1) - this.start(place) - side);
-    const width = before + side + behind;
-    pen.fillRect(left - before, top - above, width, above);
-    pen.fillRect(left - before, top + side, width, below);
-    pen.fillRect(left - before, top, before, side);
-    pen.fillRect(left + side, top, behind, side);
+    const [left, top] = [this.offset(head), this.offset(layer)];
+    const [leftGap, topGap] = [head, layer].map((index) => this.offset(index) - this.offset(index - 1) - side);
+    const [rightGap, bottomGap] = [head, layer].map((index) => this.offset(index + 1) - this.offset(index) - side);
+    const width = leftGap + side + rightGap;
+    context.fillRect(left - leftGap, top - topGap, width, topGap);
+    context.fillRect(left - leftGap, top + side, width, bottomGap);
+    context.fillRect(left - leftGap, top, leftGap, side);
+    context.fillRect(left + side, top, rightGap, side);
   }
 
   /** The head under the pointer, or null. @param {MouseEvent} event */
-  at(event) {
+  headAt(event) {
     if (!this.picture) return null;
     const layer = Math.floor((event.offsetY - LABEL) / (this.side + GAP));
     const head = Math.floor((event.offsetX - LABEL) / (this.side + GAP));
@@ -149,36 +154,36 @@ export class Grid {
     return layer >= 0 && layer < nLayers && head >= 0 && head < nHeads ? { layer, head } : null;
   }
 
-  /** @param {{layer: number, head: number} | null} place */
-  say(place) {
-    const { layer, head } = place ?? now();
-    this.name.textContent = `${place ? "" : "chosen: "}layer ${layer}, head ${head}`;
-    this.canvas.title = place ? `layer ${layer}, head ${head}` : "";
+  /** Name the head under the pointer, or the chosen one. @param {{layer: number, head: number} | null} hovered */
+  describe(hovered) {
+    const { layer, head } = hovered ?? currentState();
+    this.caption.textContent = `${hovered ? "" : "chosen: "}layer ${layer}, head ${head}`;
+    this.canvas.title = hovered ? `layer ${layer}, head ${head}` : "";
   }
 
-  /** @param {{layer: number, head: number} | null} place */
-  choose(place) {
-    if (place) show(place);
+  /** @param {{layer: number, head: number} | null} clicked */
+  choose(clicked) {
+    if (clicked) update(clicked);
   }
 
   /** @param {KeyboardEvent} event */
-  move(event) {
+  onKey(event) {
     /** @type {Record<string, [number, number]>} */
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const step = steps[event.key];
     if (!step || !this.picture || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const [nLayers, nHeads] = this.shape;
-    const { layer, head } = now();
-    show({
+    const { layer, head } = currentState();
+    update({
       layer: Math.min(Math.max(layer + step[0], 0), nLayers - 1),
       head: Math.min(Math.max(head + step[1], 0), nHeads - 1),
     });
   }
 }
 
-/** The scale of weights as 256 pixels of an image: bytes r, g, b, a. */
-function packedShades() {
-  const bytes = new Uint8Array(shades().flatMap((colour) => [...colour, 255]));
+/** The colour scale of weights as 256 pixels of an image: bytes r, g, b, a. */
+function packedColours() {
+  const bytes = new Uint8Array(weightColours().flatMap((colour) => [...colour, 255]));
   return new Uint32Array(bytes.buffer);
 }

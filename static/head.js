@@ -1,46 +1,46 @@
-// The chosen head: its stage, its picture, and the cell of it under the pointer.
+// The chosen head: its stages, its heatmap, and the cell under the pointer.
 
-import { choose, now, onShow, opensElsewhere, show } from "./address.js";
+import { chooseQuery, currentState, onChange, opensElsewhere, update } from "./address.js";
+import { drawCell } from "./details.js";
 import { Figure } from "./figure.js";
-import { drawCell } from "./panels.js";
 import { Zoom } from "./zoom.js";
 
 /** @type {Record<string, string>} */
-const STAGE_WORDS = {
-  scores: "q·k: how well each query matches each key, before anything is done to it.",
-  scaled: "Scores over √d, so that wide heads are not sharper than narrow ones.",
-  masked: "What lies behind the mask is −∞: no token sees a later one.",
+const STAGE_HINTS = {
+  scores: "q·k, the dot product of each query with each key, before scaling and masking.",
+  scaled: "Scores divided by √d, where d is the width of a head. Without this, wider heads would get sharper weights.",
+  masked: "Scaled scores, with −∞ for every later token: no token can attend to one that comes after it.",
   weights:
-    "Row by row: how much of its attention a token (query) gives itself and the tokens before it (keys). " +
-    "Each row sums to 1; hatched cells are behind the causal mask.",
+    "One row per token (query): how much it attends to itself and to each token before it (keys). " +
+    "Each row sums to 1. Hatched cells are masked.",
 };
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
-/** Follows the chosen head and stage, and chooses a stage. Make one once the address has begun. */
-export class Head {
+/** The heatmap of the chosen head and stage. Create it after `initState`. */
+export class HeadPanel {
   constructor() {
     this.figure = new Figure(find("head-figure"));
     this.zoom = new Zoom(find("zoom"));
     /** @type {import("./picture.js").Picture | null} */
-    this.picture = null; // what is drawn
-    this.zoom.hear(this.figure);
+    this.picture = null; // the one that is drawn
+    this.zoom.listenTo(this.figure);
     this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.picture, ...cellOf(point)));
     this.figure.on("plotly_click", ({ points: [point] }) => {
       const { window: [top], step } = this.picture.cells;
-      choose(top + step * cellOf(point)[0]);
+      chooseQuery(top + step * cellOf(point)[0]);
     });
     /** @type {HTMLElement} */ (document.querySelector(".stages")).addEventListener("click", chooseStage);
-    onShow(({ stage }) => markStage(stage));
-    markStage(now().stage);
+    onChange(({ stage }) => markStage(stage));
+    markStage(currentState().stage);
   }
 
   /** @param {import("./picture.js").Picture} picture */
   draw(picture) {
     const before = this.picture;
     this.picture = picture;
-    // Only another query was chosen, or something was typed behind the window: the head's cells are as they were.
+    // If only the query or the text after the window changed, the heatmap is still right.
     if (picture.head.scores !== before?.head.scores || picture.header.stage !== before.header.stage)
       this.figure.draw(picture.header.figure, picture.head, picture.tokens.map((token) => token.text));
     this.zoom.draw(picture);
@@ -49,14 +49,14 @@ export class Head {
     find("cell").textContent = "";
   }
 
-  /** The same again, in today's colours. */
+  /** Draw the same figure again in the current colours. */
   redraw() {
     this.figure.redraw();
   }
 }
 
-/** @param {import("./types.js").PlotlyPoint} point */
-const cellOf = ({ pointIndex }) => pointIndex; // row and column
+/** Row and column of a point. @param {import("./types.js").PlotlyPoint} point */
+const cellOf = ({ pointIndex }) => pointIndex;
 
 /** @param {string} stage */
 function markStage(stage) {
@@ -64,7 +64,7 @@ function markStage(stage) {
   const links = document.querySelectorAll("[data-stage]");
   for (const link of links)
     link.dataset.stage === stage ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current");
-  find("stage-words").textContent = STAGE_WORDS[stage] ?? "";
+  find("stage-hint").textContent = STAGE_HINTS[stage] ?? "";
 }
 
 /** @param {MouseEvent} event */
@@ -73,5 +73,5 @@ function chooseStage(event) {
   const link = /** @type {Element} */ (event.target).closest("[data-stage]");
   if (!link || opensElsewhere(event)) return;
   event.preventDefault();
-  show({ stage: link.dataset.stage });
+  update({ stage: link.dataset.stage });
 }

@@ -1,46 +1,46 @@
-// The first page: every view that comes back is drawn.
+// The home page: draws every view that arrives, and the norms of its text.
 
+import { drawNextTokens, drawQuery } from "./details.js";
 import { drawViews, view } from "./drawing.js";
 import { Figure } from "./figure.js";
-import { fillIn } from "./form.js";
-import { drawNext, drawRow } from "./panels.js";
-import { follow } from "./reader.js";
-import { awaitDefault } from "./waiting.js";
+import { initForm } from "./form.js";
+import { startReader } from "./reader.js";
+import { waitForDefault } from "./waiting.js";
 
-const N_QUICK = 256; // tokens; the norms of more are not drawn between two keys
+const N_QUICK = 256; // tokens; the norms of a longer text take too long to draw them between two keys
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
 
-fillIn();
+initForm();
 const normsFigure = new Figure(find("norms-figure"));
 /** @type {import("./picture.js").Norms | null} */
-let normsDrawn = null;
+let drawnNorms = null;
 let normsTimer = 0;
 
 drawViews(draw, () => normsFigure.redraw());
 
-/** @param {import("./picture.js").Picture} picture @param {string} text what was read */
+/** @param {import("./picture.js").Picture} picture @param {string} text */
 function draw(picture, text) {
   /** @type {HTMLElement} */
   const numbers = document.querySelector(".numbers");
-  if (picture.norms !== normsDrawn) drawNorms();
-  drawRow(numbers, picture, text);
-  drawNext(numbers, picture);
+  if (picture.norms !== drawnNorms) drawNorms();
+  drawQuery(numbers, picture, text);
+  drawNextTokens(numbers, picture);
 }
 
-/** The norms take the longest to draw, and are missed the least: they wait for a pause, and say so. */
+/** Draw the norms after a pause in typing, because they take longest to draw. Until then they are dimmed. */
 function drawNorms() {
-  find("norms-figure").classList.add("late");
+  find("norms-figure").classList.add("outdated");
   clearTimeout(normsTimer);
   normsTimer = setTimeout(async () => {
-    if (document.body.classList.contains("stale")) return; // the next picture brings its own
+    if (document.body.classList.contains("stale")) return; // the next view brings its own norms
     const { norms, tokens } = view.picture;
     await normsFigure.draw(norms.figure, norms.arrays, tokens.map((token) => token.text));
-    normsDrawn = norms;
-    if (norms === view.picture.norms) find("norms-figure").classList.remove("late");
+    drawnNorms = norms;
+    if (norms === view.picture.norms) find("norms-figure").classList.remove("outdated");
   }, view.picture.header.n_tokens <= N_QUICK ? 20 : 300);
 }
 
-follow();
-if (find("stand-in")) awaitDefault(find("stand-in"));
+startReader();
+if (find("stand-in")) waitForDefault(find("stand-in"));

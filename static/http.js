@@ -1,65 +1,64 @@
-// The other road to the server: one request and one answer, where the live channel cannot be had.
+// The HTTP transport: one request and one reply, for where the live channel is unavailable.
 
-const DEBOUNCE_MS = 30; // a request costs more than a message: a fast typist's keys share one
+const DEBOUNCE_MS = 30; // a request costs more than a message, so the keys of a fast typist are combined into one
 
-/** Asks for the newest only: who asks again takes back what is under way. */
-export class Http {
-  onAnswer = (/** @type {ArrayBuffer} */ _) => {};
+/** Requests only the newest state: a new request cancels the one in progress. */
+export class HttpTransport {
+  onReply = (/** @type {ArrayBuffer} */ _) => {};
   onProblem = (/** @type {import("./types.js").Problem} */ _problem, /** @type {number | null} */ _retryAfterS) => {};
-  onAway = () => {};
+  onUnreachable = () => {};
 
   #timer = 0;
   /** @type {AbortController | null} */
-  #under = null; // what takes back the request under way
+  #controller = null; // of the request in progress
 
   get isBusy() {
-    return Boolean(this.#timer || this.#under);
+    return Boolean(this.#timer || this.#controller);
   }
 
-  /** Ask POST /api/v2/view. @param {() => string} body made when it is sent, of what is then the newest */
-  ask(body) {
-    this.stop();
+  /** Send a request to POST /api/v2/view. @param {() => string} makeBody called when the request is sent */
+  request(makeBody) {
+    this.cancel();
     this.#timer = setTimeout(() => {
       this.#timer = 0;
-      this.#post(body());
+      this.#post(makeBody());
     }, DEBOUNCE_MS);
   }
 
-  /** What was asked is not wanted any more. */
-  stop() {
+  cancel() {
     clearTimeout(this.#timer);
     this.#timer = 0;
-    this.#under?.abort();
-    this.#under = null;
+    this.#controller?.abort();
+    this.#controller = null;
   }
 
   /** @param {string} body */
   async #post(body) {
-    const under = new AbortController();
-    this.#under = under;
-    const tell = await outcome(body, under.signal);
-    if (this.#under !== under) return; // something else was asked meanwhile
-    this.#under = null;
-    tell(this);
+    const controller = new AbortController();
+    this.#controller = controller;
+    const deliver = await post(body, controller.signal);
+    if (this.#controller !== controller) return; // a newer request was made in the meantime
+    this.#controller = null;
+    deliver(this);
   }
 }
 
-/** What came of a request, as something to tell its asker.
- *  @param {string} body @param {AbortSignal} signal @returns {Promise<(asker: Http) => void>} */
-async function outcome(body, signal) {
+/** Send a request, and return the callback of the transport that fits its outcome.
+ *  @param {string} body @param {AbortSignal} signal @returns {Promise<(transport: HttpTransport) => void>} */
+async function post(body, signal) {
   try {
     const headers = { "Content-Type": "application/json" };
     const reply = await fetch("/api/v2/view", { method: "POST", headers, body, signal });
     if (reply.ok) {
       const frame = await reply.arrayBuffer();
-      return (asker) => asker.onAnswer(frame);
+      return (transport) => transport.onReply(frame);
     }
     const retryAfterS = Number(reply.headers.get("Retry-After")) || null;
-    const unexplained = { status: reply.status, detail: `The server answered ${reply.status}, and did not say why.` };
+    const unexplained = { status: reply.status, detail: `The server replied with status ${reply.status} and gave no reason.` };
     const problem = await reply.json().catch(() => unexplained);
-    return (asker) => asker.onProblem(problem, retryAfterS);
+    return (transport) => transport.onProblem(problem, retryAfterS);
   } catch (error) {
     if (!(error instanceof TypeError) && /** @type {Error} */ (error).name !== "AbortError") throw error;
-    return (asker) => asker.onAway();
+    return (transport) => transport.onUnreachable();
   }
 }

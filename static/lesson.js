@@ -3,7 +3,7 @@
 import { makeDraggable } from "./drag.js";
 import { Figure } from "./figure.js";
 import { chipsOf, figureOf, formatValue, selectionOf, tableOf } from "./lesson_panels.js";
-import { onLook, template } from "./theme.js";
+import { onThemeChange, template } from "./theme.js";
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
@@ -270,5 +270,5 @@ form.addEventListener("submit", (event) => {
   update();
 });
 addEventListener("pagehide", updateAddress);
-onLook(() => result && draw());
+onThemeChange(() => result && draw());
 update();

@@ -1,69 +1,69 @@
-// The live channel: one WebSocket, opened when something is asked, and again when it is lost. app/routes/live.py answers.
+// The live channel: a WebSocket that is opened when something is requested, and opened again when it is lost. The server's
+// end is app/routes/live.py.
 //
-// It carries messages and knows nothing of what they say. A socket that could not be had twice in a row is given up,
-// though tried again from time to time: a proxy may be in the way, and whoever asks has another road.
+// It carries messages and does not know what they contain. After two sockets in a row that brought nothing, the channel
+// counts as unavailable (a proxy may block it), and the page uses HTTP. It still tries again from time to time.
 
-const AGAIN_MS = [500, 1000, 2000, 4000, 30_000]; // after one lost socket, two, …
-const OPENING_MS = 3000; // a proxy that swallows the question never says no
-const PACE_MS = 20; // between messages; the server bears 60 a second
-const BEAT_MS = 20_000;
-const SILENT_MS = 45_000; // without an answer to a ping the line is dead
-const AWAKE_MS = 600_000; // who asked for nothing as long needs no socket
-const IDLE = 4000; // the code with which the server closes a socket that asks for nothing
+const RECONNECT_MS = [500, 1000, 2000, 4000, 30_000]; // after one lost socket, after two, …
+const OPEN_TIMEOUT_MS = 3000; // a proxy may swallow the request without refusing it
+const MIN_INTERVAL_MS = 20; // between messages; the server allows 60 per second
+const PING_INTERVAL_MS = 20_000;
+const PONG_TIMEOUT_MS = 45_000; // a connection that does not answer a ping for this long is dead
+const IDLE_AFTER_MS = 600_000; // a page that requested nothing for this long needs no socket
+const CLOSED_AS_IDLE = 4000; // the code with which the server closes a socket that requests nothing
 const OPEN = 1; // WebSocket.OPEN, also where there is no WebSocket
 
-/** @typedef {"again" | "opening" | "pace" | "silent"} Timer */
+/** @typedef {"reconnect" | "open" | "interval" | "pong"} Timer */
 
-/** One road to the server. Set the three listeners before the first `knock`. */
-export class Live {
-  onOpen = () => {}; // the server remembers nothing of an earlier socket: everything must be asked anew
+/** The WebSocket transport. Set the three callbacks before the first `connect`. */
+export class LiveTransport {
+  onOpen = () => {}; // the server remembers nothing of an earlier socket: request everything again
   onMessage = (/** @type {ArrayBuffer} */ _) => {};
-  onGivenUp = () => {};
+  onUnavailable = () => {};
 
   /** @type {WebSocket | null} */
   #socket = null;
-  #fruitless = 0; // sockets in a row that brought nothing
+  #nFailures = 0; // sockets in a row that brought nothing
   /** @type {string | null} */
-  #waiting = null; // the newest message, while the pace does not allow it
-  #timers = { again: 0, opening: 0, pace: 0, silent: 0 };
+  #queued = null; // the newest message, until it may be sent
+  #timers = { reconnect: 0, open: 0, interval: 0, pong: 0 };
   #sentAt = -Infinity;
-  #askedAt = -Infinity;
+  #requestedAt = -Infinity;
 
   constructor() {
-    setInterval(() => this.#beat(), BEAT_MS);
+    setInterval(() => this.#ping(), PING_INTERVAL_MS);
   }
 
   get isOpen() {
     return this.#socket?.readyState === OPEN;
   }
 
-  /** Could it not be had? Then ask by another road. */
-  get isGivenUp() {
-    return this.#fruitless >= 2;
+  get isUnavailable() {
+    return this.#nFailures >= 2;
   }
 
-  /** Something is asked: see that there is a socket, or will be. */
-  knock() {
-    this.#askedAt = performance.now();
-    if (!this.#socket && !this.#timers.again) this.#open();
+  /** Make sure that there is a socket, or that there will be one soon. */
+  connect() {
+    this.#requestedAt = performance.now();
+    if (!this.#socket && !this.#timers.reconnect) this.#open();
   }
 
-  /** The server was away, and is back: no need to wait. */
-  retry() {
-    this.#stop("again");
-    this.knock();
+  /** Connect without waiting for the next attempt: the server was away and is back. */
+  reconnect() {
+    this.#stop("reconnect");
+    this.connect();
   }
 
-  /** Send this instead of whatever still waits to be sent. @param {string} message */
+  /** Send this message, in place of any that is still queued. @param {string} message */
   send(message) {
-    this.#waiting = message;
-    if (!this.#timers.pace) this.#send();
+    this.#queued = message;
+    if (!this.#timers.interval) this.#flush();
   }
 
-  /** Hang up: what was asked is not wanted any more. The next `knock` opens a new socket. */
-  close() {
+  /** Close the socket, so that the server stops computing. The next `connect` opens a new one. */
+  disconnect() {
     const socket = this.#socket;
-    this.#forget();
+    this.#reset();
     socket?.close();
   }
 
@@ -72,71 +72,71 @@ export class Live {
     try {
       socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v2/live`);
     } catch {
-      return this.#lost(0); // this browser has none, or a policy forbids it
+      return this.#lost(0); // this browser has no WebSocket, or a policy forbids it
     }
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      this.#stop("opening");
+      this.#stop("open");
       this.onOpen();
     };
     socket.onmessage = ({ data }) => {
-      this.#stop("silent");
-      this.#fruitless = 0;
+      this.#stop("pong");
+      this.#nFailures = 0;
       this.onMessage(data);
     };
     socket.onclose = ({ code }) => this.#lost(code);
-    this.#timers.opening = setTimeout(() => this.#hangUp(), OPENING_MS);
+    this.#timers.open = setTimeout(() => this.#abandon(), OPEN_TIMEOUT_MS);
   }
 
-  /** A socket that does not answer is not waited for, not even until it has closed. */
-  #hangUp() {
-    this.close();
+  /** Replace a socket that does not answer, without waiting for its close event. */
+  #abandon() {
+    this.disconnect();
     this.#lost(0);
   }
 
-  /** @param {number} code */
+  /** @param {number} code with which the socket was closed; 0 if it was not */
   #lost(code) {
-    this.#forget();
-    if (code === IDLE) return;
-    const ms = AGAIN_MS[Math.min(this.#fruitless++, AGAIN_MS.length - 1)];
-    this.#timers.again = setTimeout(() => {
-      this.#timers.again = 0;
-      if (this.#isAwake) this.#open();
-    }, ms);
-    if (this.isGivenUp) this.onGivenUp();
+    this.#reset();
+    if (code === CLOSED_AS_IDLE) return;
+    const delay = RECONNECT_MS[Math.min(this.#nFailures++, RECONNECT_MS.length - 1)];
+    this.#timers.reconnect = setTimeout(() => {
+      this.#timers.reconnect = 0;
+      if (this.#isActive) this.#open();
+    }, delay);
+    if (this.isUnavailable) this.onUnavailable();
   }
 
-  #forget() {
-    for (const name of Object.keys(this.#timers)) this.#stop(/** @type {Timer} */ (name));
-    this.#waiting = null;
+  #reset() {
+    for (const timer of Object.keys(this.#timers)) this.#stop(/** @type {Timer} */ (timer));
+    this.#queued = null;
     if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
     this.#socket = null;
   }
 
-  #send() {
-    if (!this.#waiting || !this.isOpen) return;
-    const rest = this.#sentAt + PACE_MS - performance.now();
-    if (rest > 0) {
-      this.#timers.pace = setTimeout(() => {
-        this.#timers.pace = 0;
-        this.#send();
-      }, rest);
+  #flush() {
+    if (!this.#queued || !this.isOpen) return;
+    const delay = this.#sentAt + MIN_INTERVAL_MS - performance.now();
+    if (delay > 0) {
+      this.#timers.interval = setTimeout(() => {
+        this.#timers.interval = 0;
+        this.#flush();
+      }, delay);
       return;
     }
     this.#sentAt = performance.now();
-    this.#socket.send(this.#waiting);
-    this.#waiting = null;
+    this.#socket.send(this.#queued);
+    this.#queued = null;
   }
 
-  #beat() {
-    if (!this.isOpen || !this.#isAwake) return;
+  #ping() {
+    if (!this.isOpen || !this.#isActive) return;
     this.#socket.send('{"ping": 1}');
-    this.#timers.silent ||= setTimeout(() => this.#hangUp(), SILENT_MS);
+    this.#timers.pong ||= setTimeout(() => this.#abandon(), PONG_TIMEOUT_MS);
   }
 
-  get #isAwake() {
-    return !document.hidden && performance.now() - this.#askedAt < AWAKE_MS;
+  get #isActive() {
+    return !document.hidden && performance.now() - this.#requestedAt < IDLE_AFTER_MS;
   }
 
   /** @param {Timer} timer */

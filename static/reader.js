@@ -1,204 +1,209 @@
-// Asks the server for what the address says, and hands on what is of the text in the box, and only that.
+// Requests from the server what the address says, and passes each result for the current text to its subscribers.
 //
-// Every change is asked for at once, over the live channel, or over HTTP where that cannot be had. Frames come back in
-// order. Each is taken in, so that the page has what the server believes it has; the newest text's are also shown.
+// Every change is requested at once, over the live channel, or over HTTP where that is unavailable. Frames arrive in
+// order. Every frame is applied, because the server counts on the page having it; only those of the current text are shown.
 
-import { now, onShow } from "./address.js";
+import { currentState, onChange } from "./address.js";
 import { decode } from "./frame.js";
-import { Http } from "./http.js";
-import { Live } from "./live.js";
-import { NOTHING, applied } from "./picture.js";
+import { HttpTransport } from "./http.js";
+import { LiveTransport } from "./live.js";
+import { EMPTY_PICTURE, applyFrame } from "./picture.js";
 
-const SLOW_MS = 700; // without any answer, a visitor wants to know
+const SLOW_MS = 700; // without a reply for this long, show that something is happening
 const RETRY_MS = [500, 1000, 2000, 4000];
 
 /**
- * What the page has of a reading.
+ * The result for a text, as far as it has arrived.
  * @typedef {object} View
  * @property {import("./picture.js").Picture} picture
- * @property {string} text what was read
- * @property {number | null} step at which step of the model's training
- * @property {number} elapsed_ms from asking to having the answer
- * @property {"live" | "http"} road
+ * @property {string} text
+ * @property {number | null} step of the model's training
+ * @property {number} elapsed_ms from the request to the result
+ * @property {"live" | "http"} transport
  */
 
-/** How far a reading is, in tokens; null where nobody knows. @typedef {{n_read: number, n_tokens: number} | null} Progress */
+/** How far the model has read the text; null if unknown. @typedef {{n_read: number, n_tokens: number} | null} Progress */
 
-/** What is in the way: nothing, something that passes, something the visitor must change, that there is no text yet, or
- *  that he stopped it. @typedef {"" | "passing" | "final" | "empty" | "stopped"} Obstacle */
+/** The kind of a notice: none, a temporary obstacle, an error that the visitor must correct, an empty text, or a reading
+ *  that the visitor cancelled. @typedef {"" | "temporary" | "error" | "empty" | "cancelled"} NoticeKind */
 
 /** @type {Set<(view: View) => void>} */
-const viewers = new Set();
-/** @type {Set<(words: string, obstacle: Obstacle) => void>} */
-const listeners = new Set();
+const viewSubscribers = new Set();
+/** @type {Set<(message: string, kind: NoticeKind) => void>} */
+const noticeSubscribers = new Set();
 /** @type {Set<(isReading: boolean, progress: Progress) => void>} */
-const watchers = new Set();
+const progressSubscribers = new Set();
 
-/** Be given every view that is to be shown. @param {(view: View) => void} draw */
-export const onView = (draw) => viewers.add(draw);
+/** Subscribe to the views that are to be shown. @param {(view: View) => void} draw */
+export const onView = (draw) => viewSubscribers.add(draw);
 
-/** Be told what is in the way. @param {(words: string, obstacle: Obstacle) => void} listen */
-export const onNotice = (listen) => listeners.add(listen);
+/** Subscribe to notices. @param {(message: string, kind: NoticeKind) => void} notify */
+export const onNotice = (notify) => noticeSubscribers.add(notify);
 
-/** Be told when an answer is long in coming. @param {(isReading: boolean, progress: Progress) => void} watch */
-export const onProgress = (watch) => watchers.add(watch);
+/** Subscribe to the progress of slow requests. @param {(isReading: boolean, progress: Progress) => void} report */
+export const onProgress = (report) => progressSubscribers.add(report);
 
 /** @typedef {import("./types.js").FirstHeader} FirstHeader */
-/** @typedef {{seq: number, state: import("./address.js").State, at: number}} Ask */
-const live = new Live();
-const http = new Http();
-/** @type {Map<number, Ask>} */
-const asks = new Map(); // that may be answered; a newer one's answer ends all before it
-/** @type {Ask | null} */
-let pending = null; // the newest, until it is answered
+/** @typedef {{seq: number, state: import("./address.js").State, sentAt: number}} Request */
+const live = new LiveTransport();
+const http = new HttpTransport();
+/** @type {Map<number, Request>} */
+const requests = new Map(); // those that may still get frames; the first frame for a newer one ends all older ones
+/** @type {Request | null} */
+let pending = null; // the newest request, until its first frame arrives
 let seq = 0;
-let picture = NOTHING;
-let pictured = ""; // which text, model and step that is
-let stopped = ""; // which ones are not to be read
-/** @type {Obstacle} */
-let obstacle = ""; // what was said last
-let failures = 0; // requests in a row that found no server
-let again = 0; // the timer of asking again
-let slow = 0; // the timer of saying that it takes long
+let picture = EMPTY_PICTURE;
+let pictureKey = ""; // the model, step and text of the picture
+let cancelledKey = ""; // those that the visitor cancelled
+/** @type {NoticeKind} */
+let noticeKind = ""; // of the latest notice
+let nFailures = 0; // requests in a row that reached no server
+let retryTimer = 0;
+let slowTimer = 0;
 /** @type {Progress} */
 let progress = null;
 
 /** Start to follow the address. */
-export function follow() {
-  live.onOpen = ask;
-  live.onMessage = hear;
-  live.onGivenUp = () => pending && !http.isBusy && http.ask(body);
-  http.onAnswer = answer;
-  http.onProblem = (problem, retryAfterS) => pending && refuse(pending, problem, retryAfterS);
-  http.onAway = away;
-  onShow(ask);
-  ask();
+export function startReader() {
+  live.onOpen = request;
+  live.onMessage = onMessage;
+  live.onUnavailable = () => pending && !http.isBusy && http.request(requestBody);
+  http.onReply = onHttpReply;
+  http.onProblem = (problem, retryAfterS) => pending && onProblem(pending, problem, retryAfterS);
+  http.onUnreachable = onUnreachable;
+  onChange(request);
+  request();
 }
 
-/** Stop to read the text that is asked for, until something else is typed. */
+/** Stop reading the current text until it is changed or `resume` is called. */
 export function cancel() {
-  const words = progress ? ` after ${progress.n_read.toLocaleString("en")} of ${progress.n_tokens.toLocaleString("en")} tokens` : "";
-  stopped = key(now());
+  const extent = progress ? ` after ${progress.n_read.toLocaleString("en")} of ${progress.n_tokens.toLocaleString("en")} tokens` : "";
+  cancelledKey = key(currentState());
   pending = null;
-  clearTimeout(again);
-  http.stop();
-  live.close(); // the server reads for nobody who is not there
-  settle();
-  notice(`Reading was stopped${words}. What you typed is kept.`, "stopped");
+  clearTimeout(retryTimer);
+  http.cancel();
+  live.disconnect();
+  endProgress();
+  notify(`Reading was cancelled${extent}. Your text is kept.`, "cancelled");
 }
 
-/** Read it after all. */
+/** Read the text that was cancelled. */
 export function resume() {
-  stopped = "";
-  notice("", "");
-  ask();
+  cancelledKey = "";
+  notify("", "");
+  request();
 }
 
 /** @param {Pick<import("./address.js").State, "model" | "step" | "text">} state */
 const key = ({ model, step, text }) => JSON.stringify([model, step, text]);
-/** @param {Ask | null | undefined} of */
-const isWanted = (of) => of && key(of.state) === key(now()) && key(of.state) !== stopped;
+/** Is this request for the model, step and text on the page? @param {Request | null | undefined} request */
+const isCurrent = (request) => request && key(request.state) === key(currentState()) && key(request.state) !== cancelledKey;
 
-function ask() {
-  const state = now();
-  clearTimeout(again);
-  if (key(state) === stopped) return;
-  stopped = "";
-  if (pending && key(pending.state) !== key(state)) settle();
-  if (!state.text) return askNothing();
-  if (obstacle === "final" || obstacle === "empty") notice("", ""); // they were of what was asked before
-  pending = { seq: ++seq, state, at: performance.now() };
-  asks.set(seq, pending);
-  slow ||= setTimeout(() => watched(true, progress), SLOW_MS);
-  live.knock();
+function request() {
+  const state = currentState();
+  clearTimeout(retryTimer);
+  if (key(state) === cancelledKey) return;
+  cancelledKey = "";
+  if (pending && key(pending.state) !== key(state)) endProgress();
+  if (!state.text) return onEmptyText();
+  if (noticeKind === "error" || noticeKind === "empty") notify("", ""); // the notice was about the previous request
+  pending = { seq: ++seq, state, sentAt: performance.now() };
+  requests.set(seq, pending);
+  slowTimer ||= setTimeout(() => reportProgress(true, progress), SLOW_MS);
+  live.connect();
   if (live.isOpen) {
-    http.stop();
+    http.cancel();
     live.send(JSON.stringify({ seq, ...state }));
-  } else if (live.isGivenUp) http.ask(body);
+  } else if (live.isUnavailable) http.request(requestBody);
 }
 
-/** There is no text: whatever is under way is for nobody, and nothing is wrong. */
-function askNothing() {
+function onEmptyText() {
   pending = null;
-  http.stop();
-  settle();
-  notice("", "empty");
+  http.cancel();
+  endProgress();
+  notify("", "empty");
 }
 
-/** A request for what is asked now; thumbnails and norms need not come twice. */
-function body() {
-  return JSON.stringify({ ...pending.state, overview: !(picture.done && pictured === key(pending.state)) });
+/** The body of an HTTP request for the newest state. Thumbnails and norms that the page has are not requested again. */
+function requestBody() {
+  return JSON.stringify({ ...pending.state, overview: !(picture.done && pictureKey === key(pending.state)) });
 }
 
 /** @param {ArrayBuffer} buffer */
-function hear(buffer) {
+function onMessage(buffer) {
   const { header, arrays } = decode(buffer);
   if ("pong" in header) return;
-  // A message that the server could not read has no number: it was the newest, as far as anybody knows.
-  const of = header.seq === null ? pending : asks.get(header.seq);
-  for (const older of [...asks.keys()].filter((one) => one < header.seq)) asks.delete(older);
-  failures = 0;
-  if (header.problem) refuse(of, header.problem, header.retry_after_s);
-  else if (header.progress) isWanted(of) && watched(true, header.progress);
-  else take({ header, arrays }, of, "live");
+  // A message that the server could not parse has no number. Most likely it was the newest one.
+  const request = header.seq === null ? pending : requests.get(header.seq);
+  for (const older of [...requests.keys()].filter((number) => number < header.seq)) requests.delete(older);
+  nFailures = 0;
+  if (header.problem) onProblem(request, header.problem, header.retry_after_s);
+  else if (header.progress) isCurrent(request) && reportProgress(true, header.progress);
+  else apply({ header, arrays }, request, "live");
 }
 
 /** @param {ArrayBuffer} buffer */
-function answer(buffer) {
-  if (failures) live.retry(); // it was not the live channel that could not be had, but the server
-  failures = 0;
+function onHttpReply(buffer) {
+  if (nFailures) live.reconnect(); // the whole server was away, not only the live channel
+  nFailures = 0;
   const { header, arrays } = decode(buffer);
-  // Without thumbnails it is an answer to somebody who has those of the same text.
+  // A reply without thumbnails was requested by a page that has them, so it also has the tokens.
   const frame = header.grid ? { header, arrays } : { header: { ...header, n_shared: /** @type {FirstHeader} */ (header).n_tokens, tokens: /** @type {FirstHeader["tokens"]} */ ([]) }, arrays };
-  take(frame, pending, "http");
+  apply(frame, pending, "http");
 }
 
-/** @param {import("./frame.js").Frame} frame @param {Ask | null | undefined} of @param {View["road"]} road */
-function take(frame, of, road) {
-  picture = applied(picture, frame);
-  if (of) pictured = key(of.state);
-  if (!isWanted(of)) return;
-  if (!pending || of.seq === pending.seq) {
+/** Update the picture by a frame, and show it if it is of the current text.
+ *  @param {import("./frame.js").Frame} frame @param {Request | null | undefined} request @param {View["transport"]} transport */
+function apply(frame, request, transport) {
+  picture = applyFrame(picture, frame);
+  if (request) pictureKey = key(request.state);
+  if (!isCurrent(request)) return;
+  if (!pending || request.seq === pending.seq) {
     pending = null;
-    settle();
-    notice("", "");
+    endProgress();
+    notify("", "");
   }
-  const { text, step } = of.state;
-  const view = { picture, text, step, elapsed_ms: performance.now() - of.at, road };
-  for (const draw of viewers) draw(view);
+  const { text, step } = request.state;
+  const view = { picture, text, step, elapsed_ms: performance.now() - request.sentAt, transport };
+  for (const draw of viewSubscribers) draw(view);
 }
 
-/** @param {Ask | undefined} of @param {import("./types.js").Problem} problem @param {number | null | undefined} retryAfterS */
-function refuse(of, { status, detail }, retryAfterS) {
-  if (!of || of.seq !== pending?.seq) return;
-  const passes = status === 503;
+/** @param {Request | undefined} request @param {import("./types.js").Problem} problem @param {number | null | undefined} retryAfterS */
+function onProblem(request, { status, detail }, retryAfterS) {
+  if (!request || request.seq !== pending?.seq) return;
+  const isTemporary = status === 503;
   pending = null;
-  settle();
-  if (passes) again = setTimeout(ask, Math.min(1000 * (retryAfterS || 1), 5000));
-  notice(detail, passes ? "passing" : "final");
+  endProgress();
+  if (isTemporary) retryLater(Math.min(1000 * (retryAfterS || 1), 5000));
+  notify(detail, isTemporary ? "temporary" : "error");
 }
 
-function away() {
-  again = setTimeout(ask, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]);
-  settle();
-  notice("The server does not answer. What you typed is kept; the page asks again by itself.", "passing");
+function onUnreachable() {
+  retryLater(RETRY_MS[Math.min(nFailures++, RETRY_MS.length - 1)]);
+  endProgress();
+  notify("The server does not answer. Your text is kept, and the page tries again by itself.", "temporary");
 }
 
-/** @param {string} words @param {Obstacle} kind */
-function notice(words, kind) {
-  obstacle = kind;
-  for (const listen of listeners) listen(words, kind);
+/** @param {number} ms */
+function retryLater(ms) {
+  retryTimer = setTimeout(request, ms);
 }
 
-/** Nobody waits any more, or for something else. */
-function settle() {
-  clearTimeout(slow);
-  slow = 0;
-  watched(false, null);
+/** @param {string} message @param {NoticeKind} kind */
+function notify(message, kind) {
+  noticeKind = kind;
+  for (const subscriber of noticeSubscribers) subscriber(message, kind);
 }
 
-/** @param {boolean} isReading @param {Progress} soFar */
-function watched(isReading, soFar) {
-  progress = soFar;
-  for (const watch of watchers) watch(isReading, soFar);
+/** The request that was slow has been answered, or is no longer wanted. */
+function endProgress() {
+  clearTimeout(slowTimer);
+  slowTimer = 0;
+  reportProgress(false, null);
+}
+
+/** @param {boolean} isReading @param {Progress} latest */
+function reportProgress(isReading, latest) {
+  progress = latest;
+  for (const report of progressSubscribers) report(isReading, latest);
 }

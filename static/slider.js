@@ -1,73 +1,73 @@
-// The slider through a model's training, the words beside it, and the button that walks from step to step.
+// The slider over a model's checkpoints, the description beside it, and the button that plays them one after another.
 
-import { now, onShow, show } from "./address.js";
+import { currentState, onChange, update } from "./address.js";
 
-const PACE_MS = 1000; // a step of the walk
+const STEP_MS = 1000; // how long each checkpoint is shown while playing
 
-/** Follows the step of the address, and chooses one. */
+/** Shows the step of the address, and lets the visitor choose one. */
 export class Slider {
-  /** @param {HTMLElement} place with the slider, its ticks, its words and the button */
-  constructor(place) {
-    this.input = place.querySelector("input");
-    this.ticks = place.querySelector("datalist");
-    this.words = place.querySelector("p");
-    this.button = place.querySelector("button");
-    /** @type {import("./course.js").Course | null} */
-    this.course = null;
-    this.walking = 0; // a timer
+  /** @param {HTMLElement} section with the slider, its ticks, the description and the button */
+  constructor(section) {
+    this.input = section.querySelector("input");
+    this.ticks = section.querySelector("datalist");
+    this.description = section.querySelector("p");
+    this.button = section.querySelector("button");
+    /** @type {import("./history.js").TrainingHistory | null} */
+    this.history = null;
+    this.timer = 0; // while playing
     this.input.addEventListener("input", () => {
       this.stop();
       this.choose(this.input.valueAsNumber);
     });
-    this.button.addEventListener("click", () => (this.walking ? this.stop() : this.walk()));
-    onShow(() => this.follow());
+    this.button.addEventListener("click", () => (this.timer ? this.stop() : this.play()));
+    onChange(() => this.draw());
   }
 
-  /** Another model's training; null while it is not known. @param {import("./course.js").Course | null} course */
-  turnTo(course) {
+  /** Switch to the history of another model; null while it has not arrived.
+   *  @param {import("./history.js").TrainingHistory | null} history */
+  setHistory(history) {
     this.stop();
-    this.course = course;
-    this.input.disabled = this.button.disabled = !course;
-    this.words.textContent = "Measuring what every head does at each step …";
-    if (!course) return;
-    this.input.max = String(course.last);
-    this.ticks.replaceChildren(...course.checkpoints.map((_, place) => new Option("", String(place))));
-    this.follow();
+    this.history = history;
+    this.input.disabled = this.button.disabled = !history;
+    this.description.textContent = "Measuring every head at each saved step …";
+    if (!history) return;
+    this.input.max = String(history.last);
+    this.ticks.replaceChildren(...history.checkpoints.map((_, index) => new Option("", String(index))));
+    this.draw();
   }
 
-  follow() {
-    if (!this.course) return;
-    const place = this.course.placeOf(now().step);
-    const words = this.course.wordsFor(place);
-    this.input.value = String(place);
-    this.input.ariaValueText = words;
-    this.words.textContent = words[0].toUpperCase() + words.slice(1);
+  draw() {
+    if (!this.history) return;
+    const index = this.history.indexOf(currentState().step);
+    const description = this.history.describe(index);
+    this.input.value = String(index);
+    this.input.ariaValueText = description;
+    this.description.textContent = description[0].toUpperCase() + description.slice(1);
   }
 
-  /** @param {number} place */
-  choose(place) {
-    show({ step: this.course.stepAt(place) });
+  /** @param {number} index */
+  choose(index) {
+    update({ step: this.history.stepAt(index) });
   }
 
-  /** Go through the training from here on, or from its beginning where this is its end. */
-  walk() {
-    const { last } = this.course;
-    const here = this.course.placeOf(now().step);
+  /** Play the checkpoints from the current one, or from the first one if the current one is the last. */
+  play() {
+    const { last } = this.history;
     this.button.textContent = "Stop";
-    this.words.ariaLive = "polite"; // nobody holds the slider, which would say it
-    if (here === last) this.choose(0);
-    this.walking = setInterval(() => {
-      if (document.body.classList.contains("stale")) return; // nobody has seen this step yet
-      const next = this.course.placeOf(now().step) + 1;
+    this.description.ariaLive = "polite"; // announced here, because the slider does not have the focus
+    if (this.history.indexOf(currentState().step) === last) this.choose(0);
+    this.timer = setInterval(() => {
+      if (document.body.classList.contains("stale")) return; // the current step has not been drawn yet
+      const next = this.history.indexOf(currentState().step) + 1;
       if (next >= last) this.stop();
       if (next <= last) this.choose(next);
-    }, PACE_MS);
+    }, STEP_MS);
   }
 
   stop() {
-    clearInterval(this.walking);
-    this.walking = 0;
+    clearInterval(this.timer);
+    this.timer = 0;
     this.button.textContent = "Play";
-    this.words.ariaLive = "off";
+    this.description.ariaLive = "off";
   }
 }

@@ -1,7 +1,8 @@
-// Colours of the pictures, light and dark after the system; on paper always light. The page's own colours are in app.css.
+// Colours of the pictures: light or dark, as the system is set, and always light when printed. The colours of the page
+// itself are in app.css.
 //
-// Two scales, both readable without seeing hue: one runs from the paper to violet (weights, 0 to 1), one from orange
-// over the paper to violet (scores, around 0).
+// There are two colour scales. Both differ in brightness, so that they can be read without telling hues apart: from the
+// background to violet (weights, 0 to 1), and from orange over the background to violet (scores, around 0).
 
 const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 let isPrinting = false;
@@ -18,55 +19,57 @@ const DIVERGING = {
 /** @returns {"light" | "dark"} */
 export const scheme = () => (dark.matches && !isPrinting ? "dark" : "light");
 
-/** Be told when colours or sizes change: another scheme, another screen or zoom, printing. @param {() => void} redraw */
-export function onLook(redraw) {
-  if (!listeners.size) watch();
-  listeners.add(redraw);
+/** Subscribe to changes of colours or resolution: another colour scheme, screen or zoom, or printing.
+ *  @param {() => void} redraw */
+export function onThemeChange(redraw) {
+  if (!subscribers.size) watchTheme();
+  subscribers.add(redraw);
 }
 
 /** @type {Set<() => void>} */
-const listeners = new Set();
-const changed = () => listeners.forEach((redraw) => redraw());
+const subscribers = new Set();
+const redrawAll = () => subscribers.forEach((redraw) => redraw());
 
-function watch() {
-  dark.addEventListener("change", changed);
-  followResolution();
+function watchTheme() {
+  dark.addEventListener("change", redrawAll);
+  watchResolution();
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
 }
 
-/** Canvases hold pixels of the screen, and how many there are to a CSS pixel can change. */
-function followResolution() {
-  const now = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
-  now.addEventListener("change", () => { followResolution(); changed(); }, { once: true });
+/** Redraw when the number of screen pixels per CSS pixel changes, because canvases are drawn in screen pixels. */
+function watchResolution() {
+  const resolution = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+  resolution.addEventListener("change", () => { watchResolution(); redrawAll(); }, { once: true });
 }
 
-/** What is printed is drawn for paper before the browser takes it: light, and as narrow as app.css makes it then.
+/** Redraw in light colours and at the width of the paper (app.css) before the browser prints, and as before afterwards.
  *  @param {boolean} begins */
 function print(begins) {
   isPrinting = begins;
   document.documentElement.classList.toggle("printing", begins);
-  changed();
+  redrawAll();
 }
-/** The scale of weights as 256 colours, [r, g, b] each. */
-export function shades() {
+
+/** The colour scale of weights: 256 colours, each [r, g, b]. */
+export function weightColours() {
   const stops = SEQUENTIAL[scheme()].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
   return Array.from({ length: 256 }, (_, value) => {
-    const place = (value / 255) * (stops.length - 1);
-    const left = Math.min(Math.floor(place), stops.length - 2);
-    return stops[left].map((from, i) => Math.round(from + (stops[left + 1][i] - from) * (place - left)));
+    const position = (value / 255) * (stops.length - 1);
+    const left = Math.min(Math.floor(position), stops.length - 2);
+    return stops[left].map((from, i) => Math.round(from + (stops[left + 1][i] - from) * (position - left)));
   });
 }
 
-/** What Plotly calls a template: everything in a figure that is a matter of theme. */
+/** A Plotly template: the colours and the font of all figures. */
 export function template() {
   const style = getComputedStyle(document.documentElement);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
   const axis = { color: colour("--ink"), linecolor: colour("--line"), gridcolor: colour("--line"), automargin: true };
   return {
     data: {
-      heatmap: [{ colorscale: spread(SEQUENTIAL[scheme()]) }],
-      // lines come in threes: what is there, what is chosen, and where one stands
+      heatmap: [{ colorscale: colourScale(SEQUENTIAL[scheme()]) }],
+      // the lines of charts.js come in threes: all heads, the chosen head, the current position
       scatter: [
         { line: { color: colour("--faint"), width: 1 } },
         { line: { color: colour("--violet"), width: 2.5 } },
@@ -74,10 +77,10 @@ export function template() {
       ],
     },
     layout: {
-      paper_bgcolor: colour("--paper"), // a picture that is taken away keeps its ground, and can be read on any other
+      paper_bgcolor: colour("--paper"), // so that a downloaded picture can be read on any background
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: colour("--font"), size: 12, color: colour("--ink") },
-      colorscale: { diverging: spread(DIVERGING[scheme()]), sequential: spread(SEQUENTIAL[scheme()]) },
+      colorscale: { diverging: colourScale(DIVERGING[scheme()]), sequential: colourScale(SEQUENTIAL[scheme()]) },
       hoverlabel: { bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
       shapedefaults: { line: { color: colour("--hatch"), width: 1 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--faint"), activecolor: colour("--accent") },
@@ -87,5 +90,5 @@ export function template() {
   };
 }
 
-/** @param {string[]} colours @returns {[number, string][]} */
-const spread = (colours) => colours.map((colour, i) => [i / (colours.length - 1), colour]);
+/** A Plotly colour scale of evenly spaced colours. @param {string[]} colours @returns {[number, string][]} */
+const colourScale = (colours) => colours.map((colour, i) => [i / (colours.length - 1), colour]);

@@ -1,9 +1,9 @@
-// Types that several scripts share. Browsers never read this file; `tsc` does, in `make test`.
+// Types that several scripts use. Only `tsc` reads this file, in `make check`; browsers do not load it.
 
-/** A position of the text, as every reply has it: app/views.py, `tokens`. `start` and `end` count code points. */
+/** A token of the text, as in every reply: `tokens` in app/views.py. `start` and `end` count code points. */
 export type Token = { position: number; id: number; text: string; bytes: string; start: number; end: number };
 
-/** Where a figure of the server finds its numbers: app/figures.py. */
+/** Where a trace of the server's figures gets its numbers and labels: TraceMeta in app/figures.py. */
 export type TraceMeta = {
   z: string;
   customdata?: string;
@@ -18,10 +18,10 @@ export type PlotlyTrace = { type?: string; meta?: TraceMeta; [attribute: string]
 export type PlotlyLayout = { title: { text: string }; height?: number; [attribute: string]: unknown };
 export type PlotlyAxis = { fixedrange?: boolean; range?: [number, number] };
 
-/** A figure, with a name for the file in which it is taken away; its title if left out. */
+/** A figure. `name` is that of the downloaded file; without it, the title is used. */
 export type PlotlyFigure = { data: PlotlyTrace[]; layout: PlotlyLayout; name?: string };
 
-/** A point of a Plotly figure that was hovered or clicked. */
+/** The point of a Plotly figure that is under the pointer or was clicked. */
 export type PlotlyPoint = { x: string; y: string; pointIndex: [row: number, column: number]; customdata: [number, number] };
 export type PlotlyEvents = {
   plotly_click: { points: [PlotlyPoint] };
@@ -30,9 +30,9 @@ export type PlotlyEvents = {
   plotly_relayout: Record<string, unknown>;
 };
 
-/** An element in which Plotly has drawn. */
+/** An element in which Plotly has drawn a figure. */
 export type PlotlyElement = HTMLElement & {
-  on<Name extends keyof PlotlyEvents>(event: Name, listen: (data: PlotlyEvents[Name]) => void): void;
+  on<Name extends keyof PlotlyEvents>(event: Name, listener: (data: PlotlyEvents[Name]) => void): void;
   layout: { xaxis: { range: [number, number] }; yaxis: { range: [number, number] } };
 };
 export type PlotlyScript = {
@@ -49,14 +49,14 @@ export type Prediction = {
   surprisal_bits: number | null;
 };
 
-/** What came instead of a view: RFC 9457. */
+/** An error of the server, after RFC 9457. */
 export type Problem = { status: number; detail: string };
 
-/** Which thumbnails a frame holds: app/live/delta.py. */
+/** Which thumbnails a frame contains: app/live/delta.py. */
 export type GridHeader = { layers: [begin: number, end: number]; step: number; from: number; n_sent: number };
 export type Window = import("./address.js").Window;
 
-/** The header of the first frame of an answer; the frames after it have `grid`, `done` and `timings` alone. */
+/** The header of the first frame of a reply. The frames after it have only `grid`, `done` and `timings`. */
 export type FirstHeader = {
   model: string;
   step: number | null;
@@ -80,7 +80,7 @@ export type FirstHeader = {
 };
 export type FrameHeader = FirstHeader | Pick<FirstHeader, "grid" | "done" | "timings">;
 
-/** The header of whatever comes over the live channel: a frame, how far a reading is, an error, or a pong. */
+/** The header of any message of the live channel: a frame, the progress of a reading, an error, or a pong. */
 export type LiveHeader = FrameHeader & {
   seq?: number;
   pong?: number;
@@ -132,9 +132,8 @@ export type Palette = { colours: string[]; diverging: [number, string][]; ink: s
 export type LessonResult = { tokens: Token[] } & Record<string, Panel>;
 export type Check = { name: string; measured: number | null; minimum: number | null; maximum: number | null; passed: boolean | null; reason: string };
 
-/** Elements of the templates by their ids. */
+/** The elements of the templates whose type is not simply HTMLElement, by id. */
 export interface ElementsById {
-  ask: HTMLFormElement;
   broken: HTMLInputElement;
   grid: HTMLCanvasElement;
   head: HTMLInputElement;
@@ -142,8 +141,9 @@ export interface ElementsById {
   lesson: HTMLFormElement;
   model: HTMLSelectElement;
   progress: HTMLProgressElement;
-  "stage-kept": HTMLInputElement;
+  stage: HTMLInputElement;
   text: HTMLTextAreaElement;
+  "text-form": HTMLFormElement;
 }
 export type Find = <Id extends string>(id: Id) => Id extends keyof ElementsById ? ElementsById[Id] : HTMLElement;
 

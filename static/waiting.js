@@ -1,34 +1,34 @@
-// While another model stands in for the default one: what that waits for, and the way to it once it is ready.
+// While another model is shown in place of the default one: what the default model waits for, and a link to it.
 
-import { onShow } from "./address.js";
+import { onChange } from "./address.js";
 
-const ASK_MS = 1000;
+const POLL_MS = 1000;
 
-/** Follow the default model until it is ready. @param {HTMLElement} place says so, and has a link to it */
-export function awaitDefault(place) {
+/** Poll the server until the default model is ready, then switch to it. A visitor who has typed or chosen something gets
+ *  the link instead. @param {HTMLElement} banner */
+export function waitForDefault(banner) {
   /** @type {HTMLElement} */
-  const words = place.querySelector(".waiting");
-  const link = place.querySelector("a");
-  let touched = false; // whoever has typed or chosen something is asked before the picture changes
-  onShow(({ model, text }) => {
-    touched = true;
-    const address = new URLSearchParams({ model: place.dataset.model, text });
-    link.href = `/?${address}`;
-    place.hidden = model === place.dataset.model;
+  const status = banner.querySelector(".waiting");
+  const link = banner.querySelector("a");
+  let hasInteracted = false;
+  onChange(({ model, text }) => {
+    hasInteracted = true;
+    link.href = `/?${new URLSearchParams({ model: banner.dataset.model, text })}`;
+    banner.hidden = model === banner.dataset.model;
   });
-  const ask = async () => {
+  const poll = async () => {
     try {
-      const answer = await fetch("/readyz");
-      if (answer.ok) return ready();
-      words.textContent = (await answer.json()).doing;
+      const reply = await fetch("/readyz");
+      if (reply.ok) return onReady();
+      status.textContent = (await reply.json()).doing;
     } catch {
-      // The server is away; the page says so elsewhere.
+      // The server is away; reader.js says so.
     }
-    setTimeout(ask, ASK_MS);
+    setTimeout(poll, POLL_MS);
   };
-  const ready = () => {
-    if (!touched) return location.replace(link.href);
-    place.classList.add("ready");
+  const onReady = () => {
+    if (!hasInteracted) return location.replace(link.href);
+    banner.classList.add("ready");
   };
-  setTimeout(ask, ASK_MS);
+  setTimeout(poll, POLL_MS);
 }

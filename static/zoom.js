@@ -1,98 +1,100 @@
-// The window onto the chosen head. Where a cell covers several tokens, looking closer means to ask for fewer of them.
+// The window of the chosen head. In a long text each cell covers several tokens; zooming in requests a smaller window, in
+// which each cell covers fewer.
 
-import { now, show } from "./address.js";
+import { currentState, update } from "./address.js";
 
-const N_EXACT = 256; // tokens a side, of which every number is shown
-const SLIVER = 0.02; // of a cell: nobody drew a box around that
+const N_EXACT = 256; // tokens per side of a window in which every number is shown
+const TOLERANCE = 0.02; // of a cell: a box that overlaps a cell by less was not meant to include it
 
 /** @typedef {import("./address.js").Window} Window */
 /** @typedef {import("./picture.js").Cells} Cells */
 
-/** Takes Plotly's zooming over where Plotly has no finer numbers, and has buttons that do the same. */
+/** Handles Plotly's zooming where finer numbers have to be requested, and has buttons that do the same. */
 export class Zoom {
-  /** @param {HTMLElement} place with what is said of the window and the two buttons */
-  constructor(place) {
-    this.place = place;
+  /** @param {HTMLElement} bar with a status line and two buttons */
+  constructor(bar) {
+    this.bar = bar;
     /** @type {HTMLElement} */
-    this.words = place.querySelector(".zoom-words");
+    this.status = bar.querySelector(".zoom-status");
     /** @type {HTMLElement} */
-    this.around = place.querySelector(".zoom-around");
+    this.toToken = bar.querySelector(".zoom-to-token");
     /** @type {HTMLElement} */
-    this.whole = place.querySelector(".zoom-whole");
+    this.out = bar.querySelector(".zoom-out");
     /** @type {import("./picture.js").Picture | null} */
-    this.shown = null; // the picture that is drawn
-    this.around.addEventListener("click", () => show({ window: middle(this.shown.header) }));
-    this.whole.addEventListener("click", () => {
-      show({ window: null });
-      this.around.focus(); // this button will go, and the keyboard stays near
+    this.picture = null; // the one that is drawn
+    this.toToken.addEventListener("click", () => update({ window: windowAround(this.picture.header) }));
+    this.out.addEventListener("click", () => {
+      update({ window: null });
+      this.toToken.focus(); // the other button is about to be hidden, and would lose the focus
     });
   }
 
-  /** @param {import("./figure.js").Figure} figure whose zooming to hear */
-  hear(figure) {
-    figure.on("plotly_doubleclick", () => show({ window: null }));
+  /** Handle the zooming of this figure. @param {import("./figure.js").Figure} figure */
+  listenTo(figure) {
+    figure.on("plotly_doubleclick", () => update({ window: null }));
     figure.on("plotly_relayout", (changed) => {
-      if (!this.shown || !Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) return;
-      const { cells, header } = this.shown;
+      if (!this.picture || !Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) return;
+      const { cells, header } = this.picture;
       const { xaxis, yaxis } = /** @type {import("./types.js").PlotlyElement} */ (figure.element).layout;
-      const wanted = covered(cells, xaxis.range, yaxis.range);
-      if (cells.step > 1 || reachesOut(wanted, cells.window)) show({ window: inText(wanted, cells.window, header.n_tokens) });
+      const requested = coveredTokens(cells, xaxis.range, yaxis.range);
+      if (cells.step > 1 || extendsBeyond(requested, cells.window))
+        update({ window: clampWindow(requested, cells.window, header.n_tokens) });
     });
   }
 
-  /** Say what is seen. @param {import("./picture.js").Picture} picture */
+  /** Describe the window, and show the buttons that apply. @param {import("./picture.js").Picture} picture */
   draw(picture) {
-    this.shown = picture;
+    this.picture = picture;
     const { header: { n_tokens: n }, cells: { window, step } } = picture;
-    const isPart = !isWhole(window, n);
-    this.place.hidden = step === 1 && !isPart && now().window === null;
-    this.whole.hidden = now().window === null;
-    this.around.hidden = n <= N_EXACT;
-    const closer = `A cell covers ${step}×${step} numbers and shows the largest; draw a box to look closer.`;
+    const isPart = !coversAll(window, n);
+    this.bar.hidden = step === 1 && !isPart && currentState().window === null;
+    this.out.hidden = currentState().window === null;
+    this.toToken.hidden = n <= N_EXACT;
+    const coarse = `Each cell shows the largest of ${step}×${step} numbers. Drag a box over the picture to zoom in.`;
     const [top, bottom, left, right] = window;
-    const range = (/** @type {number} */ first, /** @type {number} */ behind) => `${number(first)} to ${number(behind - 1)}`;
-    const part = `Queries ${range(top, bottom)}, keys ${range(left, right)} of ${number(n)} tokens`;
-    this.words.textContent = [isPart && `${part}${step > 1 ? "." : ": every number."}`, step > 1 && closer]
+    const range = (/** @type {number} */ first, /** @type {number} */ end) => `${format(first)} to ${format(end - 1)}`;
+    const part = `Queries ${range(top, bottom)}, keys ${range(left, right)} of ${format(n)} tokens`;
+    this.status.textContent = [isPart && `${part}${step > 1 ? "." : ": every number is shown."}`, step > 1 && coarse]
       .filter(Boolean)
       .join(" ");
   }
 }
 
-const number = (/** @type {number} */ n) => n.toLocaleString("en");
+const format = (/** @type {number} */ n) => n.toLocaleString("en");
 /** @param {Window} window @param {number} n */
-const isWhole = ([top, bottom, left, right], n) => !top && !left && bottom === n && right === n;
+const coversAll = ([top, bottom, left, right], n) => !top && !left && bottom === n && right === n;
 
-/** As many tokens as are exact, with the chosen one in their middle.
+/** The largest window in which every number is shown, with the chosen token in its middle.
  *  @param {{query: number, n_tokens: number}} header @returns {Window} */
-export function middle({ query, n_tokens: n }) {
+export function windowAround({ query, n_tokens: n }) {
   const first = Math.max(0, Math.min(query - N_EXACT / 2, n - N_EXACT));
-  const behind = Math.min(n, first + N_EXACT);
-  return [first, behind, first, behind];
+  const end = Math.min(n, first + N_EXACT);
+  return [first, end, first, end];
 }
 
-/** The tokens that Plotly's ranges cover, in part or whole; a cell stands half a unit to both sides of its number.
+/** The tokens whose cells Plotly's ranges cover, fully or in part. A cell extends half a unit to both sides of its index.
  *  @param {Cells} cells @param {[number, number]} across @param {[number, number]} down @returns {Window} */
-export function covered({ window: [top, , left], step }, across, down) {
+export function coveredTokens({ window: [top, , left], step }, across, down) {
   /** @param {number} first @param {[number, number]} range @returns {[number, number]} */
   const along = (first, [from, to]) => [
-    first + step * Math.floor(Math.min(from, to) + 0.5 + SLIVER),
-    first + step * Math.ceil(Math.max(from, to) + 0.5 - SLIVER),
+    first + step * Math.floor(Math.min(from, to) + 0.5 + TOLERANCE),
+    first + step * Math.ceil(Math.max(from, to) + 0.5 - TOLERANCE),
   ];
   return [...along(top, down), ...along(left, across)];
 }
 
-/** @param {Window} wanted @param {Window} seen */
-function reachesOut([top, bottom, left, right], [first, behind, begin, end]) {
-  return top < first || bottom > behind || left < begin || right > end;
+/** Does a window include tokens outside of the current one? @param {Window} requested @param {Window} current */
+function extendsBeyond(requested, current) {
+  return requested[0] < current[0] || requested[1] > current[1] || requested[2] < current[2] || requested[3] > current[3];
 }
 
-/** A window of the text, at least a token wide; null when there is nothing that it leaves out of what is seen now.
- *  @param {Window} wanted @param {Window} seen @param {number} n @returns {Window | null} */
-export function inText([top, bottom, left, right], seen, n) {
-  /** @param {number} token @param {number} least @param {number} most */
-  const inside = (token, least, most) => Math.max(least, Math.min(token, most));
-  const [first, begin] = [inside(top, 0, n - 1), inside(left, 0, n - 1)];
+/** A window clamped to the text, at least one token wide and high; null if it covers the whole text or is the current one.
+ *  @param {Window} requested @param {Window} current @param {number} n @returns {Window | null} */
+export function clampWindow([top, bottom, left, right], current, n) {
+  /** @param {number} token @param {number} minimum @param {number} maximum */
+  const clamp = (token, minimum, maximum) => Math.max(minimum, Math.min(token, maximum));
+  const [firstRow, firstColumn] = [clamp(top, 0, n - 1), clamp(left, 0, n - 1)];
   /** @type {Window} */
-  const window = [first, inside(bottom, first + 1, n), begin, inside(right, begin + 1, n)];
-  return isWhole(window, n) || String(window) === String(seen) ? null : window;
+  const window = [firstRow, clamp(bottom, firstRow + 1, n), firstColumn, clamp(right, firstColumn + 1, n)];
+  return coversAll(window, n) || String(window) === String(current) ? null : window;
 }

@@ -19,17 +19,17 @@ MODELS = [
 ]
 
 
-def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_said() -> None:
-    parts: Any = templates().env.get_template("parts.html").module
-    options = [" ".join(option.split()) for option in str(parts.models_to_choose(MODELS, "gpt2")).split("</option>")]
+def test_a_model_that_is_not_here_cannot_be_chosen_and_its_command_is_shown() -> None:
+    sections: Any = templates().env.get_template("sections.html").module
+    options = [" ".join(option.split()) for option in str(sections.model_options(MODELS, "gpt2")).split("</option>")]
     assert options[0] == '<option value="here" data-layers="3" data-heads="4">here'
     assert options[1] == '<option value="gpt2" selected data-layers="3" data-heads="4">gpt2'
     assert options[2] == '<option value="gpt2-xl" disabled data-layers="3" data-heads="4">gpt2-xl (not here)'
-    said = str(parts.models_not_here(MODELS))
-    assert "2 models are not here" in said
-    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in said
+    details = str(sections.missing_models(MODELS))
+    assert "2 models are not here" in details
+    assert "<code>lookback fetch gpt2-xl</code>, <code>lookback fetch gpt2-large</code>" in details
 
 
-def test_where_all_models_are_here_nothing_is_said() -> None:
-    parts: Any = templates().env.get_template("parts.html").module
-    assert str(parts.models_not_here(MODELS[:2])).strip() == ""
+def test_without_missing_models_nothing_is_shown() -> None:
+    sections: Any = templates().env.get_template("sections.html").module
+    assert str(sections.missing_models(MODELS[:2])).strip() == ""

@@ -1,4 +1,4 @@
-// As much of a browser as our modules ask for when they are imported. Import this before them.
+// The browser globals that our modules use when they are imported. Import this file before them.
 
 /** @type {Map<string, (event: object) => void>} */
 const listeners = new Map();
@@ -6,13 +6,13 @@ const listeners = new Map();
 Object.assign(globalThis, {
   location: new URL("http://page.example/"),
   history: { replaceState() {}, pushState() {} },
-  addEventListener: (name, listen) => listeners.set(name, listen),
+  addEventListener: (name, listener) => listeners.set(name, listener),
   matchMedia: () => ({ matches: false, addEventListener() {} }),
   document: { getElementById: () => ({ addEventListener() {} }) },
   window: globalThis,
 });
 
-/** The browser goes back to an address. @param {string} address */
+/** Go back to an address, as the Back button does. @param {string} address */
 export function goBack(address) {
   globalThis.location = new URL(address, "http://page.example/");
   listeners.get("popstate")({});
