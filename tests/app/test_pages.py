@@ -361,7 +361,7 @@ def test_otherwise_the_training_page_opens_on_the_shipped_model(loading_client: 
 def test_the_training_page_says_that_a_model_has_no_steps(client: TestClient) -> None:
     status, html = get(client, "/training", model="tiny-llama", text="cat")
     assert (status, notice(html)) == (200, "")
-    assert re.search(r'id="no-steps" class="no-steps" >\s*<b>tiny-llama</b> came without steps', html)
+    assert re.search(r'id="no-steps" class="no-steps" >\s*<b>tiny-llama</b> came without training steps', html)
     assert 'href="/training?model=lookback-gpt&amp;text=cat"' in html
     assert not re.search(r'id="no-steps"[^>]* >', get(client, "/training", model="gpt5")[1])
 

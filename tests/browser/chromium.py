@@ -1,6 +1,6 @@
-"""Finds a Chromium for the browser tests: the system's, else Playwright's own, else the distribution's package.
+"""Find a Chromium for the browser tests: the system's, or else the one that Playwright installed.
 
-`python -m tests.browser.chromium` also gets one where it can, and says what it does.
+`python -m tests.browser.chromium` also installs one if there is none: Playwright's, or else the distribution's package.
 """
 
 import os
@@ -20,33 +20,32 @@ def find() -> str | None:
     return next((str(path) for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome"))), None)
 
 
-def get() -> str | None:
-    """Find a Chromium, or get one."""
-    if found := find():
-        return found
-    say("There is no chromium or google-chrome here; asking Playwright for its own …")
+def find_or_install() -> str | None:
+    """The path of a Chromium, which is installed if there is none; None if that fails."""
+    if path := find():
+        return path
+    report("No chromium or google-chrome found; installing Playwright's …")
     run([sys.executable, "-m", "playwright", "install", "chromium"])
     if not find() and os.geteuid() == 0 and shutil.which("apt-get"):
-        say("… which could not be had; as root, installing the distribution's package `chromium` …")
+        report("… which failed; as root, installing the distribution's package `chromium` …")
         run(["apt-get", "update", "-qq"])
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"])
     return find()
 
 
 def run(command: list[str]) -> None:
-    """Run a command that may fail, for five minutes at most."""
+    """Run a command that may fail, for at most five minutes."""
     try:
         subprocess.run(command, check=False, capture_output=True, timeout=300)
     except subprocess.TimeoutExpired:
-        say(f"{command[0]} took more than five minutes and was stopped.")
+        report(f"{command[0]} took more than five minutes and was stopped.")
 
 
-def say(words: str) -> None:
-    """Write a line for whoever runs the tests."""
-    sys.stderr.write(f"{words}\n")
+def report(message: str) -> None:
+    """Write a line to stderr."""
+    sys.stderr.write(f"{message}\n")
 
 
 if __name__ == "__main__":
-    say(
-        f"Browser tests run in {found}." if (found := get()) else "No Chromium could be had: browser tests are skipped."
-    )
+    path = find_or_install()
+    report(f"Browser tests run in {path}." if path else "No Chromium could be installed: browser tests are skipped.")

@@ -1,6 +1,6 @@
-"""A real Chromium on a real server with a small model, and an eye on what no page may ever do.
+"""Chromium tabs on a real server with a small model, monitored for what no page may do.
 
-What only the real default model can show is in test_smollm2.py.
+Tests that need the real default model are in test_smollm2.py.
 """
 
 from collections.abc import Iterator
@@ -24,61 +24,61 @@ FLAGS = (
     "--no-first-run",
     "--disable-component-update",
     "--disable-sync",
-    "--js-flags=--no-enable-lazy-source-positions",  # else Plotly's script is parsed four times while one debugs
+    "--js-flags=--no-enable-lazy-source-positions",  # otherwise Plotly's script is parsed four times under the debugger
 )
 
 
-class Watch:
-    """What a page did that none may: ask another origin, log an error, throw, open a dialog or another page."""
+class PageMonitor:
+    """Records what no page may do: request another origin, log an error, throw, open a dialog or another page."""
 
     def __init__(self, page: Page, origin: str) -> None:
-        self.found: list[str] = []
+        self.violations: list[str] = []
         self._allowed: list[str] = []
         self._origin = origin
         page.on("request", lambda request: self._request(request.url))
         page.on("console", lambda message: self._console(message.type, message.text))
-        page.on("pageerror", lambda error: self.found.append(f"thrown: {error}"))
+        page.on("pageerror", lambda error: self.violations.append(f"thrown: {error}"))
         page.on("dialog", self._dialog)
-        page.on("popup", lambda popup: self.found.append(f"opened: {popup.url}"))
+        page.on("popup", lambda popup: self.violations.append(f"opened: {popup.url}"))
 
-    def allow(self, *words: str) -> None:
-        """Let the console hold errors with these words in them: this test provokes them."""
-        self._allowed += words
+    def allow(self, *substrings: str) -> None:
+        """Allow violations that contain one of these substrings, because the test provokes them."""
+        self._allowed += substrings
 
     def check(self) -> None:
-        """Nothing was found; begin anew."""
-        found = [one for one in self.found if not any(words in one for words in self._allowed)]
-        self.found, self._allowed = [], []
-        assert not found
+        """Check that there are no violations, and reset."""
+        violations = [line for line in self.violations if not any(allowed in line for allowed in self._allowed)]
+        self.violations, self._allowed = [], []
+        assert not violations
 
     def _request(self, url: str) -> None:
         if not url.startswith((f"{self._origin}/", "data:", "blob:")):
-            self.found.append(f"request: {url}")
+            self.violations.append(f"request: {url}")
 
     def _dialog(self, dialog: Dialog) -> None:
-        self.found.append(f"dialog: {dialog.message}")
+        self.violations.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
     def _console(self, kind: str, text: str) -> None:
         if kind == "error":
-            self.found.append(f"console: {text}")
+            self.violations.append(f"console: {text}")
 
 
 class Tab(Home):
-    """A page that is watched."""
+    """A tab whose page is monitored."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         page = context.new_page()
-        # The first page of a server costs 3.5 s of processor time: Chromium compiles Plotly, the server compresses it.
-        # Where six processes share a core, that is more than 20 s.
+        # The first page of a server takes 3.5 s of processor time, because Chromium compiles Plotly and the server
+        # compresses it. If six processes share a core, that is more than 20 s.
         page.set_default_timeout(60_000)
-        self.watch = Watch(page, url)
+        self.monitor = PageMonitor(page, url)
         super().__init__(page, url)
 
     def check(self) -> None:
-        """It did nothing that no page may do."""
-        self.page.title()  # by the time this is answered, everything older has been heard
-        self.watch.check()
+        """Check that the page did nothing that no page may do."""
+        self.page.title()  # when this returns, all earlier events have been handled
+        self.monitor.check()
 
 
 AnyTab = TypeVar("AnyTab", bound=Tab)
@@ -86,22 +86,24 @@ AnyTab = TypeVar("AnyTab", bound=Tab)
 
 def pytest_runtest_setup() -> None:
     if chromium.find() is None:
-        pytest.skip("no Chromium here; `python -m tests.browser.chromium` gets one where it can")
+        pytest.skip("no Chromium found; `python -m tests.browser.chromium` installs one")
 
 
 @pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium with a profile on disk, where it keeps what it compiled of Plotly's 5 MB: each tab after the second
-    opens in 0.9 s of processor time, without a profile in 2.3 s."""
+    """Chromium with a profile on disk, in which it caches the compiled code of Plotly (5 MB).
+
+    With the profile, each tab after the second takes 0.9 s of processor time to open; without it, 2.3 s.
+    """
     with sync_playwright() as playwright:
         profile = playwright.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("profile"), executable_path=chromium.find(), args=list(FLAGS), viewport=WIDE
         )
         assert profile.browser
         yield profile.browser
-        kept = profile.storage_state()
+        state = profile.storage_state()
         profile.close()
-    assert kept == {"cookies": [], "origins": []}  # so the tabs of one profile are strangers to each other
+    assert state == {"cookies": [], "origins": []}  # so that tabs of the same profile share no state
 
 
 @pytest.fixture(scope="package")
@@ -113,44 +115,45 @@ def server(small_llama: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def shared(browser: Browser, server: Server) -> Iterator[Tab]:
+    """The tab of `home`."""
     with tab(browser, server.url) as opened:
         yield opened
 
 
 @pytest.fixture
 def home(shared: Tab, request: pytest.FixtureRequest) -> Iterator[Tab]:
-    """A tab, wide and light. All tests have the same one: to open another takes a second."""
-    shared.page.bring_to_front()  # Chromium draws a tab behind another one once a second
+    """A wide tab in light colours. All tests use the same one, because opening a tab takes a second."""
+    shared.page.bring_to_front()  # Chromium draws a tab in the background only once a second
     shared.page.set_viewport_size(WIDE)
     shared.page.emulate_media(color_scheme="light")
     shared.page.mouse.move(0, 0)
     n_failed = request.session.testsfailed
     yield shared
     if request.session.testsfailed > n_failed:
-        shared.page.goto("about:blank")  # nobody knows in what state this test left it
+        shared.page.goto("about:blank")  # the failed test left it in an unknown state
     shared.check()
 
 
 @pytest.fixture(scope="package")
-def stranger(browser: Browser, server: Server) -> Iterator[Tab]:
-    """A tab of somebody else, who has nothing of what `home` has but an address."""
+def second_tab(browser: Browser, server: Server) -> Iterator[Tab]:
+    """Another tab, which can have the state of `home` only from an address."""
     with tab(browser, server.url) as opened:
         yield opened
 
 
 def tab(browser: Browser, url: str, **options: Any) -> AbstractContextManager[Tab]:
-    """A watched tab of a visitor who was never here before, wide if nothing else is said.
+    """A new tab, wide by default.
 
-    With options it has a browser context of its own.
+    With options, it gets its own browser context.
     """
     return tab_of(Tab, browser, url, **options)
 
 
 @contextmanager
-def tab_of(kind: type[AnyTab], browser: Browser, url: str, **options: Any) -> Iterator[AnyTab]:
-    """The same, of another page."""
+def tab_of(cls: type[AnyTab], browser: Browser, url: str, **options: Any) -> Iterator[AnyTab]:
+    """The same for another subclass of Tab."""
     context = browser.new_context(**{"viewport": WIDE, **options}) if options else browser.contexts[0]
-    opened = kind(context, url)
+    opened = cls(context, url)
     try:
         yield opened
         opened.check()
@@ -162,7 +165,7 @@ def tab_of(kind: type[AnyTab], browser: Browser, url: str, **options: Any) -> It
 
 @pytest.fixture(scope="package")
 def screenshots() -> Path:
-    """A folder that git ignores."""
+    """The folder for screenshots, which git ignores."""
     folder = Path(__file__).resolve().parents[2] / "screenshots"
     folder.mkdir(exist_ok=True)
     return folder

@@ -1,9 +1,9 @@
-"""Finds a Firefox for the tests of formulas, and drives it over WebDriver BiDi.
+"""Find a Firefox for the tests of formulas, and control it over WebDriver BiDi.
 
-Playwright drives only a Firefox of its own, which is not in every place where Lookback is tested. A formula needs a
-page, a script and a screenshot, which are five commands of the W3C's protocol.
+Playwright only controls its own build of Firefox, which is not available everywhere. The tests of formulas need no more
+than to open a page, run a script and take a screenshot: five commands of the W3C's protocol.
 
-`python -m tests.browser.firefox` also gets a Firefox where it can, and says what it does.
+`python -m tests.browser.firefox` also installs the distribution's Firefox if there is none.
 """
 
 import base64
@@ -18,7 +18,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.browser.chromium import run, say
+from tests.browser.chromium import report, run
 
 NAMES = ("firefox-esr", "firefox")
 LISTENING = "WebDriver BiDi listening on "
@@ -30,10 +30,10 @@ def find() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def get() -> str | None:
-    """Find a Firefox, or install the distribution's package where that can be done."""
+def find_or_install() -> str | None:
+    """The path of a Firefox, which is installed if there is none; None if that fails."""
     if not find() and os.geteuid() == 0 and shutil.which("apt-get"):
-        say("There is no firefox here; as root, installing the distribution's package `firefox-esr` …")
+        report("No firefox found; as root, installing the distribution's package `firefox-esr` …")
         run(["apt-get", "update", "-qq"])
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "firefox-esr"])
     return find()
@@ -49,18 +49,18 @@ class Firefox:
         self._context = self._send("browsingContext.getTree")["contexts"][0]["context"]
 
     def resize(self, width: int, height: int, pixel_ratio: float) -> None:
-        """Give the page a size in CSS pixels, and how many pixels of a screenshot each has a side."""
+        """Set the size of the page in CSS pixels, and the screenshot pixels per CSS pixel."""
         viewport = {"width": width, "height": height}
         self._send(
             "browsingContext.setViewport", context=self._context, viewport=viewport, devicePixelRatio=pixel_ratio
         )
 
     def goto(self, url: str) -> None:
-        """Open an address, and wait until it is loaded."""
+        """Open an address and wait until it has loaded."""
         self._send("browsingContext.navigate", context=self._context, url=url, wait="complete")
 
     def evaluate(self, function: str, argument: Any = None) -> Any:
-        """What a JavaScript function, which may be asynchronous, returns for one argument; both are JSON."""
+        """The result of a JavaScript function, which may be asynchronous. Argument and result are JSON."""
         reply = self._send(
             "script.evaluate",
             expression=f"Promise.resolve(({function})({json.dumps(argument)})).then(JSON.stringify)",
@@ -80,7 +80,7 @@ class Firefox:
         self._connection.send(json.dumps({"id": self._n_sent, "method": method, "params": params}))
         while True:
             message = json.loads(self._connection.recv(TIMEOUT_S))
-            if message.get("id") == self._n_sent:  # all else is an event
+            if message.get("id") == self._n_sent:  # other messages are events
                 assert message["type"] == "success", message
                 result: dict[str, Any] = message["result"]
                 return result
@@ -88,7 +88,7 @@ class Firefox:
 
 @contextmanager
 def start() -> Iterator[Firefox]:
-    """A headless Firefox with a profile of its own, which is ended and forgotten afterwards."""
+    """A headless Firefox with a temporary profile."""
     path = find()
     assert path
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -105,8 +105,9 @@ def start() -> Iterator[Firefox]:
 
 
 if __name__ == "__main__":
-    say(
-        f"Formulas are tested in {found}."
-        if (found := get())
-        else "No Firefox could be had: formulas are tested in Chromium alone."
+    path = find_or_install()
+    report(
+        f"Formulas are tested in {path}."
+        if path
+        else "No Firefox could be installed: formulas are tested only in Chromium."
     )

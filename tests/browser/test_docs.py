@@ -1,4 +1,4 @@
-"""/docs describes the JSON API and calls it, with nothing from outside."""
+"""/docs describes the JSON API and calls it, without loading anything from other hosts."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.browser.conftest import Tab
 from tests.browser.server import Server
 
 
-def test_the_api_is_described_and_tried_out_with_no_network(home: Tab, server: Server, screenshots: Path) -> None:
+def test_the_api_is_described_and_can_be_called_without_a_network(home: Tab, server: Server, screenshots: Path) -> None:
     described = server.get("/openapi.json")["paths"]
     home.page.goto(f"{server.url}/docs", wait_until="commit")
     home.page.locator(".opblock").first.wait_for()
@@ -23,11 +23,11 @@ def test_the_api_is_described_and_tried_out_with_no_network(home: Tab, server: S
     home.page.screenshot(path=screenshots / "docs.png", full_page=True)
 
 
-def test_our_style_sheet_leaves_swagger_ui_as_it_is(home: Tab, server: Server) -> None:
+def test_our_style_sheet_does_not_change_swagger_ui(home: Tab, server: Server) -> None:
     home.page.goto(f"{server.url}/docs", wait_until="commit")
     home.page.locator(".json-schema-2020-12__title").first.wait_for()
-    found = Axe().run(home.page, context=".json-schema-2020-12__title", options={"runOnly": ["color-contrast"]})
-    assert found.violations_count == 0, found.generate_report()
+    report = Axe().run(home.page, context=".json-schema-2020-12__title", options={"runOnly": ["color-contrast"]})
+    assert report.violations_count == 0, report.generate_report()
     home.page.locator(".opblock-summary-control").first.click()
     cell = home.page.locator(".responses-table td").last
     assert cell.evaluate("(cell) => getComputedStyle(cell).textAlign") in ("left", "start")

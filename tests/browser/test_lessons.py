@@ -167,7 +167,7 @@ def violations(page: Page) -> str:
 def test_a_typed_text_is_read_kept_in_other_lessons_and_kept_when_it_cannot_be_read(
     page: Page, shared_tab: Tab, server: Server
 ) -> None:
-    shared_tab.watch.allow("status of 422")
+    shared_tab.monitor.allow("status of 422")
     go(page, server, SLUGS[0])
     page.locator("#text").fill("")
     page.locator("#notice", has_text="Type something").wait_for()

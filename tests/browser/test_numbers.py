@@ -33,7 +33,7 @@ def head_values(server: Server, layer: int, head: int, stage: str) -> Matrix:
 
 
 def test_every_stage_shows_the_numbers_of_the_api_and_none_behind_the_mask(home: Tab, server: Server) -> None:
-    home.turn_to(TEXT, layer=3, head=2)
+    home.switch_to(TEXT, layer=3, head=2)
     drawn = {}
     for stage in ("scores", "scaled", "masked", "weights"):
         home.choose_stage(stage)
@@ -50,7 +50,7 @@ def test_every_stage_shows_the_numbers_of_the_api_and_none_behind_the_mask(home:
 
 @pytest.mark.parametrize("stage", ["scores", "weights"])
 def test_the_mask_is_hatched(home: Tab, stage: str) -> None:
-    home.turn_to(TEXT, stage=stage)
+    home.switch_to(TEXT, stage=stage)
     hatch = home.figure.locator(".shapelayer path").first.bounding_box()
     plot = home.figure.locator(".nsewdrag").bounding_box()
     assert hatch
@@ -68,7 +68,7 @@ def test_colours_of_weights_run_from_0_to_1_and_those_of_scores_around_0(home: T
         colours: list[str] = home.figure.evaluate("(figure) => figure._fullData[0].colorscale.map((stop) => stop[1])")
         return found[0], found[1], colours
 
-    home.turn_to(TEXT, stage="weights")
+    home.switch_to(TEXT, stage="weights")
     low, high, weights = scale()
     assert (low, high) == (0, 1)
     for stage in ("scores", "scaled", "masked"):
@@ -80,7 +80,7 @@ def test_colours_of_weights_run_from_0_to_1_and_those_of_scores_around_0(home: T
 
 
 def test_hovering_over_a_cell_tells_its_exact_numbers(home: Tab, server: Server) -> None:
-    home.turn_to(TEXT, layer=11, head=7, stage="weights")
+    home.switch_to(TEXT, layer=11, head=7, stage="weights")
     values = {stage: head_values(server, 11, 7, stage) for stage in ("scores", "scaled", "weights")}
     for query, key in ((2, 1), (6, 0)):
         label = home.hover_cell(query, key).filter(has_text=f"weights {values['weights'][query, key]:.7g}")
@@ -97,7 +97,7 @@ def test_hovering_over_a_cell_tells_its_exact_numbers(home: Tab, server: Server)
 
 
 def test_the_grid_is_darker_where_a_weight_is_larger_and_empty_behind_the_mask(home: Tab, server: Server) -> None:
-    home.turn_to(TEXT)
+    home.switch_to(TEXT)
     weights = np.array(server.post("attention", text=TEXT)["values"])
     n_layers, n_heads = weights.shape[:2]
     home.page.locator("#layer").fill("0")  # the frame around the chosen head lies on no other one
@@ -114,14 +114,14 @@ def test_the_grid_is_darker_where_a_weight_is_larger_and_empty_behind_the_mask(h
 
 
 def test_the_table_the_predictions_and_the_norms_are_those_of_the_api(home: Tab, server: Server) -> None:
-    home.turn_to(TEXT, layer=3, head=2, query=4)
+    home.switch_to(TEXT, layer=3, head=2, query=4)
     weights = head_values(server, 3, 2, "weights")[4]
     np.testing.assert_allclose([float(line[3]) for line in home.row().values()], weights, atol=1.1e-6)  # six places
     predicted = server.post("predictions", text=TEXT, positions="all")["predictions"][4]
     assert home.next_tokens() == [[one["text"], f"{100 * one['probability']:.2f} %"] for one in predicted["top"]]
-    words = home.page.locator("#next-words").text_content() or ""
+    words = home.page.locator("#next-summary").text_content() or ""
     assert f"entropy {predicted['entropy_bits']:.2f} bits" in words
-    assert f"next came ·the, surprisal {predicted['surprisal_bits']:.2f} bits" in words
+    assert f"the actual next token, ·the, has a surprisal of {predicted['surprisal_bits']:.2f} bits" in words
     norms = server.post("norms", text=TEXT)["norms"]
     for name, of_tokens in home.norm_numbers().items():
         np.testing.assert_allclose(np.transpose(of_tokens), [site[name] for site in norms], rtol=SEVEN_DIGITS)
@@ -129,7 +129,7 @@ def test_the_table_the_predictions_and_the_norms_are_those_of_the_api(home: Tab,
 
 @pytest.mark.parametrize(("panel", "name"), [(0, "mean"), (1, "variance"), (2, "rms")])
 def test_hovering_over_a_norm_tells_its_exact_number(home: Tab, server: Server, panel: int, name: str) -> None:
-    home.turn_to(TEXT)
+    home.switch_to(TEXT)
     norms = server.post("norms", text=TEXT)["norms"]
     site = norms[12]
     label = home.hover_norm(panel, token=0, site=12, n_sites=len(norms))

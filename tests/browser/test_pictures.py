@@ -12,7 +12,7 @@ from playwright.sync_api import FloatRect, Locator, Page, Route
 
 from tests.browser.conftest import PHONE, WIDE, Tab
 from tests.browser.server import Server
-from tests.browser.test_looks import contrast
+from tests.browser.test_appearance import contrast
 
 TEXT = "the fat cat sat on the mat"
 SMALL: dict[str, Any] = {"model": "lookback-gpt", "layer": 3, "head": 3}
@@ -123,7 +123,7 @@ def test_a_picture_taken_away_in_the_dark_can_be_read_and_has_a_name_of_its_own(
             figure.locator("[data-title='Download plot']").click()
         return download.value.suggested_filename, download.value.path().read_text()
 
-    home.turn_to(TEXT, **SMALL)
+    home.switch_to(TEXT, **SMALL)
     home.page.emulate_media(color_scheme="dark")
     home.choose_stage("scaled")
     name, svg = taken(home.figure)
@@ -142,7 +142,7 @@ def test_a_picture_taken_away_in_the_dark_can_be_read_and_has_a_name_of_its_own(
 
 
 def test_the_canvas_follows_another_resolution_at_once(home: Tab) -> None:
-    home.turn_to(TEXT, **SMALL)
+    home.switch_to(TEXT, **SMALL)
     home.page.wait_for_function(_SCALED, arg=1)
     with resolution(home.page, 2):
         home.page.wait_for_function(_SCALED, arg=2)
@@ -151,12 +151,12 @@ def test_the_canvas_follows_another_resolution_at_once(home: Tab) -> None:
 
 @pytest.mark.parametrize("scale", [1, 1.25, 1.5])
 def test_the_frame_of_the_chosen_head_hides_no_pixel_of_a_picture(home: Tab, scale: float) -> None:
-    home.turn_to(TEXT, **SMALL)
+    home.switch_to(TEXT, **SMALL)
     with resolution(home.page, scale):
         home.page.wait_for_function(_SCALED, arg=scale)
         places = [(layer, head, 4) for layer in range(4) for head in range(4)]
         framed = [home.grid.evaluate(_THUMBNAIL, place) for place in places]
-        home.turn_to(TEXT, model="lookback-gpt", layer=1, head=1)
+        home.switch_to(TEXT, model="lookback-gpt", layer=1, head=1)
         assert [home.grid.evaluate(_THUMBNAIL, place) for place in places] == framed
         assert len(set(framed)) > 10  # they do show something
 
@@ -171,7 +171,7 @@ def test_the_buttons_of_a_picture_lie_on_no_cell(home: Tab, server: Server) -> N
 
 
 def test_no_table_cuts_its_values_off(home: Tab, server: Server) -> None:
-    home.turn_to(TEXT, **SMALL)
+    home.switch_to(TEXT, **SMALL)
     tables = home.page.locator(".scroll")
     for size in (WIDE, PHONE):
         home.page.set_viewport_size(size)
@@ -219,7 +219,7 @@ def test_a_dot_product_of_0_looks_like_a_right_angle_and_a_tip_follows_the_point
 
 
 def test_on_paper_a_dark_page_is_light_narrow_and_whole(home: Tab) -> None:
-    home.turn_to(f"{TEXT} and " * 6, **SMALL)
+    home.switch_to(f"{TEXT} and " * 6, **SMALL)
     home.page.emulate_media(color_scheme="dark")
     home.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     home.page.emulate_media(media="print", color_scheme="dark")
@@ -247,7 +247,7 @@ def test_on_paper_a_dark_page_is_light_narrow_and_whole(home: Tab) -> None:
 
 
 def test_in_forced_colours_what_is_chosen_differs_in_more_than_colour(home: Tab) -> None:
-    home.turn_to(TEXT, query=2, **SMALL)
+    home.switch_to(TEXT, query=2, **SMALL)
     line = "(all) => all.map((one) => getComputedStyle(one).textDecorationLine)"
     home.page.emulate_media(forced_colors="active")
     try:

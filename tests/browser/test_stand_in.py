@@ -1,4 +1,4 @@
-"""While the default model cannot be had, the one that came with the app is shown, with the way to the other."""
+"""While the default model is unavailable, the one that comes with the app is shown, with a link to the default one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from tests.browser.server import Server
 
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The app whose default model would have to be fetched, where nothing can be fetched."""
+    """A server whose default model would have to be fetched, but cannot be."""
     server = Server("--model", "gpt2", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path_factory.mktemp("hub")))
-    server.wait_for("lookback-gpt")  # on a busy machine the import of the hub's client can hold it up
+    server.wait_for("lookback-gpt")  # on a busy machine the import of the hub's client can delay it
     yield server
     server.stop()
 
@@ -22,33 +22,33 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def visitor(browser: Browser, away: Server) -> Iterator[Tab]:
     with tab(browser, away.url) as opened:
-        opened.watch.allow("503")  # /readyz says so until it is
+        opened.monitor.allow("503")  # the status of /readyz until the default model is ready
         opened.page.goto(away.url)
         opened.page.wait_for_function("() => document.body.dataset.shown")
         yield opened
 
 
 def ready(page: Page) -> None:
-    """From now on the server says that the default model can answer."""
+    """Make the server say from now on that the default model is ready."""
     page.route("**/readyz", lambda route: route.fulfill(body="ready"))
 
 
-def test_the_page_works_and_says_which_model_it_waits_for(visitor: Tab) -> None:
-    said = visitor.page.locator("#stand-in")
-    expect(said).to_contain_text("gpt2 is not ready: ")
-    expect(said).to_contain_text("could not be fetched from the Hugging Face hub")
-    expect(said).to_contain_text("you see lookback-gpt, which came with Lookback")
+def test_the_page_works_and_names_the_model_that_it_waits_for(visitor: Tab) -> None:
+    banner = visitor.page.locator("#stand-in")
+    expect(banner).to_contain_text("gpt2 is not ready: ")
+    expect(banner).to_contain_text("could not be fetched from the Hugging Face hub")
+    expect(banner).to_contain_text("you see lookback-gpt, which comes with Lookback")
     visitor.page.fill("#text", "the dog saw the cat")
     expect(visitor.page.locator("#tokens")).to_have_text("·the·dog·saw·the·cat")
     assert Path(visitor.page.locator("#facts").inner_text().split(" · ")[0]).name == "lookback-gpt"
 
 
-def test_who_has_touched_nothing_is_led_to_the_default_model_when_it_is_ready(visitor: Tab) -> None:
+def test_without_interaction_the_page_switches_to_the_default_model_when_it_is_ready(visitor: Tab) -> None:
     ready(visitor.page)
     visitor.page.wait_for_url("**/?model=gpt2&text=the+fat+cat+sat+on+the+mat")
 
 
-def test_who_has_typed_is_asked_first_and_keeps_what_was_typed(visitor: Tab) -> None:
+def test_after_typing_a_link_is_offered_and_the_text_is_kept(visitor: Tab) -> None:
     page = visitor.page
     page.fill("#text", "a & b")
     ready(page)
