@@ -78,29 +78,29 @@ function scrollWithin(list, item) {
   if (inner.bottom > outer.bottom) list.scrollTop += inner.bottom - outer.bottom + 4;
 }
 
-/** List the characters that are not in the vocabulary. @param {HTMLElement} place @param {Picture["header"]} header */
-export function drawDropped(place, { dropped }) {
-  place.hidden = !dropped.length;
+/** List the characters that are not in the vocabulary. @param {HTMLElement} element @param {Picture["header"]} header */
+export function drawDropped(element, { dropped }) {
+  element.hidden = !dropped.length;
   const listed = dropped.slice(0, N_DROPPED).map(({ text, start }) => `${codePoint(text)} (character ${start})`);
   const rest = dropped.length > N_DROPPED ? ` and ${dropped.length - N_DROPPED} more` : "";
-  place.textContent = `Not in the vocabulary, so the model does not see: ${listed.join(", ")}${rest}`;
+  element.textContent = `Not in the vocabulary, so the model does not see: ${listed.join(", ")}${rest}`;
 }
 
 const codePoint = (/** @type {string} */ text) => `U+${text.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
 /** Say how large the attention sink is: the mean weight on the first token.
- *  @param {HTMLElement} place @param {number} nTokens @param {number | null} meanWeight null while it is not known */
-export function drawAttentionSink(place, nTokens, meanWeight) {
-  place.hidden = nTokens < 2;
+ *  @param {HTMLElement} element @param {number} nTokens @param {number | null} meanWeight null while it is not known */
+export function drawAttentionSink(element, nTokens, meanWeight) {
+  element.hidden = nTokens < 2;
   const percent = meanWeight === null ? "…" : (100 * meanWeight).toFixed(0);
-  place.textContent = `Averaged over all heads, later tokens put ${percent} % of their attention on the first token: the left edge of each square.`;
+  element.textContent = `Averaged over all heads, later tokens put ${percent} % of their attention on the first token: the left edge of each square.`;
 }
 
 /** Say how many layers of the grid are drawn, until all are.
- *  @param {HTMLElement} place @param {Picture} picture @param {number} nLayers */
-export function drawGridProgress(place, { header: { n_tokens: n }, layers, done }, nLayers) {
+ *  @param {HTMLElement} element @param {Picture} picture @param {number} nLayers */
+export function drawGridProgress(element, { header: { n_tokens: n }, layers, done }, nLayers) {
   const nDrawn = layers.filter((layer) => layer?.nTokens === n).length;
-  place.textContent = done ? "" : `${nDrawn} of ${nLayers} layers are drawn.`;
+  element.textContent = done ? "" : `${nDrawn} of ${nLayers} layers are drawn.`;
 }
 
 /** Draw the heading and the table of the chosen query. A table that is closed stays empty, because it costs time.
@@ -179,9 +179,9 @@ export function drawNextTokens(section, { tokens, header: { query, prediction } 
 
 /**
  * Show the numbers of one cell at every stage.
- * @param {HTMLElement} place @param {Picture} picture @param {number} row @param {number} column
+ * @param {HTMLElement} element @param {Picture} picture @param {number} row @param {number} column
  */
-export function drawCell(place, { tokens, head, cells }, row, column) {
+export function drawCell(element, { tokens, head, cells }, row, column) {
   const { window: [top, bottom, left, right], step } = cells;
   const width = head.weights.shape[1];
   const index = row * width + column;
@@ -191,7 +191,7 @@ export function drawCell(place, { tokens, head, cells }, row, column) {
   const name = (/** @type {number} */ position) => [`${position} `, isolate(tokens[position].text)];
   const range = (/** @type {number} */ first, /** @type {number} */ last) => [...name(first), ...(last > first ? [" to ", ...name(last)] : [])];
   const masked = key > lastQuery ? "masked −∞, " : lastKey > query ? "" : `masked ${exact("scaled")}, `;
-  place.replaceChildren(
+  element.replaceChildren(
     "query ",
     ...range(query, lastQuery),
     " → key ",
