@@ -1,4 +1,4 @@
-// How frames update a picture: small cases that can be checked by hand. The general laws are in tests/app/test_picture.py.
+// How frames update a picture: small cases that can be checked by hand. The general laws are in tests/app/test_delta.py.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
