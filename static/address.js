@@ -18,21 +18,21 @@
 const subscribers = new Set();
 /** @type {Readonly<State>} */
 let state;
-let isSuggested = false; // the server suggested the query, and the visitor has not chosen one
+let isSuggested = false; // the server suggested the query, and the user has not chosen one
 let writeTimer = 0;
 
 export const currentState = () => state;
 
 /**
  * Start with the state that the server put into the page.
- * @param {State} initial @param {boolean} isQuerySuggested true if the visitor has not chosen the query
+ * @param {State} initial @param {boolean} isQuerySuggested true if the user has not chosen the query
  */
 export function initState(initial, isQuerySuggested) {
   state = Object.freeze(initial);
   isSuggested = isQuerySuggested;
 }
 
-/** Is the query only a suggestion, which the visitor has not chosen? */
+/** Is the query only a suggestion, which the user has not chosen? */
 export const isQuerySuggested = () => isSuggested;
 
 /** Choose a token by hand; null follows the last one again. @param {number | null} query */

@@ -35,11 +35,11 @@ export function drawTokens(list, tokens, query, text) {
   const split = splitCharacters(tokens, text);
   const isSame = (/** @type {Token} */ { text, id }, /** @type {number} */ i) => before[i]?.text === text && before[i].id === id && before[i].split === split[i];
   const firstNew = tokens.findIndex((token, i) => !isSame(token, i));
-  const nKept = firstNew < 0 ? tokens.length : firstNew;
+  const nUnchanged = firstNew < 0 ? tokens.length : firstNew;
   const focused = list.contains(document.activeElement) ? /** @type {HTMLButtonElement} */ (document.activeElement).value : null;
-  if (before.length) while (list.children.length > nKept) list.lastElementChild.remove();
+  if (before.length) while (list.children.length > nUnchanged) list.lastElementChild.remove();
   else list.replaceChildren(); // removes the chips that the server rendered
-  list.append(...tokens.slice(nKept).map((token, i) => createElement("li", {}, createChip(token, split[nKept + i]))));
+  list.append(...tokens.slice(nUnchanged).map((token, i) => createElement("li", {}, createChip(token, split[nUnchanged + i]))));
   drawnTokens.set(list, tokens.map(({ text, id }, i) => ({ text, id, split: split[i] })));
   const [marked, chosen] = [list.querySelector("[aria-current]"), list.children[query].firstElementChild];
   if (marked !== chosen) {
@@ -47,7 +47,7 @@ export function drawTokens(list, tokens, query, text) {
     chosen.ariaCurrent = "true";
     scrollWithin(list, chosen.parentElement);
   }
-  if (focused !== null && Number(focused) >= nKept) /** @type {HTMLElement | undefined} */ (list.children[Number(focused)]?.firstElementChild)?.focus();
+  if (focused !== null && Number(focused) >= nUnchanged) /** @type {HTMLElement | undefined} */ (list.children[Number(focused)]?.firstElementChild)?.focus();
 }
 
 /** The tokens that each list shows. @type {WeakMap<HTMLElement, {text: string, id: number, split: string}[]>} */

@@ -9,7 +9,7 @@ const MAX_SIDE = 40; // px of a thumbnail
 const MIN_SIDE = 8;
 const MAX_HEIGHT = 860; // px of the whole grid, unless thumbnails would become too small to tell apart
 
-/** Shows all heads, marks the chosen one, and lets the visitor choose one by click or arrow keys. */
+/** Shows all heads, marks the chosen one, and lets the user choose one by click or arrow keys. */
 export class Grid {
   /** @param {HTMLCanvasElement} canvas @param {HTMLElement} caption names the head under the pointer */
   constructor(canvas, caption) {

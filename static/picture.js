@@ -51,8 +51,8 @@ const STAGES = ["scores", "scaled", "masked", "weights"]; // masked scores are s
 export function applyFrame(before, { header, arrays }) {
   const picture = "n_shared" in header ? applyFirstFrame(before, header, arrays) : before;
   const { grid, done, timings } = header;
-  const kept = grid && grid.step !== picture.step ? [] : picture.layers; // thumbnails of another scale cannot be extended
-  const layers = grid ? addThumbnails(kept, grid, arrays) : kept;
+  const extendable = grid && grid.step !== picture.step ? [] : picture.layers; // thumbnails of another scale cannot be extended
+  const layers = grid ? addThumbnails(extendable, grid, arrays) : extendable;
   return Object.freeze({ ...picture, header: { ...picture.header, timings }, step: grid?.step ?? picture.step, layers, done });
 }
 

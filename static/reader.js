@@ -24,8 +24,8 @@ const RETRY_MS = [500, 1000, 2000, 4000];
 
 /** How far the model has read the text; null if unknown. @typedef {{n_read: number, n_tokens: number} | null} Progress */
 
-/** The kind of a notice: none, a temporary obstacle, an error that the visitor must correct, an empty text, or a reading
- *  that the visitor cancelled. @typedef {"" | "temporary" | "error" | "empty" | "cancelled"} NoticeKind */
+/** The kind of a notice: none, a temporary obstacle, an error that the user must correct, an empty text, or a reading
+ *  that the user cancelled. @typedef {"" | "temporary" | "error" | "empty" | "cancelled"} NoticeKind */
 
 /** @type {Set<(view: View) => void>} */
 const viewSubscribers = new Set();
@@ -54,7 +54,7 @@ let pending = null; // the newest request, until its first frame arrives
 let seq = 0;
 let picture = EMPTY_PICTURE;
 let pictureKey = ""; // the model, step and text of the picture
-let cancelledKey = ""; // those that the visitor cancelled
+let cancelledKey = ""; // those that the user cancelled
 /** @type {NoticeKind} */
 let noticeKind = ""; // of the latest notice
 let nFailures = 0; // requests in a row that reached no server

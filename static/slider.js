@@ -4,7 +4,7 @@ import { currentState, onChange, update } from "./address.js";
 
 const STEP_MS = 1000; // how long each checkpoint is shown while playing
 
-/** Shows the step of the address, and lets the visitor choose one. */
+/** Shows the step of the address, and lets the user choose one. */
 export class Slider {
   /** @param {HTMLElement} section with the slider, its ticks, the description and the button */
   constructor(section) {

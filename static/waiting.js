@@ -4,7 +4,7 @@ import { onChange } from "./address.js";
 
 const POLL_MS = 1000;
 
-/** Poll the server until the default model is ready, then switch to it. A visitor who has typed or chosen something gets
+/** Poll the server until the default model is ready, then switch to it. A user who has typed or chosen something gets
  *  the link instead. @param {HTMLElement} banner */
 export function waitForDefault(banner) {
   /** @type {HTMLElement} */

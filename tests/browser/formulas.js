@@ -76,8 +76,8 @@
       return pixels(left, right).map((x) => [x / ratio, count(down, (y) => isInk(x, y)) / down.length]);
     };
     const span = (lines) => {
-      const places = lines.filter(([, share]) => share > 0).map(([place]) => place);
-      return places.length ? [places[0], places.at(-1)] : null;
+      const positions = lines.filter(([, inked]) => inked > 0).map(([position]) => position);
+      return positions.length ? [positions[0], positions.at(-1)] : null;
     };
 
     return shapes.map(({ kind, box, content }) => {
@@ -85,7 +85,7 @@
       if (kind === "brace") return { ink: span(columns([left, box[1], right, box[3]])), content: [left, right] };
       if (kind === "bracket") return { ink: span(rows(box)), content: span(rows(content)) };
       const above = rows([left, box[1] - 3, right, (top + bottom) / 2]); // Firefox draws the bar above the box
-      const bar = Math.max(...above.map(([, share]) => share));
+      const bar = Math.max(...above.map(([, inked]) => inked));
       return { ink: span(rows([box[0], box[1] - 3, left, box[3]])), content: span(rows([left, top + 2, right, bottom])), bar };
     });
   },

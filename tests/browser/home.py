@@ -1,4 +1,4 @@
-"""The home page as a visitor uses it: open it, type, choose, and read what is drawn."""
+"""The home page as a user does: open it, type, choose, and read what is drawn."""
 
 import json
 from typing import Any

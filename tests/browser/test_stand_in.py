@@ -20,7 +20,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def visitor(browser: Browser, away: Server) -> Iterator[Tab]:
+def waiting_tab(browser: Browser, away: Server) -> Iterator[Tab]:
     with tab(browser, away.url) as opened:
         opened.monitor.allow("503")  # the status of /readyz until the default model is ready
         opened.page.goto(away.url)
@@ -33,23 +33,23 @@ def ready(page: Page) -> None:
     page.route("**/readyz", lambda route: route.fulfill(body="ready"))
 
 
-def test_the_page_works_and_names_the_model_that_it_waits_for(visitor: Tab) -> None:
-    banner = visitor.page.locator("#stand-in")
+def test_the_page_works_and_names_the_model_that_it_waits_for(waiting_tab: Tab) -> None:
+    banner = waiting_tab.page.locator("#stand-in")
     expect(banner).to_contain_text("gpt2 is not ready: ")
     expect(banner).to_contain_text("could not be fetched from the Hugging Face hub")
     expect(banner).to_contain_text("you see lookback-gpt, which comes with Lookback")
-    visitor.page.fill("#text", "the dog saw the cat")
-    expect(visitor.page.locator("#tokens")).to_have_text("·the·dog·saw·the·cat")
-    assert Path(visitor.page.locator("#facts").inner_text().split(" · ")[0]).name == "lookback-gpt"
+    waiting_tab.page.fill("#text", "the dog saw the cat")
+    expect(waiting_tab.page.locator("#tokens")).to_have_text("·the·dog·saw·the·cat")
+    assert Path(waiting_tab.page.locator("#facts").inner_text().split(" · ")[0]).name == "lookback-gpt"
 
 
-def test_without_interaction_the_page_switches_to_the_default_model_when_it_is_ready(visitor: Tab) -> None:
-    ready(visitor.page)
-    visitor.page.wait_for_url("**/?model=gpt2&text=the+fat+cat+sat+on+the+mat")
+def test_without_interaction_the_page_switches_to_the_default_model_when_it_is_ready(waiting_tab: Tab) -> None:
+    ready(waiting_tab.page)
+    waiting_tab.page.wait_for_url("**/?model=gpt2&text=the+fat+cat+sat+on+the+mat")
 
 
-def test_after_typing_a_link_is_offered_and_the_text_is_kept(visitor: Tab) -> None:
-    page = visitor.page
+def test_after_typing_a_link_is_offered_and_the_text_is_kept(waiting_tab: Tab) -> None:
+    page = waiting_tab.page
     page.fill("#text", "a & b")
     ready(page)
     expect(page.locator("#stand-in")).to_contain_text("gpt2 is ready.")
