@@ -33,6 +33,7 @@ ORDER = [
     "model.heads",
     "model.generate",
     "model.weights.names",
+    "model.weights.checks",
     "model.weights.files",
     "model.weights.config_json",
     "model.weights.tokenizer_files",

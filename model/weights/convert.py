@@ -12,7 +12,8 @@ import numpy as np
 from gguf import GGUFReader, dequantize
 from safetensors.numpy import save_file
 
-from model.weights.names import GGUF_LLAMA, WeightsError, refuse_strangers, template
+from model.weights.checks import refuse_unknown_tensors
+from model.weights.names import GGUF_LLAMA, WeightsError, split_layer
 
 CONTROL_TOKEN = 3  # GGUF's token type of names such as <|im_start|>
 
@@ -36,14 +37,14 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _tensors(reader: GGUFReader, about: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    refuse_strangers((tensor.name for tensor in reader.tensors), GGUF_LLAMA)
+    refuse_unknown_tensors((tensor.name for tensor in reader.tensors), GGUF_LLAMA)
     n_heads = {
         "blk.*.attn_q.weight": about["llama.attention.head_count"],
         "blk.*.attn_k.weight": about["llama.attention.head_count_kv"],
     }
     tensors = {}
     for tensor in reader.tensors:
-        general, number = template(tensor.name)
+        general, number = split_layer(tensor.name)
         values = dequantize(tensor.data, tensor.tensor_type)
         if general in n_heads:
             values = _half_split(values, n_heads[general])

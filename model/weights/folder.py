@@ -12,9 +12,10 @@ import torch
 from model.config import Config
 from model.gpt import GPT
 from model.tokenizer import Tokenizer, TokenizerError
+from model.weights.checks import check_layers, check_tensors, resolve_tying
 from model.weights.config_json import read_config_file
 from model.weights.files import read_tensors
-from model.weights.names import WeightsError, check_layers, check_tensors, embedding_name, ours, resolve_tying
+from model.weights.names import WeightsError, embedding_name, from_checkpoint
 from model.weights.tokenizer_files import load_tokenizer
 
 log = logging.getLogger("lookback")
@@ -65,7 +66,7 @@ def load_model(folder: Path, config: Config, *, device: torch.device, dtype: tor
             folder,
             embedding_name(config),
         )
-    model.load_state_dict(ours(tensors, config), assign=True)
+    model.load_state_dict(from_checkpoint(tensors, config), assign=True)
     if config.tied:
         model.unembed.weight = model.embed.weight
     return model.to(device=device, dtype=dtype).requires_grad_(False).eval()

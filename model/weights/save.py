@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.config import Config
-from model.weights.names import PREFIXES, UNEMBEDDING, theirs
+from model.weights.names import PREFIXES, UNEMBEDDING, to_checkpoint
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -56,7 +56,7 @@ def write_parameters(folder: Path, state: Mapping[str, Tensor], config: Config, 
     """
     tensors = {
         name if name == UNEMBEDDING else PREFIXES["gpt2"] + name: tensor.to(dtype)
-        for name, tensor in theirs(state, config).items()
+        for name, tensor in to_checkpoint(state, config).items()
     }
     write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
 

@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from model.weights.config_json import read_config_file
 from model.weights.folder import load_model
-from model.weights.names import ours, theirs
+from model.weights.names import from_checkpoint, to_checkpoint
 from model.weights.save import write_config, write_parameters, write_whole
 from tests.checkpoints import write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT
@@ -34,7 +34,7 @@ def test_a_model_that_was_written_is_the_same_for_us_and_for_transformers(tmp_pa
 def test_names_there_and_back_lead_to_the_same_tensors_in_both_families(tmp_path: Path) -> None:
     for folder in (write_gpt2(tmp_path / "gpt2"), write_llama(tmp_path / "llama")):
         model = load_model(folder, read_config_file(folder), device=CPU, dtype=FLOAT)
-        back = ours(theirs(model.state_dict(), model.config), model.config)
+        back = from_checkpoint(to_checkpoint(model.state_dict(), model.config), model.config)
         assert back.keys() == model.state_dict().keys()
         assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
 
