@@ -36,7 +36,7 @@ from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
 from model.trace import NonFiniteNumber
 from model.training.record import RECORD, Record, read_record
 from model.weights.catalogue import SHIPPED, Progress, Source
-from model.weights.folder import load, load_step, steps_of
+from model.weights.folder import load, load_step, saved_steps
 from model.weights.names import WeightsError
 
 log = logging.getLogger("lookback")
@@ -250,7 +250,7 @@ class Models:
         if is_new:
             if entry.record and step == entry.record.step:
                 return model
-            if step not in (saved := await asyncio.to_thread(steps_of, entry.folder)):
+            if step not in (saved := await asyncio.to_thread(saved_steps, entry.folder)):
                 raise NoSuchStep(step, saved, model.name)
             loop = asyncio.get_running_loop()
             network = await loop.run_in_executor(self._worker, self._load_step, entry.folder, step)

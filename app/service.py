@@ -15,7 +15,7 @@ from app.models import LoadedModel
 from app.schemas import CurvePoint, ModelInfo, PageRequest, Timings, TokensRequest
 from model.tokenizer import Tokens
 from model.training.record import read_record
-from model.weights.folder import steps_of
+from model.weights.folder import saved_steps
 
 T = TypeVar("T")
 
@@ -171,7 +171,7 @@ async def training_history(engine: Engine, name: str) -> TrainingHistory:
     """The saved steps of a model's training, and the record of its losses."""
     if (folder := engine.models.entries[name].folder) is None:
         return TrainingHistory([], [], 0)
-    saved = await asyncio.to_thread(steps_of, folder)
+    saved = await asyncio.to_thread(saved_steps, folder)
     record = await asyncio.to_thread(read_record, folder)
     last = record.step if record else None
     steps = [*(step for step in saved if step != last), last]

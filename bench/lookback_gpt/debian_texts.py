@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from model.training.corpus import joined
-from model.weights.save import write_whole
+from model.weights.save import write_atomic
 
 Document = list[str]  # its paragraphs
 Reader = Callable[[Path], Iterator[Document]]
@@ -301,7 +301,7 @@ def main() -> None:
             n_missing += 1
             continue
         content = (joined(texts) + "\n").encode()
-        write_whole(options.out / f"{source.name}.txt", content)
+        write_atomic(options.out / f"{source.name}.txt", content)
         console.print(f"{source.name}: {len(texts):,} documents, {len(content):,} bytes ({source.licence})")
     sys.exit(1 if n_missing else 0)
 

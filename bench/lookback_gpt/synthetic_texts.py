@@ -24,7 +24,7 @@ from model.tokenizer import Tokenizer
 from model.training.corpus import joined, parted
 from model.weights.catalogue import catalogue
 from model.weights.folder import load
-from model.weights.save import write_whole
+from model.weights.save import write_atomic
 
 TEMPERATURES = (0.5, 0.9)  # every text has its own, between these
 TOP_K = 64  # tokens; selecting 64 of 49,152 costs a hundredth of sorting them all
@@ -92,11 +92,11 @@ def main() -> None:
         started = time.monotonic()
         random = Random(f"{options.seed}-{number}")
         texts = write_texts(model, tokenizer, random, n_texts=options.texts, n_tokens=options.tokens)
-        write_whole(path, joined(texts).encode())
+        write_atomic(path, joined(texts).encode())
         console.print(f"{path.name}: {len(texts)} texts in {time.monotonic() - started:.0f} s")
     texts = [text for path in sorted(options.out.glob("*.txt")) for text in parted(path.read_text("utf-8"))]
     selected = list(select_texts(texts))
-    write_whole(options.out.with_suffix(".txt"), joined(selected).encode())
+    write_atomic(options.out.with_suffix(".txt"), joined(selected).encode())
     console.print(f"{options.out.with_suffix('.txt')}: {len(selected):,} of {len(texts):,} texts")
 
 

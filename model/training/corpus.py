@@ -14,7 +14,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 from model.tokenizer import Tokenizer
 from model.training.recipe import Recipe, TrainingError
-from model.weights.save import write_json, write_whole
+from model.weights.save import write_atomic, write_json
 from model.weights.tokenizer_files import load_tokenizer
 
 END = "<|endoftext|>"  # a line of its own between two texts of a file, and a token of its own
@@ -108,7 +108,7 @@ def make_vocabulary(folder: Path, texts: Sequence[str], n_vocab: int) -> Tokeniz
             f"These texts make only {bpe.get_vocab_size():,} tokens, {n_vocab:,} were asked for. "
             f"Add text, or ask for a smaller vocabulary (--vocab {bpe.get_vocab_size()})."
         )
-    write_whole(folder / "tokenizer.json", bpe.to_str(pretty=True).encode())
+    write_atomic(folder / "tokenizer.json", bpe.to_str(pretty=True).encode())
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "bos_token": END, "eos_token": END},
@@ -138,11 +138,11 @@ def write_corpus(folder: Path, texts: Sequence[str], tokenizer: Tokenizer) -> No
     """
     end = tokenizer.special[END]
     learn, held = held_out(texts)
-    write_whole(folder / "held.txt", joined(held).encode())
+    write_atomic(folder / "held.txt", joined(held).encode())
     for name, part in (("learn", learn), ("held", held)):
         ids = np.fromiter((id for text in part for id in (end, *tokenizer.encode(text).ids)), dtype=np.uint32)
         np.save(file := BytesIO(), ids)
-        write_whole(folder / f"{name}.npy", file.getvalue())
+        write_atomic(folder / f"{name}.npy", file.getvalue())
 
 
 def open_corpus(folder: Path, recipe: Recipe) -> Corpus:

@@ -31,7 +31,7 @@ from model.gpt import GPT
 from model.training.corpus import N_COMMON, Corpus, batch, is_first_drill, n_first_drills
 from model.training.recipe import Recipe, TrainingError, differences, is_kept
 from model.training.record import Point, Record, write_record
-from model.weights.save import write_config, write_parameters, write_whole
+from model.weights.save import write_atomic, write_config, write_parameters
 
 RESUME = "resume.safetensors"
 DEVIATION = 0.65  # of the deviation that keeps variances; heads were seen to form with it
@@ -240,7 +240,7 @@ def _save(path: Path, record: Record, model: GPT, optimizer: torch.optim.Optimiz
         tensors[f"parameter.{name}"] = parameter.detach()
         tensors[f"first.{name}"] = optimizer.state[parameter]["exp_avg"]
         tensors[f"second.{name}"] = optimizer.state[parameter]["exp_avg_sq"]
-    write_whole(path, save(tensors, metadata={"record": json.dumps(record.as_dict())}))
+    write_atomic(path, save(tensors, metadata={"record": json.dumps(record.as_dict())}))
 
 
 def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Record | None:

@@ -13,7 +13,7 @@ from model.training.corpus import END, Corpus, make_vocabulary, open_corpus, tex
 from model.training.recipe import Recipe, TrainingError, differences
 from model.training.record import read_record
 from model.training.run import RESUME
-from model.weights.save import write_json, write_whole
+from model.weights.save import write_atomic, write_json
 from model.weights.tokenizer_files import load_tokenizer
 
 ABOUT = "corpus/about.json"  # written last: where it is, the corpus is whole
@@ -72,7 +72,7 @@ def _vocabulary(folder: Path, texts: Sequence[str], recipe: Recipe, given: Path 
         raise TrainingError(f"The tokenizer in {given} has no {END}, which stands between texts.")
     for name in TOKENIZER_FILES:
         if (given / name).is_file():
-            write_whole(folder / name, (given / name).read_bytes())
+            write_atomic(folder / name, (given / name).read_bytes())
     return tokenizer
 
 

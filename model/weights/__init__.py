@@ -1,1 +1,1 @@
-"""Where weights come from, and their names -> ours."""
+"""Checkpoints: where they come from, and how they are read, checked, converted and written."""

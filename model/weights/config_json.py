@@ -1,101 +1,28 @@
-"""config.json -> Config. A field that changes numbers is honoured, or refused by the name it has in the file."""
+"""Reads config.json into a Config. A field that changes the computation is used, or refused by its name in the file."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from model.config import Config, ConfigError, RotaryScaling
+from model.weights.config_fields import (
+    FIXED,
+    FIXED_IN_BOTH,
+    HARMLESS,
+    OPTIONAL_SIZES,
+    OTHER_FIELDS,
+    ROTARY_FIELDS,
+    SIZES,
+    SWITCHES,
+)
 from model.weights.files import ADAPTER, as_json, read_json
 from model.weights.names import WeightsError
 
-# Fields that gpt.py takes a number from, and the name that Config gives it. Those with None may be left out.
-SIZES: Mapping[str, Mapping[str, str]] = {
-    "gpt2": {
-        "n_layer": "n_layers",
-        "n_head": "n_heads",
-        "n_embd": "d_model",
-        "n_inner": "d_mlp",
-        "vocab_size": "n_vocab",
-        "n_positions": "n_context",
-    },
-    "llama": {
-        "num_hidden_layers": "n_layers",
-        "num_attention_heads": "n_heads",
-        "num_key_value_heads": "n_kv_heads",
-        "hidden_size": "d_model",
-        "head_dim": "d_head",
-        "intermediate_size": "d_mlp",
-        "vocab_size": "n_vocab",
-        "max_position_embeddings": "n_context",
-    },
-}
-OPTIONAL_SIZES = ("n_inner", "num_key_value_heads", "head_dim")
-SWITCHES: Mapping[str, Mapping[str, bool]] = {  # with what `transformers` takes where the field is left out
-    "gpt2": {"tie_word_embeddings": True},
-    "llama": {"tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False},
-}
-OTHERS = {
-    "gpt2": ("layer_norm_epsilon",),
-    "llama": ("rms_norm_eps", "rope_theta", "rope_parameters", "rope_scaling", "layer_types"),
-}
-
-# Fields that change numbers, with the values that gpt.py computes.
-FIXED: Mapping[str, Mapping[str, tuple[object, ...]]] = {
-    "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-    },
-    "llama": {
-        "hidden_act": ("silu",),
-        "rope_interleaved": (False,),
-        "partial_rotary_factor": (1.0, None),
-        "sliding_window": (None,),
-        "use_sliding_window": (False, None),
-    },
-}
-FIXED_IN_BOTH: Mapping[str, tuple[object, ...]] = {
-    "is_encoder_decoder": (False,),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
-    "auto_map": (None,),  # code of the checkpoint's own
-}
-
-# Fields that change no number of a reading: names, training, generation, and what `transformers` is to return.
-HARMLESS = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures
-    attn_implementation bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward cls_token_id
-    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
-    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
-    forced_eos_token_id gradient_checkpointing id2label initializer_range is_decoder label2id length_penalty
-    max_length max_new_tokens min_length model_type name_or_path no_repeat_ngram_size num_beam_groups num_beams
-    num_labels num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix
-    problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
-    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p
-    torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed unsloth_version
-    unk_token_id use_bfloat16 use_cache
-
-    attn_pdrop embd_pdrop n_ctx n_special predict_special_tokens reorder_and_upcast_attn resid_pdrop
-    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-
-    attention_dropout is_llama_config pretraining_tp
-    """.split()  # noqa: SIM905
-)
-
-ROTARY_FIELDS = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-
 
 def read_config_file(folder: Path) -> Config:
-    """The folder's Config.
+    """The Config of a checkpoint folder.
 
     Raises:
-        WeightsError: when there is no config.json, or it describes a network that gpt.py is not.
+        WeightsError: if there is no config.json, or it describes a network that gpt.py does not implement.
     """
     if not folder.is_dir():
         raise WeightsError(f"There is no folder {folder}. A checkpoint is a folder with config.json and its weights.")
@@ -107,128 +34,151 @@ def read_config_file(folder: Path) -> Config:
         raise WeightsError(f"{folder / 'config.json'} does not fit: {error}.") from error
 
 
-def read_config(raw: Mapping[str, Any]) -> Config:
-    """Our Config from a config.json.
+def read_config(raw: Mapping[str, object]) -> Config:
+    """The Config that a config.json describes.
 
     Raises:
-        ConfigError: when it describes a network that gpt.py is not, or has a field that is not known.
+        ConfigError: if it describes a network that gpt.py does not implement, or has an unknown field.
     """
     readers = {"gpt2": _gpt2_config, "llama": _llama_config}
     family = raw.get("model_type")
-    if family not in readers:
+    if not isinstance(family, str) or family not in readers:
         raise ConfigError(f"its model_type is {family!r}; Lookback reads {' and '.join(readers)}")
-    _refuse_other_numbers(raw, family)
+    _refuse_unsupported(raw, family)
     return readers[family](raw)
 
 
-def _refuse_other_numbers(raw: Mapping[str, Any], family: str) -> None:
-    """Stop at a field with which the network would compute something else than gpt.py does."""
-    honoured = {*SIZES[family], *SWITCHES[family], *OTHERS[family]}
+def _refuse_unsupported(raw: Mapping[str, object], family: str) -> None:
+    """Stop at a field that is unknown, or that makes the network compute something else than gpt.py does."""
+    used = {*SIZES[family], *SWITCHES[family], *OTHER_FIELDS[family]}
     fixed = {**FIXED_IN_BOTH, **FIXED[family]}
     for name, value in raw.items():
         if name in fixed and value not in fixed[name]:
-            computed = " or ".join(as_json(known) for known in fixed[name])
-            raise ConfigError(f"its {name} is {as_json(value)}; Lookback computes {computed}")
-        if name not in honoured and name not in fixed and name not in HARMLESS:
+            supported = " or ".join(as_json(allowed) for allowed in fixed[name])
+            raise ConfigError(f"its {name} is {as_json(value)}; Lookback computes {supported}")
+        if name not in used and name not in fixed and name not in HARMLESS:
             raise ConfigError(
-                f"its field {name} ({as_json(value)}) is not known to Lookback, which would have to leave it out. "
-                f"If it changes no number of this model, delete it from config.json"
+                f"its field {name} ({as_json(value)}) is not known to Lookback, which would ignore it. "
+                "If it does not change what this model computes, delete it from config.json"
             )
-    for name in SWITCHES[family]:
-        if not isinstance(raw.get(name, False), bool):
-            raise ConfigError(f"its {name} is {as_json(raw[name])}; it must be true or false")
-    for name in SIZES[family]:
-        if raw.get(name) is None:
+
+
+def _sizes(raw: Mapping[str, object], family: str) -> dict[str, int]:
+    """The sizes in the file, by their names in Config. Optional ones may be missing."""
+    sizes = {}
+    for name, config_name in SIZES[family].items():
+        value = raw.get(name)
+        if value is None:
             if name not in OPTIONAL_SIZES:
                 raise ConfigError(f"it has no {name}")
-        elif type(raw[name]) is not int or raw[name] < 1:
-            raise ConfigError(f"its {name} is {as_json(raw[name])}; it must be a whole number, at least 1")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"its {name} is {as_json(value)}; it must be a whole number, at least 1")
+        else:
+            sizes[config_name] = value
+    return sizes
 
 
-def _gpt2_config(raw: Mapping[str, Any]) -> Config:
-    d_model, n_heads = raw["n_embd"], raw["n_head"]
+def _switch(raw: Mapping[str, object], family: str, name: str) -> bool:
+    value = raw.get(name, SWITCHES[family][name])
+    if not isinstance(value, bool):
+        raise ConfigError(f"its {name} is {as_json(value)}; it must be true or false")
+    return value
+
+
+def _gpt2_config(raw: Mapping[str, object]) -> Config:
+    sizes = _sizes(raw, "gpt2")
+    d_model, n_heads = sizes["d_model"], sizes["n_heads"]
     if d_model % n_heads:
         raise ConfigError(f"its n_embd is {d_model}, which the {n_heads} heads of n_head cannot share evenly")
     return Config(
         family="gpt2",
-        n_layers=raw["n_layer"],
+        n_layers=sizes["n_layers"],
         n_heads=n_heads,
         n_kv_heads=n_heads,
         d_model=d_model,
         d_head=d_model // n_heads,
-        d_mlp=raw.get("n_inner") or 4 * d_model,
-        n_vocab=raw["vocab_size"],
-        n_context=raw["n_positions"],
+        d_mlp=sizes.get("d_mlp", 4 * d_model),
+        n_vocab=sizes["n_vocab"],
+        n_context=sizes["n_context"],
         norm="layernorm",
         norm_eps=_positive(raw, "layer_norm_epsilon", 1e-5),
         positions="learned",
         mlp="gelu",
-        tied=raw.get("tie_word_embeddings", True),
+        tied=_switch(raw, "gpt2", "tie_word_embeddings"),
         attention_bias=True,
         mlp_bias=True,
     )
 
 
-def _llama_config(raw: Mapping[str, Any]) -> Config:
-    n_heads, d_model, n_kv_heads = raw["num_attention_heads"], raw["hidden_size"], raw.get("num_key_value_heads")
-    d_head = raw.get("head_dim")
-    if d_head is None and d_model % n_heads:
-        raise ConfigError(
-            f"its hidden_size is {d_model}, which the {n_heads} heads of num_attention_heads cannot share evenly"
-        )
-    if n_heads % (n_kv_heads or n_heads):
+def _llama_config(raw: Mapping[str, object]) -> Config:
+    sizes = _sizes(raw, "llama")
+    n_heads, d_model = sizes["n_heads"], sizes["d_model"]
+    n_kv_heads = sizes.get("n_kv_heads", n_heads)
+    d_head = _llama_head_size(sizes)
+    if n_heads % n_kv_heads:
         raise ConfigError(
             f"its num_attention_heads is {n_heads} and its num_key_value_heads {n_kv_heads}: "
             f"{n_heads} query heads cannot share {n_kv_heads} key heads evenly"
         )
-    if (d_head or d_model // n_heads) % 2:
-        raise ConfigError(
-            f"its head_dim (or hidden_size / num_attention_heads) is {d_head or d_model // n_heads}; "
-            "rotary positions rotate pairs of features, so it must be even"
-        )
-    if kinds := set(raw.get("layer_types") or ()) - {"full_attention"}:
-        raise ConfigError(f"its layer_types name {', '.join(sorted(map(str, kinds)))}; Lookback knows full_attention")
+    _refuse_other_layers(raw)
     base, scaling = _rotary(raw)
     return Config(
         family="llama",
-        n_layers=raw["num_hidden_layers"],
+        n_layers=sizes["n_layers"],
         n_heads=n_heads,
-        n_kv_heads=n_kv_heads or n_heads,
+        n_kv_heads=n_kv_heads,
         d_model=d_model,
-        d_head=d_head or d_model // n_heads,
-        d_mlp=raw["intermediate_size"],
-        n_vocab=raw["vocab_size"],
-        n_context=raw["max_position_embeddings"],
+        d_head=d_head,
+        d_mlp=sizes["d_mlp"],
+        n_vocab=sizes["n_vocab"],
+        n_context=sizes["n_context"],
         norm="rmsnorm",
         norm_eps=_positive(raw, "rms_norm_eps", 1e-6),
         positions="rotary",
         mlp="swiglu",
-        tied=raw.get("tie_word_embeddings", False),
-        attention_bias=raw.get("attention_bias", False),
-        mlp_bias=raw.get("mlp_bias", False),
+        tied=_switch(raw, "llama", "tie_word_embeddings"),
+        attention_bias=_switch(raw, "llama", "attention_bias"),
+        mlp_bias=_switch(raw, "llama", "mlp_bias"),
         rotary_base=base,
         rotary_scaling=scaling,
     )
 
 
-def _rotary(raw: Mapping[str, Any]) -> tuple[float, RotaryScaling | None]:
+def _llama_head_size(sizes: Mapping[str, int]) -> int:
+    n_heads, d_model = sizes["n_heads"], sizes["d_model"]
+    if "d_head" not in sizes and d_model % n_heads:
+        raise ConfigError(
+            f"its hidden_size is {d_model}, which the {n_heads} heads of num_attention_heads cannot share evenly"
+        )
+    d_head = sizes.get("d_head", d_model // n_heads)
+    if d_head % 2:
+        raise ConfigError(
+            f"its head_dim (or hidden_size / num_attention_heads) is {d_head}; "
+            "rotary positions rotate pairs of features, so it must be even"
+        )
+    return d_head
+
+
+def _refuse_other_layers(raw: Mapping[str, object]) -> None:
+    layer_types = raw.get("layer_types") or ()
+    if not isinstance(layer_types, list | tuple):
+        raise ConfigError(f"its layer_types is {as_json(layer_types)}; it must be a list")
+    if unsupported := set(map(str, layer_types)) - {"full_attention"}:
+        raise ConfigError(f"its layer_types name {', '.join(sorted(unsupported))}; Lookback knows full_attention")
+
+
+def _rotary(raw: Mapping[str, object]) -> tuple[float, RotaryScaling | None]:
     """Base and scaling of the rotary positions.
 
-    `transformers` 5 gathers them in rope_parameters; before it they stood apart, as rope_theta and rope_scaling.
+    `transformers` 5 has both in rope_parameters; earlier versions have rope_theta and rope_scaling.
     """
     if raw.get("rope_parameters") and raw.get("rope_scaling") not in (None, {}, raw["rope_parameters"]):
-        raise ConfigError("its rope_scaling and its rope_parameters differ; one of them has to go")
+        raise ConfigError("its rope_scaling and its rope_parameters differ; remove one of them")
     where = "rope_parameters" if raw.get("rope_parameters") else "rope_scaling"
     rotary = raw.get(where) or {}
     if not isinstance(rotary, dict):
         raise ConfigError(f"its {where} is {as_json(rotary)}; it must be an object")
-    kind = rotary.get("rope_type") or rotary.get("type") or "default"
-    if kind not in ROTARY_FIELDS:
-        raise ConfigError(f"its {where}.rope_type is {kind!r}; Lookback knows {', '.join(ROTARY_FIELDS)}")
-    for name, value in rotary.items():
-        known = name in ("rope_type", "type", "rope_theta", *ROTARY_FIELDS[kind])
-        if not known and not (name == "partial_rotary_factor" and value in (1.0, None)):
-            raise ConfigError(f"its {where}.{name} is {as_json(value)}, which Lookback does not compute for {kind!r}")
+    kind = _rotary_kind(rotary, where)
     base = _positive(rotary, "rope_theta", _positive(raw, "rope_theta", 10_000.0), where)
     if kind == "default":
         return base, None
@@ -244,8 +194,20 @@ def _rotary(raw: Mapping[str, Any]) -> tuple[float, RotaryScaling | None]:
     )
 
 
-def _positive(raw: Mapping[str, Any], name: str, default: float | None, where: str = "") -> float:
-    """A number of the file, which must be positive; `default` where the field is left out, if it may be."""
+def _rotary_kind(rotary: Mapping[str, object], where: str) -> str:
+    """The type of scaling, one of ROTARY_FIELDS, all of whose fields are known."""
+    kind = rotary.get("rope_type") or rotary.get("type") or "default"
+    if not isinstance(kind, str) or kind not in ROTARY_FIELDS:
+        raise ConfigError(f"its {where}.rope_type is {kind!r}; Lookback knows {', '.join(ROTARY_FIELDS)}")
+    for name, value in rotary.items():
+        is_known = name in ("rope_type", "type", "rope_theta", *ROTARY_FIELDS[kind])
+        if not is_known and not (name == "partial_rotary_factor" and value in (1.0, None)):
+            raise ConfigError(f"its {where}.{name} is {as_json(value)}, which Lookback does not compute for {kind!r}")
+    return kind
+
+
+def _positive(raw: Mapping[str, object], name: str, default: float | None, where: str = "") -> float:
+    """A positive number of the file; `default` if the field is missing and may be."""
     path = f"{where}.{name}" if where else name
     value = raw.get(name)
     if value is None and default is not None:

@@ -1,8 +1,7 @@
-"""The files of a checkpoint folder: read, or refused with what they are and what to do."""
+"""Reads the files of a checkpoint folder. A file that cannot be used is refused with what it is and what to do."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,7 +14,7 @@ PICKLES = (".bin", ".pt", ".pth")
 
 
 def refuse_incomplete(path: Path) -> None:
-    """Stop at a file that is missing, empty, or only a pointer to the file that was meant.
+    """Stop at a file that is missing, empty, or only a Git LFS pointer.
 
     Raises:
         WeightsError: with what the file is and what to do.
@@ -34,10 +33,10 @@ def refuse_incomplete(path: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text in a file.
+    """The text of a file.
 
     Raises:
-        WeightsError: when there is none, or it is not UTF-8.
+        WeightsError: if the file is missing, or is not UTF-8.
     """
     refuse_incomplete(path)
     try:
@@ -46,11 +45,11 @@ def read_text(path: Path) -> str:
         raise WeightsError(f"{path} is not text in UTF-8 (byte {error.start}). Download or save it again.") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """The JSON object in a file.
 
     Raises:
-        WeightsError: when there is none.
+        WeightsError: if the file is missing, or holds no JSON object.
     """
     text = read_text(path)
     try:
@@ -65,16 +64,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def as_json(value: object) -> str:
-    """A value of a file as the file writes it, shortened where it is long."""
-    words = json.dumps(value, ensure_ascii=False)
-    return words if len(words) <= 120 else f"{words[:120]}…"
+    """A value as a JSON file has it, for messages; cut after 120 characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:120]}…"
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of model.safetensors, or of the shards that model.safetensors.index.json names.
 
     Raises:
-        WeightsError: when a file is missing, no safetensors, or holds a tensor that another shard holds too.
+        WeightsError: if a file is missing or is not safetensors, or if two shards hold the same tensor.
     """
     tensors: dict[str, Tensor] = {}
     for path in _tensor_files(folder):
@@ -94,23 +93,23 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _tensor_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
-    # where there are both, `transformers` takes the single file
+    # if both are there, `transformers` takes the single file
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [folder / "model.safetensors"]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise WeightsError(f"{index} has no weight_map, which says in which file each tensor is.")
+        raise WeightsError(f"{index} has no weight_map, the table of which file holds each tensor.")
     return [folder / str(name) for name in sorted(set(weight_map.values()))]
 
 
 def _refuse_other_formats(folder: Path, path: Path) -> None:
-    """Stop where the weights are not in this file of the folder, and say in which they are."""
+    """Stop if the weights are not in this file, and say which file seems to hold them."""
     if path.parent != folder or not path.is_file():
         if (folder / "adapter_model.safetensors").is_file() or (folder / "adapter_config.json").is_file():
             raise WeightsError(ADAPTER.format(folder=folder))
         pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES) if folder.is_dir() else []
-        cure = f" ({pickles[0]} is a pickle and can run code; save the model as safetensors.)" if pickles else ""
-        raise WeightsError(f"{folder} has no {path.name}.{cure}")
+        hint = f" ({pickles[0]} is a pickle and can run code; save the model as safetensors.)" if pickles else ""
+        raise WeightsError(f"{folder} has no {path.name}.{hint}")
     refuse_incomplete(path)
 
 

@@ -1,7 +1,7 @@
-"""A checkpoint folder in Hugging Face's layout -> GPT and Tokenizer.
+"""Loads a checkpoint folder in Hugging Face's layout as a GPT and a Tokenizer.
 
-config.json, model.safetensors (or shards with an index), and the files of a tokenizer. Only safetensors are read; a
-pickle can run code, so .bin and .pt files are refused by name.
+The folder has config.json, model.safetensors (or shards with an index), and the files of a tokenizer. Only safetensors
+are read: .bin and .pt files are pickles, which can run code, so they are refused.
 """
 
 import logging
@@ -22,16 +22,16 @@ log = logging.getLogger("lookback")
 
 
 def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> tuple[GPT, Tokenizer]:
-    """The network, ready to read, and its tokenizer.
+    """The network, in eval mode, and its tokenizer.
 
     Raises:
-        WeightsError: when a file is missing or something in one does not fit; the message names it.
+        WeightsError: if a file is missing, or something in it cannot be used; the message names it.
     """
     config = read_config_file(folder)
     try:
         tokenizer = load_tokenizer(folder)
     except (TokenizerError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"The tokenizer in {folder} cannot be read: {_why(error)}.") from error
+        raise WeightsError(f"The tokenizer in {folder} cannot be read: {_reason(error)}.") from error
     if tokenizer.last_id >= config.n_vocab:
         raise WeightsError(
             f"The tokenizer in {folder} has ids up to {tokenizer.last_id:,} ({tokenizer.label(tokenizer.last_id)}), "
@@ -44,25 +44,25 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> tuple[GPT
 def load_model(folder: Path, config: Config, *, device: torch.device, dtype: torch.dtype) -> GPT:
     """The network with the folder's weights, in eval mode.
 
-    Its Config says `tied` only where the file has no unembedding that differs from the embedding.
+    Its Config is untied if the file has an unembedding that differs from the embedding.
 
     Raises:
-        WeightsError: when tensors are missing, unknown, not finite, or of another shape than config.json says.
+        WeightsError: if tensors are missing, unknown, not finite, or of another shape than config.json says.
     """
     tensors = read_tensors(folder)
     try:
-        as_promised, config = config, resolve_tying(tensors, config)
+        is_tied_by_config, config = config.tied, resolve_tying(tensors, config)
         check_layers(tensors, config)
-        with torch.device("meta"):  # shapes without memory; the file's tensors take their places
+        with torch.device("meta"):  # shapes without memory; the file's tensors replace them
             model = GPT(config)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
         check_tensors(tensors, shapes, config, dtype)
     except WeightsError as error:
         raise WeightsError(f"The weights in {folder} do not fit. {error}") from error
-    if as_promised.tied and not config.tied:
+    if is_tied_by_config and not config.tied:
         log.warning(
-            "%s: lm_head.weight differs from %s, although config.json ties the two (or leaves tie_word_embeddings "
-            "out). Both are used, so the model is untied.",
+            "%s: lm_head.weight differs from %s, although config.json ties the two (or does not set "
+            "tie_word_embeddings). Both are used, so the model is untied.",
             folder,
             embedding_name(config),
         )
@@ -72,20 +72,20 @@ def load_model(folder: Path, config: Config, *, device: torch.device, dtype: tor
     return model.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
 
-def steps_of(folder: Path) -> tuple[int, ...]:
-    """The steps of training whose parameters lie beside a checkpoint's own, as steps/128/model.safetensors."""
+def saved_steps(folder: Path) -> tuple[int, ...]:
+    """The training steps whose parameters were saved beside the checkpoint, as steps/128/model.safetensors."""
     numbers = (path.parent.name for path in folder.glob("steps/*/model.safetensors"))
     return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
 
 
 def load_step(folder: Path, step: int, *, device: torch.device, dtype: torch.dtype) -> GPT:
-    """The network as it was after so many steps of training, in eval mode.
+    """The network as it was after `step` training steps, in eval mode.
 
     Raises:
-        WeightsError: when the folder does not have that step, or its tensors do not fit.
+        WeightsError: if that step was not saved, or its tensors cannot be used.
     """
     return load_model(folder / "steps" / str(step), read_config_file(folder), device=device, dtype=dtype)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -1,13 +1,12 @@
-"""A GPT-2 of ours -> a checkpoint folder in Hugging Face's layout, which folder.py and `transformers` both open.
+"""Writes a GPT-2 to a checkpoint folder in Hugging Face's layout, which folder.py and `transformers` both read.
 
-Every file appears whole or not at all: a full disk or a kill leaves what was there before.
+Every file is written atomically: after a full disk or a kill the old file is still there.
 """
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -18,10 +17,10 @@ from model.weights.names import PREFIXES, UNEMBEDDING, to_checkpoint
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """config.json of a GPT-2.
+    """Write the config.json of a GPT-2.
 
     Raises:
-        OSError: when it cannot be written; then nothing has changed.
+        OSError: if it cannot be written; the old file, if any, is unchanged.
     """
     if config.family != "gpt2":
         raise ValueError(f"only GPT-2s are written, not the family {config.family}")
@@ -49,28 +48,28 @@ def write_config(folder: Path, config: Config) -> None:
 
 
 def write_parameters(folder: Path, state: Mapping[str, Tensor], config: Config, dtype: torch.dtype) -> None:
-    """model.safetensors, in numbers of `dtype`.
+    """Write model.safetensors in `dtype`.
 
     Raises:
-        OSError: when it cannot be written; then nothing has changed.
+        OSError: if it cannot be written; the old file, if any, is unchanged.
     """
     tensors = {
         name if name == UNEMBEDDING else PREFIXES["gpt2"] + name: tensor.to(dtype)
         for name, tensor in to_checkpoint(state, config).items()
     }
-    write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_atomic(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """One JSON object, for people too: indented, with a newline at its end."""
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON object that people can read: indented, with a newline at its end."""
+    write_atomic(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that has the new content or the old one, whatever happens meanwhile.
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file that, whatever happens meanwhile, has either the old content or the new one.
 
     Raises:
-        OSError: when it cannot be written; then nothing has changed.
+        OSError: if it cannot be written; the old file, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")

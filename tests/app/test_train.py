@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import main
-from model.weights.folder import load, steps_of
+from model.weights.folder import load, saved_steps
 from tests.conftest import CPU, FLOAT
 
 SMALL = ["--layers", "2", "--heads", "2", "--width", "32", "--context", "32", "--vocab", "400", "--batch", "4"]
@@ -57,7 +57,7 @@ def test_a_run_that_was_killed_goes_on_to_where_an_undisturbed_one_ends(text: Pa
     last = run_here(text, "--out", killed, *SMALL)
     assert "lookback serve --model" in last.stderr
     assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
-    assert steps_of(killed) == (0, 1, 2, 4, 8, 16, 32)
+    assert saved_steps(killed) == (0, 1, 2, 4, 8, 16, 32)
     assert json.loads((killed / "training.json").read_text())["step"] == 40
 
 

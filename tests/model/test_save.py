@@ -10,7 +10,7 @@ from transformers import GPT2LMHeadModel
 from model.weights.config_json import read_config_file
 from model.weights.folder import load_model
 from model.weights.names import from_checkpoint, to_checkpoint
-from model.weights.save import write_config, write_parameters, write_whole
+from model.weights.save import write_atomic, write_config, write_parameters
 from tests.checkpoints import write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT
 
@@ -57,13 +57,13 @@ def test_a_family_that_we_do_not_write_is_refused(tmp_path: Path) -> None:
 
 def test_when_the_disk_is_full_the_old_content_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(path, b"new")
+        write_atomic(path, b"new")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"

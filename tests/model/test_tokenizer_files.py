@@ -16,9 +16,11 @@ from tokenizers import Tokenizer as OracleTokenizer
 from transformers import GPT2Tokenizer
 
 from model.tokenizer import GPT2_PATTERN, LLAMA3_PATTERN, Tokenizer, TokenizerError
+from model.weights.byte_level import byte_level_tokenizer
 from model.weights.folder import load
 from model.weights.names import WeightsError
-from model.weights.tokenizer_files import FIELDS, byte_level_tokenizer, load_tokenizer
+from model.weights.tokenizer_fields import FIELDS
+from model.weights.tokenizer_files import load_tokenizer
 from tests.checkpoints import CORPUS
 from tests.conftest import CPU, FLOAT
 from tests.texts import varied
@@ -180,7 +182,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (PRE, sequence(SPLIT, BYTE_LEVEL), "Split then ByteLevel with use_regex true"),
     (PRE, sequence({"type": "Digits", "individual_digits": True}, BYTES_ONLY), "Digits then ByteLevel with"),
     (PRE, sequence({"type": "Digits", "individual_digits": False}, BYTE_LEVEL), "individual_digits is false"),
-    (PRE, sequence(SPLIT, BYTES_ONLY | {"add_prefix_space": True}), r"\[1\]\.add_prefix_space is true behind"),
+    (PRE, sequence(SPLIT, BYTES_ONLY | {"add_prefix_space": True}), r"\[1\]\.add_prefix_space is true after"),
     (PRE, sequence(BYTE_LEVEL, BYTES_ONLY), "ByteLevel then ByteLevel"),
     ("post_processor", TEMPLATE, r"post_processor\.single puts <s> around every text"),
     (

@@ -24,7 +24,7 @@ from model.training.recipe import Recipe
 from model.training.record import Record, read_record
 from model.training.run import held_out_loss
 from model.weights.catalogue import SHIPPED
-from model.weights.folder import load, load_step, steps_of
+from model.weights.folder import load, load_step, saved_steps
 from tests.conftest import CPU, FLOAT
 from tests.texts import varied
 
@@ -119,7 +119,7 @@ def test_it_is_small_enough_to_ship(record: Record) -> None:
     steps = sum(path.stat().st_size for path in FOLDER.glob("steps/*/*"))
     assert final <= 24_000_000
     assert steps <= 40_000_000
-    assert steps_of(FOLDER) == publish.STEPS
+    assert saved_steps(FOLDER) == publish.STEPS
     assert record.step == record.recipe["n_steps"]
 
 
