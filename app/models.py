@@ -79,7 +79,7 @@ class LoadedModel:
             raise EmptyText
         n_max = min(n_max or self.n_context, self.n_context)
         try:
-            tokens = self.tokenizer.encode(text, special_tokens=special_tokens, n_most=n_max)
+            tokens = self.tokenizer.encode(text, special_tokens=special_tokens, max_tokens=n_max)
         except TooManyTokens as error:
             n_context = self.network.config.n_context
             is_limited = n_max == self.n_context < n_context  # by LOOKBACK_MAX_TOKENS

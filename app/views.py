@@ -170,7 +170,7 @@ def predictions(
                         {
                             "id": id,
                             "text": tokenizer.label(id),
-                            "bytes": tokenizer.piece(id).hex(),
+                            "bytes": tokenizer.token_bytes(id).hex(),
                             "logit": logit,
                             "probability": p,
                         }

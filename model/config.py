@@ -1,4 +1,4 @@
-"""The numbers and the few choices that fix a transformer's shape."""
+"""The sizes and options of a transformer."""
 
 import math
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from typing import Literal
 
 
 class ConfigError(ValueError):
-    """These numbers do not make a transformer."""
+    """Sizes or options that do not make a transformer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryScaling:
-    """How a rotary model was stretched to a context longer than its first training had.
+    """How the rotary frequencies of a model were scaled to extend its context.
 
-    `linear` divides every frequency by `factor`. `llama3` leaves the fast ones alone, divides the slow ones, and
-    blends between: the wavelengths `original_context / high_freq_factor` and `original_context / low_freq_factor`
-    are the two borders (Llama 3.1's model card).
+    `linear` divides every frequency by `factor`. `llama3` does so only for wavelengths above
+    `original_context / low_freq_factor`, leaves those below `original_context / high_freq_factor` unchanged, and
+    interpolates between the two (Llama 3.1's model card).
     """
 
     kind: Literal["linear", "llama3"]
@@ -27,21 +27,21 @@ class RotaryScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What must be known of a model to build it; one object for both families.
+    """The architecture of a model, for both families.
 
     Raises:
-        ConfigError: when the numbers contradict one another.
+        ConfigError: if the values contradict each other.
     """
 
     family: Literal["gpt2", "llama"]
     n_layers: int
-    n_heads: int  # query heads of a layer
-    n_kv_heads: int  # key and value heads; fewer than n_heads is grouped-query attention
-    d_model: int  # features of a token in the residual stream
-    d_head: int  # features of a query, a key, a value
+    n_heads: int  # query heads per layer
+    n_kv_heads: int  # key and value heads per layer; fewer than n_heads in grouped-query attention
+    d_model: int  # features per token in the residual stream
+    d_head: int  # features of each query, key and value
     d_mlp: int  # hidden features of the feed-forward network
-    n_vocab: int  # tokens the embedding has a row for
-    n_context: int  # the most tokens the model reads at a time
+    n_vocab: int  # rows of the embedding: token ids
+    n_context: int  # the longest text that the model reads, in tokens
     norm: Literal["layernorm", "rmsnorm"]
     norm_eps: float
     positions: Literal["learned", "rotary"]
@@ -49,7 +49,7 @@ class Config:
     tied: bool  # the unembedding is the embedding
     attention_bias: bool  # query, key, value and output projections have a bias
     mlp_bias: bool
-    dropout: float = 0.0  # the share of numbers that training sets to 0, in each of four places; reading drops none
+    dropout: float = 0.0  # probability, in training, that a number is set to 0, in each of four places
     rotary_base: float = 10_000.0
     rotary_scaling: RotaryScaling | None = None
 
@@ -60,7 +60,7 @@ class Config:
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key heads evenly")
         if self.positions == "rotary" and self.d_head % 2:
-            raise ConfigError(f"rotary positions turn pairs of features; d_head is {self.d_head}, which is odd")
+            raise ConfigError(f"rotary positions rotate pairs of features; d_head is {self.d_head}, which is odd")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and less than 1")
         if not (self.norm_eps > 0 and math.isfinite(self.norm_eps)):

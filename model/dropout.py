@@ -1,4 +1,4 @@
-"""Dropout: while a model learns, a share of its numbers is set to 0."""
+"""Dropout: sets random numbers to 0 in training."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,13 @@ from torch.nn import functional as F
 
 
 class Dropout(nn.Module):
-    """In training each number is 0 with probability `rate`, or grows by 1 / (1 - rate); in reading nothing happens.
+    """In training, sets each number to 0 with probability `rate` and scales the others by 1 / (1 - rate).
 
-    On average nothing is lost, and no part of the network can rely on another one being there (Srivastava et al. 2014).
-    On a CPU torch's own dropout draws two random words for every number, which took 38 % of a step of training here;
-    this one gets four numbers out of every two words. The rate is then exact to 1/65,536.
+    In inference it returns its input. The mean stays the same, and no part of the network can rely on another one
+    (Srivastava et al. 2014).
+
+    On a CPU, torch's own dropout draws two random words per number, which took 38 % of a training step here. This one
+    gets four numbers out of two words; its rate is exact to 1/65,536.
     """
 
     def __init__(self, rate: float) -> None:

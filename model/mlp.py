@@ -10,7 +10,7 @@ from model.linear import Linear
 
 
 class GeluMLP(nn.Module):
-    """down(gelu(up(x))), with the tanh form of GELU that GPT-2 was trained with (Hendrycks, Gimpel 2016)."""
+    """down(gelu(up(x))), with the tanh approximation of GELU that GPT-2 was trained with (Hendrycks, Gimpel 2016)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class GeluMLP(nn.Module):
 
 
 class SwigluMLP(nn.Module):
-    """down(silu(gate(x)) * up(x)): one projection decides how much of the other passes (Shazeer 2020)."""
+    """down(silu(gate(x)) * up(x)): `gate` scales each feature of `up` (Shazeer 2020)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -35,6 +35,6 @@ class SwigluMLP(nn.Module):
 
 
 def make_mlp(config: Config) -> nn.Module:
-    """The feed-forward network of this family, with fresh parameters."""
+    """The feed-forward network that a Config names, with random parameters."""
     kinds = {"gelu": GeluMLP, "swiglu": SwigluMLP}
     return kinds[config.mlp](config)

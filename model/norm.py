@@ -1,4 +1,4 @@
-"""LayerNorm (GPT-2) and RMSNorm (Llama family), with one base to observe."""
+"""LayerNorm (GPT-2) and RMSNorm (Llama family), with a common base class for the hooks that observe them."""
 
 # shapes: ... any leading dimensions, M features of a token
 
@@ -12,7 +12,7 @@ from model.config import Config
 
 
 class Norm(nn.Module):
-    """Brings every token's features to one scale, then applies a learned gain (and bias)."""
+    """Normalises the features of every token, then applies a learned gain (and bias)."""
 
     def __init__(self, d_model: int, eps: float) -> None:
         super().__init__()
@@ -21,11 +21,11 @@ class Norm(nn.Module):
 
     @abstractmethod
     def normalise(self, x_M: Tensor) -> Tensor:
-        """The features on one scale, before gain and bias; same shape."""
+        """The normalised features, before gain and bias; same shape."""
 
 
 class LayerNorm(Norm):
-    """(x - mean) / sqrt(variance + eps) * gain + bias, variance biased (Ba, Kiros, Hinton 2016).
+    """(x - mean) / sqrt(variance + eps) * gain + bias, with the biased variance (Ba, Kiros, Hinton 2016).
 
     >>> LayerNorm(2, eps=1e-5)(torch.tensor([1.0, 3.0])).round(decimals=3)
     tensor([-1.,  1.], grad_fn=<RoundBackward1>)
@@ -43,9 +43,9 @@ class LayerNorm(Norm):
 
 
 class RMSNorm(Norm):
-    """x / sqrt(mean of squares + eps) * gain (Zhang, Sennrich 2019). The mean is not taken away.
+    """x / sqrt(mean of squares + eps) * gain (Zhang, Sennrich 2019). It computes neither mean nor variance.
 
-    The squares are averaged in float32 whatever the model's dtype, as the Llama family was trained.
+    The squares are averaged in float32, whatever the model's dtype, because the Llama family was trained so.
     """
 
     def normalise(self, x_M: Tensor) -> Tensor:
@@ -57,6 +57,6 @@ class RMSNorm(Norm):
 
 
 def make_norm(config: Config) -> Norm:
-    """The norm of this family, with fresh parameters."""
+    """The norm that a Config names, with initial parameters: gain 1, bias 0."""
     kinds = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
     return kinds[config.norm](config.d_model, config.norm_eps)

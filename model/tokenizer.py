@@ -1,9 +1,9 @@
-"""Text -> tokens and back, through tiktoken, for every byte-level BPE vocabulary.
+"""Tokenizes and decodes text with tiktoken, for any byte-level BPE vocabulary.
 
-tiktoken takes a token's number for the rank of its merge. The vocabularies that come with models number their tokens
-as they like and may lack bytes, so tiktoken gets ranks of its own (256 bytes, then the merges in their order, then
-the special tokens) and a table leads from those to the model's ids. A byte that the vocabulary lacks has a rank
-without an id; tiktoken, which would panic on an unknown byte, never meets one.
+tiktoken expects that a token's id is the rank of its merge. The vocabularies of models number their tokens in any
+order and may lack bytes. So tiktoken gets ranks that we assign (256 bytes, then the merges in their order, then the
+special tokens), and a table maps ranks to the model's ids. A byte that the vocabulary lacks has a rank but no id, so
+that tiktoken, which would panic on an unknown byte, never meets one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,28 +13,30 @@ from itertools import pairwise
 import numpy as np
 import regex
 import tiktoken
+from numpy.typing import NDArray
 
-# What may stand in one piece before bytes are merged. The possessive quantifiers (++) change no match; they keep
-# long runs of letters and signs from filling the matcher's stack.
+# The patterns of pre-tokens: a text is split into them before bytes are merged, and no merge crosses a border.
+# The possessive quantifiers (++) change no match; they keep long runs of letters from filling the matcher's stack.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-# Every digit alone first, then GPT-2's split of what lies between them: a digit ends a run of white space.
+# Every digit is a pre-token; the text between two digits is split as GPT-2 does. A digit ends a run of white space.
 DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?![^\s\p{N}])|\s"
-# Llama 3's, as its files have it.
+# Llama 3's pattern, as in its files.
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
-Characters = np.ndarray[tuple[int], np.dtype[np.int64]]  # the number of a character, for each of some bytes
+CharacterIndices = NDArray[np.int64]  # for each byte of a text, the index of its character
+Mask = NDArray[np.bool_]  # for each byte of a text
 
 
 class TokenizerError(ValueError):
-    """A vocabulary that tiktoken cannot be built from, or a text that it cannot read."""
+    """A vocabulary that cannot be used, or a text that cannot be tokenized."""
 
 
 class TooManyTokens(ValueError):
-    """A text with more tokens than were asked for; it was counted, and not looked at any further."""
+    """A text with more tokens than the limit of the caller."""
 
     def __init__(self, n_tokens: int) -> None:
         super().__init__(f"{n_tokens} tokens")
@@ -43,9 +45,9 @@ class TooManyTokens(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of a text. `start` and `end` count characters (Unicode code points) of the text.
+    """One token of a text, which covers its characters (Unicode code points) from `start` to before `end`.
 
-    A piece that is only part of a character covers that character, so neighbours may overlap.
+    A token that is only part of a character covers the whole character, so neighbours may overlap.
     """
 
     position: int
@@ -56,8 +58,8 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A character of the text that the vocabulary cannot hold, because one of its bytes has no token."""
+class DroppedCharacter:
+    """A character of a text that the model does not get, because one of its bytes has no token."""
 
     start: int
     end: int
@@ -66,13 +68,14 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as the model gets it; frozen and hashable."""
+    """The tokens of a text, and the characters without a token; hashable."""
 
     tokens: tuple[Token, ...]
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedCharacter, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """The token ids, as the model gets them."""
         return tuple(token.id for token in self.tokens)
 
     def __len__(self) -> int:
@@ -80,18 +83,18 @@ class Tokens:
 
 
 class Tokenizer:
-    """A byte-level BPE vocabulary: its merges, its ids, and the pattern that cuts a text in pieces first.
+    """A byte-level BPE tokenizer.
 
     Args:
-        vocab: id of every token, by its bytes; without the special tokens.
-        merges: pairs of tokens that become one, the strongest first.
-        special: id of every special token, by its name.
-        pattern: the regular expression of the pieces.
-        prefix_space: put a space before a text that does not begin with one, and before what follows a special token,
-            so that a word is the same token at the beginning of a text and inside it (`add_prefix_space` in files).
+        vocab: the id of every token except the special ones, by its bytes.
+        merges: pairs of tokens that are merged into one, in order of priority.
+        special: the id of every special token, by its name.
+        pattern: the regular expression of the pre-tokens.
+        prefix_space: whether to add a space at the beginning of a text and after each special token, unless there is
+            one, so that a word is the same token there as inside the text (`add_prefix_space` in files).
 
     Raises:
-        TokenizerError: when a merge makes a token that has no id.
+        TokenizerError: if a merge produces a token that has no id.
     """
 
     def __init__(
@@ -113,10 +116,10 @@ class Tokenizer:
         self.pattern = pattern
         self.prefix_space = prefix_space
         self.special = dict(special)
-        self._missing = frozenset(byte for byte in range(256) if bytes([byte]) not in vocab)
-        self._id_of_rank = [vocab.get(piece, -1) for piece in ranks] + list(special.values())
-        self._bytes_of_id = {token: piece for piece, token in vocab.items()}
-        self._bytes_of_id |= {token: name.encode() for name, token in special.items()}
+        self._missing_bytes = frozenset(byte for byte in range(256) if bytes([byte]) not in vocab)
+        self._id_of_rank = [vocab.get(token, -1) for token in ranks] + list(special.values())
+        self._bytes_of_id = {id: token for token, id in vocab.items()}
+        self._bytes_of_id |= {id: name.encode() for name, id in special.items()}
         self._encoding = tiktoken.Encoding(
             "lookback",
             pat_str=pattern,
@@ -129,185 +132,180 @@ class Tokenizer:
 
     @property
     def last_id(self) -> int:
-        """The largest id of a token."""
+        """The largest token id."""
         return max(self._bytes_of_id)
 
     @property
     def lacks_bytes(self) -> bool:
-        """Some of the 256 bytes have no token, so some characters are dropped."""
-        return bool(self._missing)
+        """Whether some of the 256 bytes have no token, so that characters may be dropped."""
+        return bool(self._missing_bytes)
 
-    def encode(self, text: str, *, special_tokens: bool = False, n_most: int | None = None) -> Tokens:
-        """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is set.
+    def encode(self, text: str, *, special_tokens: bool = False, max_tokens: int | None = None) -> Tokens:
+        """The tokens of a text. Names of special tokens are ordinary text unless `special_tokens` is true.
 
         Raises:
-            TokenizerError: when the text holds half a surrogate pair, or cannot be cut into pieces, or when the tokens
-                are not the text.
-            TooManyTokens: when there are more than `n_most`.
+            TokenizerError: if the text holds half a surrogate pair, if it cannot be split, or if the tokens do not
+                spell the text.
+            TooManyTokens: if there are more than `max_tokens`.
         """
-        opened, origin = self._open(text, special_tokens) if self.prefix_space else (text, range(len(text)))
+        spaced, indices = self._add_spaces(text, special_tokens) if self.prefix_space else (text, range(len(text)))
         try:
-            raw = opened.encode()
+            raw = spaced.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"character {origin[error.start]} of this text is half a surrogate pair, which stands for no "
-                "character. Take it away, or send both halves."
+                f"character {indices[error.start]} of this text is half a surrogate pair, which encodes no "
+                "character. Remove it, or send both halves."
             ) from error
-        held = self._held(raw)
-        encode = self._encode if held.all() else self._encode_what_is_held
-        ranks = encode(opened, special_tokens)
-        if n_most is not None and len(ranks) > n_most:
+        has_token = self._has_token(raw)
+        encode = self._encode if has_token.all() else self._encode_known_bytes
+        ranks = encode(spaced, special_tokens)
+        if max_tokens is not None and len(ranks) > max_tokens:
             raise TooManyTokens(len(ranks))
-        self._refuse_lost_bytes(ranks, raw, held)
-        n_bytes = np.fromiter(map(_utf8_length, opened), dtype=np.int64, count=len(opened))
-        return self._locate(text, ranks, held, np.repeat(np.array(origin, dtype=np.int64), n_bytes))
+        self._check_bytes(ranks, raw, has_token)
+        n_bytes = np.fromiter(map(_utf8_length, spaced), dtype=np.int64, count=len(spaced))
+        return self._locate(text, ranks, has_token, np.repeat(np.array(indices, dtype=np.int64), n_bytes))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of these ids; bytes that are no whole character become U+FFFD."""
-        return b"".join(self.piece(id) for id in ids).decode(errors="replace")
+        """The text of these ids. Bytes that are no complete character become U+FFFD."""
+        return b"".join(self.token_bytes(id) for id in ids).decode(errors="replace")
 
-    def piece(self, id: int) -> bytes:
-        """The bytes of one token; none for an id that the vocabulary leaves empty."""
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token; none if the vocabulary does not use the id."""
         return self._bytes_of_id.get(id, b"")
 
     def label(self, id: int) -> str:
-        """A token as a reader can see it; `(no token 50301)` for an id that the vocabulary leaves empty."""
+        """A token in visible characters; `(no token 50301)` if the vocabulary does not use the id."""
         return show(self._bytes_of_id[id]) if id in self._bytes_of_id else f"(no token {id})"
 
     @property
     def n_merges(self) -> int:
-        """How many merges the vocabulary has learned: its tokens that are neither single bytes nor special."""
+        """How many tokens are the product of a merge: neither single bytes nor special."""
         return len(self._ranks) - 256
 
-    def merges(self, id: int) -> list[list[bytes]]:
-        """How a token comes about: its bytes, then a row for every merge, the strongest pair first.
+    def merge_steps(self, id: int) -> list[list[bytes]]:
+        """How BPE builds a token: its single bytes, then one row per merge, in order of priority.
 
-        A special token is one piece from the beginning. (Sennrich et al. 2016, over bytes as in Radford et al. 2019.)
+        A special token has one row. (Sennrich et al. 2016, over bytes as in Radford et al. 2019.)
         """
-        piece = self.piece(id)
-        if piece not in self._ranks:
-            return [[piece]]
-        rows = [[bytes([byte]) for byte in piece]]
+        token = self.token_bytes(id)
+        if token not in self._ranks:
+            return [[token]]
+        rows = [[bytes([byte]) for byte in token]]
         while len(parts := rows[-1]) > 1:
-            made = [
+            candidates = [
                 (self._ranks[left + right], i)
                 for i, (left, right) in enumerate(pairwise(parts))
                 if left + right in self._ranks
             ]
-            if not made:
+            if not candidates:
                 break
-            _, at = min(made)
-            rows.append([*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]])
+            _, i = min(candidates)
+            rows.append([*parts[:i], parts[i] + parts[i + 1], *parts[i + 2 :]])
         return rows
 
-    def _open(self, text: str, special_tokens: bool) -> tuple[str, list[int]]:
-        """The text with its added spaces, and where each character of that stands in the text as it was.
+    def _add_spaces(self, text: str, special_tokens: bool) -> tuple[str, list[int]]:
+        """The text with its added spaces, and for each of its characters the index in the original text.
 
-        An added space stands where the character after it does.
+        An added space has the index of the character after it.
         """
-        opened, origin = "", list[int]()
+        spaced, indices = "", list[int]()
         for part in self._split_special(text) if special_tokens else [text]:
-            at = origin[-1] + 1 if origin else 0
+            start = indices[-1] + 1 if indices else 0
             if part and not part.startswith(" ") and not (special_tokens and part in self.special):
-                opened += " "
-                origin.append(at)
-            opened += part
-            origin.extend(range(at, at + len(part)))
-        return opened, origin
+                spaced += " "
+                indices.append(start)
+            spaced += part
+            indices.extend(range(start, start + len(part)))
+        return spaced, indices
 
     def _encode(self, text: str, special_tokens: bool) -> list[int]:
-        """Ranks of a text of which every byte has a token."""
+        """The ranks of a text in which every byte has a token."""
         ranks: list[int] = []
         try:
             for part in self._split_special(text) if special_tokens else [text]:
                 is_special = special_tokens and part in self.special
-                # not encode_ordinary, in which a matcher out of stack ends in a panic
+                # not encode_ordinary, which panics if the matcher runs out of stack
                 ranks += self._special_rank(part) if is_special else self._encoding.encode(part, disallowed_special=())
-        except ValueError as error:  # the matcher's stack: a run of nearly a million spaces
+        except ValueError as error:  # the matcher ran out of stack: nearly a million spaces
             raise TokenizerError(
-                f"this text of {len(text):,} characters cannot be cut into pieces: one kind of "
-                "character goes on for too long in it. Break the longest run."
+                f"this text of {len(text):,} characters cannot be split into words: it has too long a "
+                "run of one kind of character. Break the longest run."
             ) from error
         return ranks
 
     def _special_rank(self, name: str) -> list[int]:
         return [self._encoding.encode_single_token(name)]
 
-    def _refuse_lost_bytes(
-        self, ranks: Sequence[int], raw: bytes, held: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    ) -> None:
-        """Stop where the bytes of the tokens, with those that were dropped, are not the bytes of the text."""
-        kept = raw if held.all() else np.frombuffer(raw, dtype=np.uint8)[held].tobytes()
-        if b"".join(self._bytes_of_id[self._id_of_rank[rank]] for rank in ranks) != kept:
+    def _check_bytes(self, ranks: Sequence[int], raw: bytes, has_token: Mask) -> None:
+        """Stop if the bytes of the tokens are not all bytes of the text that have a token."""
+        known = raw if has_token.all() else np.frombuffer(raw, dtype=np.uint8)[has_token].tobytes()
+        if b"".join(self._bytes_of_id[self._id_of_rank[rank]] for rank in ranks) != known:
             raise TokenizerError(
-                f"the tokens of this text are not the text: its pattern leaves out some of the {len(raw):,} bytes. "
-                "That is a fault of the tokenizer's files; choose another model."
+                f"the tokens of this text are not the text: the tokenizer's pattern leaves out some of its "
+                f"{len(raw):,} bytes. The tokenizer's files are wrong; choose another model."
             )
 
-    def _held(self, raw: bytes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _has_token(self, raw: bytes) -> Mask:
         """Which bytes of a text have a token."""
-        has_token = np.array([byte not in self._missing for byte in range(256)])
-        return has_token[np.frombuffer(raw, dtype=np.uint8)]
+        has_token_256 = np.array([byte not in self._missing_bytes for byte in range(256)])
+        return has_token_256[np.frombuffer(raw, dtype=np.uint8)]
 
-    def _encode_what_is_held(self, text: str, special_tokens: bool) -> list[int]:
-        """Ranks of a text with bytes that have no token. What stands on either side of such a byte may merge.
+    def _encode_known_bytes(self, text: str, special_tokens: bool) -> list[int]:
+        """The ranks of a text in which some bytes have no token. The bytes before and after such a byte may merge.
 
-        That is what the `tokenizers` library does, and so what the models were trained with.
+        The `tokenizers` library does the same, so the models were trained with it.
         """
         ranks: list[int] = []
         for part in self._split_special(text) if special_tokens else [text]:
             if special_tokens and part in self.special:
                 ranks += self._special_rank(part)
                 continue
-            for piece in regex.findall(self.pattern, part):
-                held = bytes(byte for byte in piece.encode() if byte not in self._missing)
-                ranks += self._encoding._encode_single_piece(held) if held else []
+            for pre_token in regex.findall(self.pattern, part):
+                known = bytes(byte for byte in pre_token.encode() if byte not in self._missing_bytes)
+                ranks += self._encoding._encode_single_piece(known) if known else []
         return ranks
 
     def _split_special(self, text: str) -> list[str]:
         names = "|".join(regex.escape(name) for name in sorted(self.special, key=len, reverse=True))
         return regex.split(f"({names})", text) if names else [text]
 
-    def _locate(
-        self, text: str, ranks: list[int], held: np.ndarray[tuple[int], np.dtype[np.bool_]], character: Characters
-    ) -> Tokens:
-        """Walk the held bytes token by token, and say which characters of the text each covers."""
-        character_of_held = character[held].tolist()
-        tokens, end = [], 0
+    def _locate(self, text: str, ranks: list[int], has_token: Mask, indices: CharacterIndices) -> Tokens:
+        """The tokens with the characters that each covers, and the dropped characters."""
+        known_indices = indices[has_token].tolist()
+        tokens, end = [], 0  # `end` counts known bytes
         for position, rank in enumerate(ranks):
             id = self._id_of_rank[rank]
-            piece = self._bytes_of_id[id]
-            start, end = end, end + len(piece)
-            covers = character_of_held[start], character_of_held[end - 1] + 1
-            tokens.append(Token(position, id, piece, *covers))
-        lost = np.unique(character[~held]).tolist()
-        return Tokens(tuple(tokens), tuple(Dropped(i, i + 1, text[i]) for i in lost))
+            token = self._bytes_of_id[id]
+            start, end = end, end + len(token)
+            tokens.append(Token(position, id, token, known_indices[start], known_indices[end - 1] + 1))
+        dropped = np.unique(indices[~has_token]).tolist()
+        return Tokens(tuple(tokens), tuple(DroppedCharacter(i, i + 1, text[i]) for i in dropped))
 
 
 def _utf8_length(character: str) -> int:
-    point = ord(character)
-    return 1 + (point >= 0x80) + (point >= 0x800) + (point >= 0x10000)
+    code_point = ord(character)
+    return 1 + (code_point >= 0x80) + (code_point >= 0x800) + (code_point >= 0x10000)
 
 
-def show(piece: bytes) -> str:
-    r"""A token's bytes as a reader can see them; no two tokens look alike.
+def show(token: bytes) -> str:
+    r"""A token's bytes in visible characters; no two tokens have the same label.
 
-    >>> [show(piece) for piece in (b" the", b"\n", b"\t", b"\xe2\x80", b"\x04")]
+    >>> [show(token) for token in (b" the", b"\n", b"\t", b"\xe2\x80", b"\x04")]
     ['·the', '↵', '⇥', '‹e2 80›', '‹04›']
-    >>> show("·".encode())  # the sign itself, which stands for a space
+    >>> show("·".encode())  # the character that we use for a space
     '‹c2 b7›'
     """
     try:
-        return "".join(_show(character) for character in piece.decode())
+        return "".join(_show(character) for character in token.decode())
     except UnicodeDecodeError:
-        return f"‹{piece.hex(' ')}›"
+        return f"‹{token.hex(' ')}›"
 
 
-_SIGNS = {" ": "·", "\n": "↵", "\t": "⇥"}
-_TAKEN = {*_SIGNS.values(), "‹", "›"}  # these stand for something else
+_SYMBOLS = {" ": "·", "\n": "↵", "\t": "⇥"}
+_RESERVED = {*_SYMBOLS.values(), "‹", "›"}  # characters that have a meaning in labels
 
 
 def _show(character: str) -> str:
-    if character.isprintable() and character not in (*_SIGNS, *_TAKEN):
+    if character.isprintable() and character not in (*_SYMBOLS, *_RESERVED):
         return character
-    return _SIGNS.get(character, f"‹{character.encode().hex(' ')}›")
+    return _SYMBOLS.get(character, f"‹{character.encode().hex(' ')}›")

@@ -48,7 +48,7 @@ def compute(reading: Reading, request: TokensLessonRequest) -> TokensLessonResul
     tokenizer = reading.model.tokenizer
     order = found.tokens[::-1] if request.broken else found.tokens
     token = found.tokens[min(reading.position(request.chosen), len(found) - 1)]
-    rows = tokenizer.merges(token.id)
+    rows = tokenizer.merge_steps(token.id)
     n_shown = 1 + round(request.merged * (len(rows) - 1))
     chips = [
         Chip(text=show(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}") for one in order
@@ -87,7 +87,7 @@ def checks(reading: Reading, request: TokensLessonRequest) -> Iterator[Check]:
     added = tokenizer.prefix_space and not asked.startswith(" ")  # by the tokenizer itself
     kept = "".join(c for i, c in enumerate(asked) if not any(lost.start <= i < lost.end for lost in found.dropped))
     yield at_most(0, float(tokenizer.decode(ids) != " " * added + kept), "texts that do not come back from their ids")
-    ends = [tokenizer.merges(token.id)[-1] for token in found.tokens]
+    ends = [tokenizer.merge_steps(token.id)[-1] for token in found.tokens]
     wrong = sum(end != [token.bytes] for end, token in zip(ends, found.tokens, strict=True))
     yield at_most(0, float(wrong), "tokens that the merges do not lead to")
     yield at_most(reading.config.n_vocab - 1, float(max(found.ids)), "the largest id is")

@@ -1,6 +1,6 @@
-"""Every file of a tokenizer gives the ids that its own library gives, or is refused by the name of a field.
+"""The files of a tokenizer give the ids that their own library gives, or are refused by the name of a field.
 
-The oracle is the `tokenizers` library for a tokenizer.json, and `transformers` for the files beside it.
+The oracle is the `tokenizers` library for a tokenizer.json, and `transformers` for the other files.
 """
 
 import json
@@ -69,21 +69,23 @@ def changed(path: str, value: Any) -> Json:
     return dict(whole)
 
 
-def written(folder: Path, content: Json, **beside: Json) -> Path:
-    """A folder with this tokenizer.json, and other JSON files beside it."""
+def written(folder: Path, content: Json, **other_files: Json) -> Path:
+    """A folder with this tokenizer.json, and other JSON files."""
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    for name, more in beside.items():
-        (folder / f"{name}.json").write_text(json.dumps(more))
+    for name, other_content in other_files.items():
+        (folder / f"{name}.json").write_text(json.dumps(other_content))
     return folder
 
 
-def differing(ours: Tokenizer, oracle: OracleTokenizer, texts: list[str]) -> list[str]:
-    """The texts of which the ids are not the oracle's, with names of special tokens as text or as tokens."""
+def differing(tokenizer: Tokenizer, oracle: OracleTokenizer, texts: list[str]) -> list[str]:
+    """The texts whose ids differ from the oracle's, with names of special tokens as text or as tokens."""
     wrong = []
     for as_tokens in (False, True):
         oracle.encode_special_tokens = not as_tokens
         wrong += [
-            text for text in texts if list(ours.encode(text, special_tokens=as_tokens).ids) != oracle.encode(text).ids
+            text
+            for text in texts
+            if list(tokenizer.encode(text, special_tokens=as_tokens).ids) != oracle.encode(text).ids
         ]
     return wrong
 
@@ -91,7 +93,7 @@ def differing(ours: Tokenizer, oracle: OracleTokenizer, texts: list[str]) -> lis
 TEXTS = [*varied(), "<s>", "a<s>b", "<s>x", "a <s>xy <s>", "<s><s>x<s", "<|begin_of_text|>hi"]
 
 ACCEPTED: dict[str, Json] = {
-    "as it was trained": TRAINED,
+    "as trained": TRAINED,
     "a space in front": changed("pre_tokenizer.add_prefix_space", True),
     "a Sequence of one": changed("pre_tokenizer", sequence(BYTE_LEVEL)),
     "digits": changed("pre_tokenizer", sequence({"type": "Digits", "individual_digits": True}, BYTE_LEVEL)),
@@ -131,12 +133,12 @@ ACCEPTED: dict[str, Json] = {
 
 @pytest.fixture(scope="module", params=ACCEPTED.values(), ids=list(ACCEPTED))
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, OracleTokenizer]:
-    """An accepted tokenizer.json, as we read it and as its own library does."""
+    """A supported tokenizer.json, read by us and by its own library."""
     folder = written(tmp_path_factory.mktemp("tokenizer"), request.param)
     return load_tokenizer(folder), OracleTokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def test_every_accepted_file_gives_the_ids_of_its_own_library(both: tuple[Tokenizer, OracleTokenizer]) -> None:
+def test_every_supported_file_gives_the_ids_of_its_own_library(both: tuple[Tokenizer, OracleTokenizer]) -> None:
     assert differing(*both, TEXTS) == []
 
 
@@ -146,7 +148,9 @@ def test_every_accepted_file_gives_the_ids_of_its_own_library(both: tuple[Tokeni
     ).map("".join)
 )
 @settings(max_examples=40)
-def test_so_it_does_on_texts_full_of_names(both: tuple[Tokenizer, OracleTokenizer], text: str) -> None:
+def test_it_gives_the_same_ids_on_texts_full_of_special_tokens(
+    both: tuple[Tokenizer, OracleTokenizer], text: str
+) -> None:
     assert differing(*both, [text]) == []
 
 
@@ -206,14 +210,14 @@ def test_a_field_that_would_change_ids_is_refused_by_its_path(
         load_tokenizer(written(tmp_path, changed(path, value)))
 
 
-def test_every_field_of_the_table_has_a_case_here_or_is_harmless_whatever_it_says() -> None:
+def test_every_field_with_allowed_values_has_a_refused_value_here() -> None:
     names = {path.split(".")[-1] for path, _, _ in REFUSED} | {"normalizers", "individual_digits", "behavior", "invert"}
     with_values = {field for table in FIELDS.values() for field, values in table.items() if values is not None}
     assert with_values <= names
 
 
 def test_a_byte_without_a_token_and_an_unknown_token_for_it_are_refused(tmp_path: Path) -> None:
-    vocab = {piece: id for piece, id in TRAINED["model"]["vocab"].items() if piece != "ÿ"}
+    vocab = {token: id for token, id in TRAINED["model"]["vocab"].items() if token != "ÿ"}
     without = changed("model", TRAINED["model"] | {"vocab": vocab})
     assert load_tokenizer(written(tmp_path, without)).lacks_bytes
     without["model"]["unk_token"] = "<s>"
@@ -221,7 +225,7 @@ def test_a_byte_without_a_token_and_an_unknown_token_for_it_are_refused(tmp_path
         load_tokenizer(written(tmp_path, without))
 
 
-def test_a_file_like_llama_3s_is_refused_for_what_it_has_and_read_without_it(tmp_path: Path) -> None:
+def test_a_file_like_llama_3s_is_refused_by_field_and_read_without_those_fields(tmp_path: Path) -> None:
     whole = changed(PRE, sequence(SPLIT, BYTES_ONLY))
     whole["model"]["ignore_merges"] = True
     whole["post_processor"] = {"type": "Sequence", "processors": [BYTES_ONLY, TEMPLATE]}
@@ -231,8 +235,8 @@ def test_a_file_like_llama_3s_is_refused_for_what_it_has_and_read_without_it(tmp
     with pytest.raises(TokenizerError, match=r"post_processor\.processors\[1\]\.single puts <s>"):
         load_tokenizer(written(tmp_path, whole))
     whole["post_processor"] = None
-    ours = load_tokenizer(written(tmp_path, whole))
-    assert differing(ours, OracleTokenizer.from_str(json.dumps(whole)), TEXTS) == []
+    tokenizer = load_tokenizer(written(tmp_path, whole))
+    assert differing(tokenizer, OracleTokenizer.from_str(json.dumps(whole)), TEXTS) == []
 
 
 def test_gpt2s_own_tokenizer_json_is_read(tmp_path: Path, tiny_gpt2: Path) -> None:
@@ -260,12 +264,12 @@ def test_gpt2s_own_tokenizer_json_is_read(tmp_path: Path, tiny_gpt2: Path) -> No
             "merges": merges,
         },
     }
-    ours = load_tokenizer(written(tmp_path, as_published, tokenizer_config={"model_max_length": 1024}))
+    tokenizer = load_tokenizer(written(tmp_path, as_published, tokenizer_config={"model_max_length": 1024}))
     without_merges = load_tokenizer(tiny_gpt2)
-    assert [text for text in TEXTS if ours.encode(text).ids != without_merges.encode(text).ids] == []
+    assert [text for text in TEXTS if tokenizer.encode(text).ids != without_merges.encode(text).ids] == []
 
 
-# ---- vocab.json with merges.txt, and the files beside
+# ---- vocab.json with merges.txt, and the other files
 
 
 @pytest.fixture
@@ -286,7 +290,7 @@ def test_openais_old_names_are_the_same_files(pair: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "beside",
+    "other_files",
     [
         {},
         {"tokenizer_config": {"model_max_length": 64, "tokenizer_class": "GPT2Tokenizer"}},
@@ -295,19 +299,21 @@ def test_openais_old_names_are_the_same_files(pair: Path) -> None:
         {"special_tokens_map": {"pad_token": {"content": "<pad>", "lstrip": False}}, "added_tokens": {"<pad>": 1}},
         {"tokenizer_config": {"added_tokens_decoder": {"1": {"content": "<pad>", "special": True, "lstrip": False}}}},
     ],
-    ids=lambda beside: " ".join(beside) or "nothing beside",
+    ids=lambda other_files: " ".join(other_files) or "no other file",
 )
-def test_the_files_beside_count_as_they_do_for_transformers(pair: Path, beside: dict[str, Json]) -> None:
-    for name, content in beside.items():
+def test_the_other_files_have_the_effect_that_they_have_in_transformers(
+    pair: Path, other_files: dict[str, Json]
+) -> None:
+    for name, content in other_files.items():
         (pair / f"{name}.json").write_text(json.dumps(content))
-    ours, oracle = load_tokenizer(pair), GPT2Tokenizer.from_pretrained(pair)
+    tokenizer, oracle = load_tokenizer(pair), GPT2Tokenizer.from_pretrained(pair)
     texts = [
         *TEXTS[::5],
         "a<|endoftext|> b",
         "<|endoftext|>",
-        *(["x<pad>y", "<pad>"] if "<pad>" in ours.special else []),
+        *(["x<pad>y", "<pad>"] if "<pad>" in tokenizer.special else []),
     ]
-    assert [t for t in texts if list(ours.encode(t, special_tokens=True).ids) != oracle(t).input_ids] == []
+    assert [t for t in texts if list(tokenizer.encode(t, special_tokens=True).ids) != oracle(t).input_ids] == []
 
 
 @pytest.mark.parametrize(
@@ -343,7 +349,7 @@ def test_the_files_beside_count_as_they_do_for_transformers(pair: Path, beside: 
         ("special_tokens_map", {"additional_special_tokens": ["<x>"]}, r"additional_special_tokens is '<x>', which is"),
     ],
 )  # fmt: skip
-def test_what_a_file_beside_would_change_is_refused_by_its_name(
+def test_a_field_of_another_file_that_would_change_ids_is_refused_by_its_name(
     pair: Path, name: str, content: Json, words: str
 ) -> None:
     (pair / f"{name}.json").write_text(json.dumps(content))
@@ -351,14 +357,14 @@ def test_what_a_file_beside_would_change_is_refused_by_its_name(
         load_tokenizer(pair)
 
 
-def test_files_that_disagree_about_the_space_in_front_are_refused(tmp_path: Path) -> None:
+def test_files_that_disagree_about_the_prefix_space_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         TokenizerError, match=r"add_prefix_space is True, and the pre_tokenizer of tokenizer\.json says F"
     ):
         load_tokenizer(written(tmp_path, TRAINED, tokenizer_config={"add_prefix_space": True}))
 
 
-def test_a_sentencepiece_model_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_is_refused_by_its_kind(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e")
     with pytest.raises(
         WeightsError, match=r"Its tokenizer\.model is a sentencepiece model, which Lookback does not read"
@@ -369,26 +375,26 @@ def test_a_sentencepiece_model_is_said_to_be_one(tmp_path: Path) -> None:
 # ---- merges
 
 
-def spelled(merges: list[tuple[int, int]]) -> tuple[dict[str, int], list[str]]:
-    """A vocabulary of all bytes and of what these merges make; a merge names two pieces by their numbers."""
+def vocabulary_with(merges: list[tuple[int, int]]) -> tuple[dict[str, int], list[str]]:
+    """A vocabulary of all bytes and the products of these merges; a merge has the indices of two tokens."""
     vocab = {character: id for id, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    pieces, lines = ["a", "b", "c"], []
+    tokens, lines = ["a", "b", "c"], []
     for left, right in merges:
-        first, second = pieces[left % len(pieces)], pieces[right % len(pieces)]
+        first, second = tokens[left % len(tokens)], tokens[right % len(tokens)]
         vocab.setdefault(first + second, len(vocab))
-        pieces.append(first + second)
+        tokens.append(first + second)
         lines.append(f"{first} {second}")
     return vocab, lines
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=7), st.lists(st.text("abc ", max_size=12)))
 @settings(max_examples=150)
-def test_any_merges_are_applied_as_their_library_applies_them_or_refused(
+def test_any_merges_give_the_ids_of_their_library_or_are_refused(
     merges: list[tuple[int, int]], texts: list[str]
 ) -> None:
-    vocab, lines = spelled(merges)
+    vocab, lines = vocabulary_with(merges)
     try:
-        ours = byte_level_tokenizer(vocab, lines, special={}, pattern=GPT2_PATTERN)
+        tokenizer = byte_level_tokenizer(vocab, lines, special={}, pattern=GPT2_PATTERN)
     except TokenizerError as refused:
         assert "merges" in str(refused)
         return
@@ -396,12 +402,12 @@ def test_any_merges_are_applied_as_their_library_applies_them_or_refused(
         models.BPE(vocab=vocab, merges=[(left, right) for left, right in (line.split(" ") for line in lines)])
     )
     oracle.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    assert [text for text in texts if list(ours.encode(text).ids) != oracle.encode(text).ids] == []
+    assert [text for text in texts if list(tokenizer.encode(text).ids) != oracle.encode(text).ids] == []
 
 
-def test_a_token_that_its_merges_never_lead_to_is_refused() -> None:
-    """ab merges first, so abc, which a and bc would make, is never made; tiktoken would take the whole piece for it."""
-    vocab = spelled([])[0] | {"ab": 256, "bc": 257, "abc": 258}
+def test_a_token_that_its_merges_never_produce_is_refused() -> None:
+    """ab merges first, so a and bc never merge to abc; tiktoken would find the whole word in the vocabulary."""
+    vocab = vocabulary_with([])[0] | {"ab": 256, "bc": 257, "abc": 258}
     with pytest.raises(TokenizerError, match="merges never lead to the token 'abc'"):
         byte_level_tokenizer(vocab, ["a b", "b c", "a bc"], special={}, pattern=GPT2_PATTERN)
 
@@ -409,7 +415,7 @@ def test_a_token_that_its_merges_never_lead_to_is_refused() -> None:
 # ---- ids and rows
 
 
-def test_ids_beyond_the_embeddings_rows_are_refused_with_both_numbers(tiny_gpt2: Path, tmp_path: Path) -> None:
+def test_ids_beyond_the_rows_of_the_embedding_are_refused_with_both_numbers(tiny_gpt2: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_gpt2, tmp_path / "gpt2"))
     vocab = json.loads((folder / "vocab.json").read_text())
     (folder / "vocab.json").write_text(json.dumps(vocab | {"Ġextra": 412}))
@@ -421,27 +427,27 @@ def test_ids_beyond_the_embeddings_rows_are_refused_with_both_numbers(tiny_gpt2:
 
 
 @given(text=st.text(max_size=30))
-def test_the_bytes_of_tokens_and_of_what_was_dropped_are_the_text(text: str) -> None:
+def test_the_bytes_of_tokens_and_of_dropped_characters_are_the_text(text: str) -> None:
     vocab = {bytes([byte]): byte for byte in range(256) if byte not in (0xC3, ord("z"))}
-    ours = Tokenizer(vocab=vocab | {b"ab": 300}, merges=[(b"a", b"b")], special={"<s>": 301}, pattern=GPT2_PATTERN)
+    tokenizer = Tokenizer(vocab=vocab | {b"ab": 300}, merges=[(b"a", b"b")], special={"<s>": 301}, pattern=GPT2_PATTERN)
     for special_tokens in (False, True):
-        read = ours.encode(text, special_tokens=special_tokens)
-        lost = {dropped.start for dropped in read.dropped}
-        held = b"".join(token.bytes for token in read.tokens)
-        assert held == bytes(byte for byte in text.encode() if byte not in (0xC3, ord("z")))
-        assert {i for i, character in enumerate(text) if {0xC3, ord("z")} & set(character.encode())} == lost
+        tokens = tokenizer.encode(text, special_tokens=special_tokens)
+        dropped = {character.start for character in tokens.dropped}
+        token_bytes = b"".join(token.bytes for token in tokens.tokens)
+        assert token_bytes == bytes(byte for byte in text.encode() if byte not in (0xC3, ord("z")))
+        assert {i for i, character in enumerate(text) if {0xC3, ord("z")} & set(character.encode())} == dropped
 
 
-def test_a_pattern_that_leaves_text_out_is_an_error_and_no_silence() -> None:
+def test_a_pattern_that_leaves_text_out_is_an_error() -> None:
     vocab = {bytes([byte]): byte for byte in range(256)}
-    ours = Tokenizer(vocab=vocab, merges=[], special={}, pattern=r"\p{L}+")
-    assert len(ours.encode("cat")) == 3
+    tokenizer = Tokenizer(vocab=vocab, merges=[], special={}, pattern=r"\p{L}+")
+    assert len(tokenizer.encode("cat")) == 3
     with pytest.raises(
-        TokenizerError, match="the tokens of this text are not the text: its pattern leaves out some of"
+        TokenizerError, match="the tokens of this text are not the text: the tokenizer's pattern leaves out some of"
     ):
-        ours.encode("the cat")
+        tokenizer.encode("the cat")
 
 
-def test_an_id_without_a_token_has_a_name() -> None:
-    ours = Tokenizer(vocab={b"a": 0, b" ": 1}, merges=[], special={}, pattern=GPT2_PATTERN)
-    assert [ours.label(id) for id in (0, 1, 50301)] == ["a", "·", "(no token 50301)"]
+def test_an_id_without_a_token_has_a_label() -> None:
+    tokenizer = Tokenizer(vocab={b"a": 0, b" ": 1}, merges=[], special={}, pattern=GPT2_PATTERN)
+    assert [tokenizer.label(id) for id in (0, 1, 50301)] == ["a", "·", "(no token 50301)"]
