@@ -178,7 +178,7 @@ class CheckpointsReply(_Reply):
     model: str
     checkpoints: list[Checkpoint] = Field(description="in the order of training; the last is the finished model")
     curve: list[CurvePoint] = Field(description="empty if the model came without a record of its training")
-    n_drills: int = Field(description="steps at the beginning that read no text, but tokens that repeat themselves")
+    n_curriculum_steps: int = Field(description="steps at the beginning with repeated random tokens instead of text")
 
 
 class TokenInfo(_Reply):

@@ -12,12 +12,12 @@ const RETRY_MS = 2000;
 
 /** A model's checkpoints in the order of training; an index counts them from 0. */
 export class TrainingHistory {
-  /** @param {{model: string, checkpoints: Checkpoint[], curve: Point[], n_drills: number}} reply */
-  constructor({ model, checkpoints, curve, n_drills }) {
+  /** @param {{model: string, checkpoints: Checkpoint[], curve: Point[], n_curriculum_steps: number}} reply */
+  constructor({ model, checkpoints, curve, n_curriculum_steps }) {
     this.model = model;
     this.checkpoints = checkpoints;
     this.curve = curve;
-    this.nCurriculumSteps = n_drills; // steps at the beginning, trained on repeated random tokens
+    this.nCurriculumSteps = n_curriculum_steps; // steps at the beginning, trained on repeated random tokens
     this.last = checkpoints.length - 1;
   }
 

@@ -58,7 +58,10 @@ async def get_checkpoints(name: str, engine: EngineDep) -> CheckpointsReply:
         scores = {pattern: values.tolist() for pattern, values in zip(PROBE_PATTERNS, patterns, strict=True)}
         checkpoints.append(Checkpoint(step=step, patterns=Patterns(**scores)))
     return CheckpointsReply(
-        model=model.name, checkpoints=checkpoints, curve=history.curve, n_drills=history.n_curriculum_steps
+        model=model.name,
+        checkpoints=checkpoints,
+        curve=history.curve,
+        n_curriculum_steps=history.n_curriculum_steps,
     )
 
 

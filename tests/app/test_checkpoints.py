@@ -36,12 +36,12 @@ def test_checkpoints_come_in_the_order_of_training(client: TestClient) -> None:
     assert [checkpoint.step for checkpoint in reply.checkpoints] == [0, 1, 2, 4, 8, 12]
     assert [point.step for point in reply.curve] == list(range(13))
     assert reply.curve[-1].held_out_loss < reply.curve[0].held_out_loss
-    assert reply.n_drills == 0
+    assert reply.n_curriculum_steps == 0
 
 
 def test_a_model_with_a_curriculum_has_its_number_of_steps_without_text(client: TestClient) -> None:
     shipped = client.get("/api/v1/models/lookback-gpt/checkpoints").json()
-    assert (shipped["n_drills"], shipped["curve"][-1]["step"]) == (1500, 6000)
+    assert (shipped["n_curriculum_steps"], shipped["curve"][-1]["step"]) == (1500, 6000)
     before, after = ([p for p in shipped["curve"] if (p["step"] > 1500) == is_after] for is_after in (False, True))
     assert min(p["held_out_loss"] for p in before) > 7  # a uniform prediction has 8.3
     assert max(p["held_out_loss"] for p in after[3:]) < 5

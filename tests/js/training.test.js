@@ -15,7 +15,7 @@ const history = new TrainingHistory({
   model: "tiny",
   checkpoints: [checkpoint(0, 0.2), checkpoint(1, 0.4), checkpoint(128, 0.6), checkpoint(null, 0.8)],
   curve: [point(0, 6), point(1, 5), point(128, 4), point(200, 3)],
-  n_drills: 64,
+  n_curriculum_steps: 64,
 });
 
 test("the index of a step is that of the last checkpoint that is not after it", () => {
@@ -51,7 +51,7 @@ test("losses are drawn over the tokens read, on a logarithmic axis without the p
 });
 
 test("there is no chart of losses with fewer than two points", () => {
-  const reply = { model: "tiny", checkpoints: [checkpoint(null, 0)], n_drills: 0 };
+  const reply = { model: "tiny", checkpoints: [checkpoint(null, 0)], n_curriculum_steps: 0 };
   assert.equal(lossFigure(new TrainingHistory({ ...reply, curve: [] }), 0), null);
   assert.equal(lossFigure(new TrainingHistory({ ...reply, curve: [point(0, 6), point(1, 5)] }), 0), null);
 });
