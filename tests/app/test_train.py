@@ -1,4 +1,4 @@
-"""`lookback train`, as a person runs it: it is killed and goes on, the disk is full, the text is too short."""
+"""`lookback train` as a user runs it: it is killed and continued, the disk is full, the text is too short."""
 
 import json
 import resource
@@ -31,7 +31,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run_on_full_disk(*arguments: object, n_bytes: int) -> subprocess.CompletedProcess[str]:
-    """The end of a command whose files may not grow larger than this, which fails as a full disk does."""
+    """Run a command whose files may not grow beyond `n_bytes`, which fails as on a full disk."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
@@ -40,16 +40,16 @@ def run_on_full_disk(*arguments: object, n_bytes: int) -> subprocess.CompletedPr
 
 
 def run_here(*arguments: object) -> Result:
-    """The end of a command in this process, which has imported torch already."""
+    """Run a command in this process, which has imported torch already."""
     return CliRunner().invoke(main, ["train", *map(str, arguments)])
 
 
-def test_a_run_that_was_killed_goes_on_to_where_an_undisturbed_one_ends(text: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_continues_to_the_parameters_of_an_undisturbed_one(text: Path, tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert run_here(text, "--out", straight, *SMALL).exit_code == 0
     first = subprocess.Popen(command(text, "--out", killed, *SMALL), stderr=subprocess.PIPE)
     while not (killed / "steps" / "8").is_dir():
-        assert first.poll() is None, "it was over before it could be killed"
+        assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.communicate()
@@ -61,12 +61,12 @@ def test_a_run_that_was_killed_goes_on_to_where_an_undisturbed_one_ends(text: Pa
     assert json.loads((killed / "training.json").read_text())["step"] == 40
 
 
-def test_on_a_full_disk_it_says_so_and_the_last_checkpoint_is_good(text: Path, tmp_path: Path) -> None:
-    """The parameters fit (60 kB); the state from which to go on, six times as large, does not."""
+def test_on_a_full_disk_the_error_says_so_and_the_last_checkpoint_is_intact(text: Path, tmp_path: Path) -> None:
+    """The parameters fit (60 kB); the state for continuing, six times as large, does not."""
     full = run_on_full_disk(text, "--out", tmp_path / "run", *SMALL, n_bytes=250_000)
     assert full.returncode == 2
     assert "File too large" in full.stderr
-    assert "goes on from there" in full.stderr
+    assert "continues from there" in full.stderr
     model, tokenizer = load(tmp_path / "run", device=CPU, dtype=FLOAT)
     assert model.config.n_layers == 2
     assert tokenizer.encode("the fat cat")
@@ -74,13 +74,13 @@ def test_on_a_full_disk_it_says_so_and_the_last_checkpoint_is_good(text: Path, t
     assert run_here(text, "--out", tmp_path / "run", *SMALL).exit_code == 0
 
 
-def test_where_nothing_can_be_written_it_says_so(text: Path) -> None:
+def test_if_nothing_can_be_written_the_error_says_so(text: Path) -> None:
     refused = run_here(text, "--out", text / "run", *SMALL)
     assert refused.exit_code == 2
     assert "Not a directory" in refused.stderr
 
 
-def test_a_text_that_is_too_short_is_told_what_to_change(tmp_path: Path) -> None:
+def test_a_text_that_is_too_short_is_refused_with_advice(tmp_path: Path) -> None:
     (short := tmp_path / "short.txt").write_text("The fat cat sat on the mat. " * 20)
     refused = run_here(short, "--out", tmp_path / "run", *SMALL[:-4])
     assert refused.exit_code == 2
@@ -93,13 +93,25 @@ def test_a_text_that_is_too_short_is_told_what_to_change(tmp_path: Path) -> None
     [
         (["--heads", "3"], "32 features cannot be shared evenly by 3 heads"),
         (["--dropout", "1"], "dropout is 1.0; it must be at least 0 and less than 1"),
-        (["--rate", "0"], "learning_rate is 0.0; it must be positive and finite"),
-        (["--repeats", "2"], "repeats is 2.0; it is a share"),
-        (["--drills", "-1"], "drills is -1.0; it is a share"),
+        (["--learning-rate", "0"], "learning_rate is 0.0; it must be positive and finite"),
+        (["--repeats", "2"], "repeats is 2.0; it is a fraction"),
+        (["--curriculum", "-1"], "curriculum is -1.0; it is a fraction"),
     ],
 )
-def test_numbers_that_make_no_run_are_refused_by_name(text: Path, tmp_path: Path, wrong: list[str], words: str) -> None:
+def test_numbers_out_of_range_are_refused_by_name(text: Path, tmp_path: Path, wrong: list[str], words: str) -> None:
     refused = run_here(text, "--out", tmp_path / "run", *SMALL, *wrong)
     assert refused.exit_code == 2
     assert words in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("--rate", "--learning-rate"), ("--late", "--dropout-after"), ("--drills", "--curriculum")]
+)
+def test_an_option_that_was_renamed_is_refused_with_its_new_name(
+    text: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    refused = run_here(text, "--out", tmp_path / "run", *SMALL, old, "0.5")
+    assert refused.exit_code == 2
+    assert f"{old} is now {new}" in " ".join(refused.stderr.replace("│", " ").split())
     assert not (tmp_path / "run").exists()
