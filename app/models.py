@@ -144,8 +144,8 @@ class Entry:
         """A training run in progress, or continued since the load, described for people; empty if there is none."""
         if self.record is None:
             return ""
-        is_running = self.record.step < self.record.recipe["n_steps"]
-        step = f"Step {self.record.step:,} of {self.record.recipe['n_steps']:,} of a run that is not finished."
+        is_running = self.record.step < self.record.recipe.n_steps
+        step = f"Step {self.record.step:,} of {self.record.recipe.n_steps:,} of a run that is not finished."
         sentences = [step] if is_running else []
         sentences += [f"{self.reloaded[0].upper()}{self.reloaded[1:].rstrip('.')}."] if self.reloaded else []
         return " ".join(sentences)

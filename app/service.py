@@ -176,4 +176,4 @@ async def training_history(engine: Engine, name: str) -> TrainingHistory:
     last = record.step if record else None
     steps = [*(step for step in saved if step != last), last]
     curve = [CurvePoint(**asdict(point)) for point in record.curve] if record else []
-    return TrainingHistory(steps, curve, record.n_drills if record else 0)
+    return TrainingHistory(steps, curve, record.recipe.n_curriculum_steps if record else 0)

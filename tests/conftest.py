@@ -22,7 +22,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from model.training.recipe import Recipe
 from model.training.run import train
-from model.training.start import start
+from model.training.start import prepare_run
 from model.weights.catalogue import NAMED, WheelSource
 from model.weights.folder import load
 from tests.checkpoints import write_gpt2, write_llama, write_small_llama
@@ -60,7 +60,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "\n\n".join(f"the fat cat {i} sat on the mat, and the dog {i * 7} saw it." for i in range(2000))
     )
     shape = Recipe(n_layers=2, n_heads=2, d_model=16, n_context=64, n_vocab=300)
-    run = start(folder, [text], replace(shape, n_texts=4, n_steps=12, n_warmup=2, learning_rate=3e-2))
+    run = prepare_run(folder, [text], replace(shape, batch_size=4, n_steps=12, n_warmup=2, learning_rate=3e-2))
     n_threads = torch.get_num_threads()
     torch.set_num_threads(
         1

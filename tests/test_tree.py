@@ -47,6 +47,7 @@ ORDER = [
     "model.training.recipe",
     "model.training.record",
     "model.training.corpus",
+    "model.training.initial",
     "model.training.run",
     "model.training.start",
     "app.settings",
@@ -79,6 +80,7 @@ ORDER = [
     "app.routes.pages",
     "app.routes.lessons",
     "app.main",
+    "app.progress",
     "app.cli",
 ]
 

@@ -34,7 +34,7 @@ import numpy as np
 from rich.console import Console
 
 from model.tokenizer import Tokenizer, TokenizerError
-from model.training.corpus import END, Ids, joined, parted
+from model.training.corpus import END, Ids, join_texts, split_texts
 from model.training.recipe import TrainingError
 from model.weights.names import WeightsError
 from model.weights.save import write_json
@@ -98,7 +98,7 @@ def read_texts(run: Path) -> Texts:
         raise TrainingError(f"The tokenizer in {run} has no {END}, which separates texts.")
     corpus = run / "corpus"
     learn, held_out = (list(_split_at_end(np.load(corpus / f"{name}.npy"), tokenizer)) for name in ("learn", "held"))
-    texts = parted((corpus / "held.txt").read_text(encoding="utf-8"))
+    texts = split_texts((corpus / "held.txt").read_text(encoding="utf-8"))
     if len(texts) != len(held_out):
         raise TrainingError(f"{corpus} has {len(texts):,} held-out texts, but the tokens of {len(held_out):,}.")
     return Texts(learn, held_out, sum(len(text.encode()) for text in texts), tokenizer)
@@ -167,7 +167,7 @@ def xz_bits_per_byte(texts: Texts) -> float:
 def _as_file(texts: Sequence[Ids], tokenizer: Tokenizer) -> bytes:
     """Texts as in a file, separated by END, without the space that the tokenizer put before each of them."""
     added = " " if tokenizer.prefix_space else ""
-    return joined([*(tokenizer.decode(text.tolist()).removeprefix(added) for text in texts), ""]).encode()
+    return join_texts([*(tokenizer.decode(text.tolist()).removeprefix(added) for text in texts), ""]).encode()
 
 
 def _compressed_size(text: bytes) -> int:

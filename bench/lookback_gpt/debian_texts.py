@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from model.training.corpus import joined
+from model.training.corpus import join_texts
 from model.weights.save import write_atomic
 
 Document = list[str]  # its paragraphs
@@ -300,7 +300,7 @@ def main() -> None:
             console.print(f"[bold red]Skipped:[/] {error}")
             n_missing += 1
             continue
-        content = (joined(texts) + "\n").encode()
+        content = (join_texts(texts) + "\n").encode()
         write_atomic(options.out / f"{source.name}.txt", content)
         console.print(f"{source.name}: {len(texts):,} documents, {len(content):,} bytes ({source.licence})")
     sys.exit(1 if n_missing else 0)

@@ -6,6 +6,7 @@ the benchmark.
 """
 
 import argparse
+import dataclasses
 import math
 import shutil
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from model.generate import GREEDY, Prompt, Sampling, generate
 from model.gpt import GPT
 from model.heads import PROBE_PATTERNS, probe_scores, repetition_gain
 from model.tokenizer import Tokenizer
-from model.training.corpus import END, Corpus, n_first_drills, open_corpus
+from model.training.corpus import END, Corpus, n_easy_steps, open_corpus
 from model.training.recipe import Recipe
 from model.training.record import Record, read_record
 from model.weights.catalogue import SHIPPED
@@ -47,9 +48,9 @@ TEST_DATA = Path("tests/bench/lookback_gpt")
 def render_card(run: Path, record: Record, baselines: Baselines) -> str:
     """The model card, in Markdown."""
     model, tokenizer = load(run, device=torch.device("cpu"), dtype=torch.float32)
-    recipe = Recipe(**record.recipe)
+    recipe = record.recipe
     values = (
-        dict(record.recipe)
+        dataclasses.asdict(recipe)
         | _training_values(recipe, record, open_corpus(run / "corpus", recipe))
         | _file_values(run)
         | _result_values(model, record, baselines)
@@ -63,18 +64,18 @@ def render_card(run: Path, record: Record, baselines: Baselines) -> str:
 
 
 def _training_values(recipe: Recipe, record: Record, corpus: Corpus) -> dict[str, object]:
-    n_text_steps = recipe.n_steps - recipe.n_drills
-    n_text_tokens = round(n_text_steps * (1 - recipe.repeats) * recipe.n_texts * recipe.n_context)
+    n_text_steps = recipe.n_steps - recipe.n_curriculum_steps
+    n_text_tokens = round(n_text_steps * (1 - recipe.repeats) * recipe.batch_size * recipe.n_context)
     return {
-        "n_curriculum": recipe.n_drills,
-        "n_easy": n_first_drills(recipe),
-        "n_hard": recipe.n_drills - n_first_drills(recipe),
-        "with_dropout": 1 - recipe.late,
+        "n_curriculum": recipe.n_curriculum_steps,
+        "n_easy": n_easy_steps(recipe),
+        "n_hard": recipe.n_curriculum_steps - n_easy_steps(recipe),
+        "with_dropout": 1 - recipe.dropout_after,
         "n_tokens": record.curve[-1].n_tokens,
         "n_text_tokens": n_text_tokens,
         "n_epochs": n_text_tokens / corpus.n_tokens,
         "n_learn": corpus.n_tokens,
-        "n_held_out": len(corpus.held),
+        "n_held_out": len(corpus.held_out),
     }
 
 

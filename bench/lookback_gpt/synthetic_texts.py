@@ -21,7 +21,7 @@ from model.cache import PrefixCache
 from model.generate import Prompt, Sampling, generate
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from model.training.corpus import joined, parted
+from model.training.corpus import join_texts, split_texts
 from model.weights.catalogue import catalogue
 from model.weights.folder import load
 from model.weights.save import write_atomic
@@ -92,11 +92,11 @@ def main() -> None:
         started = time.monotonic()
         random = Random(f"{options.seed}-{number}")
         texts = write_texts(model, tokenizer, random, n_texts=options.texts, n_tokens=options.tokens)
-        write_atomic(path, joined(texts).encode())
+        write_atomic(path, join_texts(texts).encode())
         console.print(f"{path.name}: {len(texts)} texts in {time.monotonic() - started:.0f} s")
-    texts = [text for path in sorted(options.out.glob("*.txt")) for text in parted(path.read_text("utf-8"))]
+    texts = [text for path in sorted(options.out.glob("*.txt")) for text in split_texts(path.read_text("utf-8"))]
     selected = list(select_texts(texts))
-    write_atomic(options.out.with_suffix(".txt"), joined(selected).encode())
+    write_atomic(options.out.with_suffix(".txt"), join_texts(selected).encode())
     console.print(f"{options.out.with_suffix('.txt')}: {len(selected):,} of {len(texts):,} texts")
 
 

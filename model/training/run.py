@@ -1,14 +1,14 @@
-"""Train a GPT-2 from scratch on texts, step by step, so that a run that was stopped goes on as if it had not been.
+"""Trains a GPT-2 from scratch, step by step. A run that was stopped continues as if it had not been.
 
-The folder of a run is a checkpoint in Hugging Face's layout from its first step on; beside it lie
+The folder of a run is a checkpoint in Hugging Face's layout from its first step on. In addition it has
 
-    steps/128/model.safetensors   the parameters after so many steps, in float16: 0, 1, 2, 4, 8, …
+    steps/128/model.safetensors   the parameters after that many steps, in float16: 0, 1, 2, 4, 8, …
     training.json                 the recipe, and the curve of the losses
-    resume.safetensors            parameters and moments as they are now, in float32; gone when the run is done
+    resume.safetensors            the current parameters and moments, in float32; removed when the run is complete
     corpus/                       the tokens
 """
 
-# shapes: B stretches, T tokens of a stretch, V tokens of the vocabulary
+# shapes: B sequences, T tokens of a sequence, V tokens of the vocabulary
 
 import json
 import math
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -28,156 +28,122 @@ from torch.nn import functional as F
 
 from model.dropout import Dropout
 from model.gpt import GPT
-from model.training.corpus import N_COMMON, Corpus, batch, is_first_drill, n_first_drills
-from model.training.recipe import Recipe, TrainingError, differences, is_kept
+from model.training.corpus import Batch, Corpus, Ids, is_easy_step, make_batch, n_easy_steps
+from model.training.initial import init_model, reset_unused_embeddings
+from model.training.recipe import Recipe, TrainingError, differing_fields, is_saved_step
 from model.training.record import Point, Record, write_record
 from model.weights.save import write_atomic, write_config, write_parameters
 
 RESUME = "resume.safetensors"
-DEVIATION = 0.65  # of the deviation that keeps variances; heads were seen to form with it
-N_POINTS = 50  # of the curve, about; those of the steps that are kept come on top
-N_GLANCE = 64  # stretches of the held-out texts that are read at a point of the curve; at the last one, all
+N_POINTS = 50  # of the curve, about; the points of saved steps come in addition
+N_EVAL_CONTEXTS = 64  # contexts of held-out text per point of the curve; the last point uses all of them
 
 
-Part = Literal["positions", "vectors", "match", "matrices"]  # of the parameters: each learns at a rate of its own
-Report = Callable[[int, float, float], None]  # steps done, loss of the last one, tokens a second
+ParameterGroup = Literal["positions", "vectors", "match", "matrices"]  # each has its own learning rate
+Report = Callable[[int, float, float], None]  # called with the steps taken, the loss of the last, tokens per second
 
 
 def train(
     folder: Path, recipe: Recipe, corpus: Corpus, device: torch.device, report: Report, *, save_seconds: float = 30.0
 ) -> None:
-    """Take all steps that are still to be taken.
+    """Take all steps that have not been taken yet.
 
     Raises:
-        TrainingError: when the folder holds a run by another recipe, or a loss that is no number.
-        OSError: when something cannot be written; what was written before stays good.
+        TrainingError: if the folder holds a run with another recipe, or a loss is not finite.
+        OSError: if a file cannot be written; everything that was written before stays usable.
     """
     torch.manual_seed(recipe.seed)
-    model = fresh(recipe).to(device).train()
+    model = init_model(recipe).to(device).train()
     optimizer = make_optimizer(model, recipe)
-    record = _resume(folder / RESUME, model, optimizer, recipe) or Record(recipe.as_dict())
+    record = _load_state(folder / RESUME, model, optimizer, recipe) or Record(recipe)
     if not record.curve:
-        shutil.rmtree(folder / "steps", ignore_errors=True)  # of a run that ended before its first state was saved
-        write_config(folder, recipe.config)
-        record = replace(record, curve=(_point(record, model, corpus, recipe),))
-        _keep(folder, record, model, recipe)
+        record = _begin(folder, record, model, corpus)
     saved = time.monotonic()
     while record.step < recipe.n_steps:
         started = time.monotonic()
-        if 0 < record.step == n_first_drills(recipe):
-            begin_anew(model, recipe)
-        loss = learn(model, optimizer, batch(corpus, recipe, record.step), recipe, record.step)
+        if 0 < record.step == n_easy_steps(recipe):
+            reset_unused_embeddings(model, recipe)
+        loss = train_step(model, optimizer, make_batch(corpus, recipe, record.step), recipe, record.step)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss of step {record.step} is {loss}. The last good state is kept; a smaller --rate helps."
+                f"The loss of step {record.step} is {loss}. The last good state is saved; "
+                "a smaller --learning-rate helps."
             )
         record = replace(record, step=record.step + 1, losses=(*record.losses, loss))
-        report(record.step, loss, recipe.n_texts * recipe.n_context / (time.monotonic() - started))
-        is_shown = is_kept(record.step) or record.step == recipe.n_steps
-        if is_shown or record.step % max(1, recipe.n_steps // N_POINTS) == 0:
-            record = replace(record, curve=(*record.curve, _point(record, model, corpus, recipe)), losses=())
-        if is_shown:
-            _keep(folder, record, model, recipe)
+        report(record.step, loss, recipe.batch_size * recipe.n_context / (time.monotonic() - started))
+        record = _log_step(folder, record, model, corpus)
         if record.step < recipe.n_steps and time.monotonic() - saved > save_seconds:
-            _save(folder / RESUME, record, model, optimizer)
+            _save_state(folder / RESUME, record, model, optimizer)
             saved = time.monotonic()
     (folder / RESUME).unlink(missing_ok=True)
 
 
-def fresh(recipe: Recipe) -> GPT:
-    """The network with random parameters.
-
-    Normal, of a deviation that fits how many features are added up (LeCun et al. 1998, 4.6); what writes to the
-    residual stream starts smaller, the more layers write to it (Radford et al. 2019, 2.3). GPT-2's own 0.02 suits wide
-    networks: at a width of 160 attention is then so even that heads hardly learn. Positions alone are not drawn: they
-    begin as waves.
-    """
-    generator = torch.Generator().manual_seed(recipe.seed)
-    model = GPT(recipe.config)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        elif parameter.dim() == 2:
-            writes = name.endswith(("attention.output.weight", "mlp.down.weight"))
-            share = (2 * recipe.n_layers) ** -0.5 if writes else 1.0
-            nn.init.normal_(parameter, std=DEVIATION * share * parameter.shape[1] ** -0.5, generator=generator)
-    model.state_dict()["positions.table.weight"].copy_(waves(recipe.n_context, recipe.d_model))
-    return model
+def _begin(folder: Path, record: Record, model: GPT, corpus: Corpus) -> Record:
+    """Write the config, the initial parameters and the first point of the curve."""
+    shutil.rmtree(folder / "steps", ignore_errors=True)  # from a run that ended before its first state was saved
+    write_config(folder, record.recipe.config)
+    record = replace(record, curve=(_evaluate(record, model, corpus),))
+    _save_checkpoint(folder, record, model)
+    return record
 
 
-@torch.no_grad()
-def begin_anew(model: GPT, recipe: Recipe) -> None:
-    """Draw the tokens that no first drill has drawn once more, around the mean of the others.
-
-    All that those drills have taught of them is that they never come: they have moved far away, and all to one side.
-    """
-    embeddings_VM = model.get_parameter("embed.weight")
-    generator = torch.Generator().manual_seed(recipe.seed)
-    new = torch.randn(embeddings_VM[N_COMMON:].shape, generator=generator)
-    new *= DEVIATION * recipe.d_model**-0.5
-    embeddings_VM[N_COMMON:] = embeddings_VM[:N_COMMON].mean(0) + new.to(model.device)
-
-
-def waves(n_context: int, d_model: int) -> Tensor:
-    """Sines and cosines of positions, (T, M): wavelengths from 3 tokens to a context, of the deviation of tokens.
-
-    Fixed, they would do for positions (Vaswani et al. 2017, 3.5), and a trained GPT-2's come to look like them; begun
-    so, what is learned of one position is true of the next.
-
-    >>> waves(6, 2)[:, 0].round(decimals=1)  # one wave of 3 tokens
-    tensor([ 0.0000,  0.6000, -0.6000,  0.0000,  0.6000, -0.6000])
-    """
-    half = (d_model + 1) // 2
-    length_F = 3 * (max(n_context, 3) / 3) ** (torch.arange(half) / max(1, half - 1))
-    angle_TF = 2 * math.pi * torch.arange(n_context)[:, None] / length_F
-    return DEVIATION * math.sqrt(2 / d_model) * torch.cat((angle_TF.sin(), angle_TF.cos()), dim=1)[:, :d_model]
+def _log_step(folder: Path, record: Record, model: GPT, corpus: Corpus) -> Record:
+    """Add a point to the curve and save a checkpoint, after the steps that get one."""
+    recipe = record.recipe
+    is_saved = is_saved_step(record.step) or record.step == recipe.n_steps
+    if is_saved or record.step % max(1, recipe.n_steps // N_POINTS) == 0:
+        record = replace(record, curve=(*record.curve, _evaluate(record, model, corpus)), losses=())
+    if is_saved:
+        _save_checkpoint(folder, record, model)
+    return record
 
 
 def make_optimizer(model: GPT, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov, Hutter 2019). Only matrices decay, not gains, biases and positions."""
-    parts: dict[Part, list[nn.Parameter]] = {part: [] for part in get_args(Part)}
+    """AdamW (Loshchilov, Hutter 2019). Weight decay applies to matrices, not to gains, biases and positions."""
+    groups: dict[ParameterGroup, list[nn.Parameter]] = {group: [] for group in get_args(ParameterGroup)}
     for name, parameter in model.named_parameters():
         if name.startswith("positions."):
-            parts["positions"].append(parameter)
+            groups["positions"].append(parameter)
         elif parameter.dim() < 2:
-            parts["vectors"].append(parameter)
+            groups["vectors"].append(parameter)
         elif name.endswith((".query.weight", ".key.weight")):
-            parts["match"].append(parameter)
+            groups["match"].append(parameter)
         else:
-            parts["matrices"].append(parameter)
-    decays = ("match", "matrices")
-    groups = [
-        {"params": parameters, "part": part, "weight_decay": recipe.weight_decay if part in decays else 0.0}
-        for part, parameters in parts.items()
+            groups["matrices"].append(parameter)
+    decayed = ("match", "matrices")
+    settings = [
+        {"params": parameters, "group": group, "weight_decay": recipe.weight_decay if group in decayed else 0.0}
+        for group, parameters in groups.items()
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
+    return torch.optim.AdamW(settings, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def rate_of(part: Part, recipe: Recipe, step: int) -> float:
-    """The learning rate of a part of the network.
+def group_learning_rate(group: ParameterGroup, recipe: Recipe, step: int) -> float:
+    """The learning rate of a group of parameters.
 
-    Positions learn ten times slower: in a step only a few tokens stand at each, and at the rate of the others noise
-    would drown the waves. What matches queries with keys learns three times faster, except in the first drills: heads
-    that have formed become sharp so; none formed sooner by it.
+    Positions learn ten times slower, because in one step few tokens have the same position, and at the full rate noise
+    would destroy the sinusoids. Query and key projections learn three times faster after the easy steps, which
+    sharpens the heads that have formed; during the easy steps a faster rate made none form sooner.
 
-    >>> [rate_of(part, Recipe(n_warmup=0, learning_rate=1.0), 0) for part in ("positions", "match", "matrices")]
+    >>> recipe = Recipe(n_warmup=0, learning_rate=1.0)
+    >>> [group_learning_rate(group, recipe, 0) for group in ("positions", "match", "matrices")]
     [0.1, 3.0, 1.0]
     """
-    if part == "positions":
-        return 0.1 * recipe.rate(step)
-    if part == "match" and not is_first_drill(recipe, step):
-        return 3.0 * recipe.rate(step)
-    return recipe.rate(step)
+    if group == "positions":
+        return 0.1 * recipe.learning_rate_at(step)
+    if group == "match" and not is_easy_step(recipe, step):
+        return 3.0 * recipe.learning_rate_at(step)
+    return recipe.learning_rate_at(step)
 
 
-def learn(model: GPT, optimizer: torch.optim.Optimizer, ids: np.ndarray[Any, Any], recipe: Recipe, step: int) -> float:
-    """One step; its loss in nats a token."""
-    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout draws what it would have drawn without a stop
-    for group in optimizer.param_groups:
-        group["lr"] = rate_of(group["part"], recipe, step)
-    for part in model.modules():
-        if isinstance(part, Dropout):
-            part.rate = recipe.rate_of_dropout(step)
+def train_step(model: GPT, optimizer: torch.optim.Optimizer, ids: Batch, recipe: Recipe, step: int) -> float:
+    """Take one step. Returns its loss, in nats per token."""
+    torch.manual_seed(recipe.seed * 1_000_003 + step)  # so that dropout draws the same numbers after a stop
+    for settings in optimizer.param_groups:
+        settings["lr"] = group_learning_rate(settings["group"], recipe, step)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.rate = recipe.dropout_at(step)
     ids_BT = torch.from_numpy(ids).to(model.device)
     loss = cross_entropy(model, ids_BT, recipe)
     optimizer.zero_grad(set_to_none=True)
@@ -188,53 +154,60 @@ def learn(model: GPT, optimizer: torch.optim.Optimizer, ids: np.ndarray[Any, Any
 
 
 def cross_entropy(model: GPT, ids_BT: Tensor, recipe: Recipe) -> Tensor:
-    """Mean surprise at each token but the first, in nats."""
+    """Mean cross-entropy over all tokens except the first of each sequence, in nats per token."""
     with torch.autocast(model.device.type, torch.bfloat16, enabled=recipe.bfloat16):
         logits_BTV = model(ids_BT[:, :-1])
     return F.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT[:, 1:].flatten())
 
 
 @torch.inference_mode()
-def held_out_loss(model: GPT, corpus: Corpus, recipe: Recipe, *, n_most: int | None = None) -> tuple[float, float]:
-    """Surprise at the held-out texts, in nats a token and in bits a byte.
+def held_out_loss(
+    model: GPT, corpus: Corpus, recipe: Recipe, *, max_contexts: int | None = None
+) -> tuple[float, float]:
+    """The loss on the held-out texts, in nats per token and in bits per byte.
 
-    Stretches of one context follow one another, each read on its own; `n_most` stops after so many.
+    The texts are cut into contexts, each evaluated alone; `max_contexts` limits how many are used.
     """
     was_training = model.training
     model.eval()
-    chunks = list(_stretches(corpus.held, recipe.n_context))[:n_most]
+    contexts = list(_contexts(corpus.held_out, recipe.n_context))[:max_contexts]
     total = n_tokens = 0.0
-    for first in range(0, len(chunks), recipe.n_texts):
-        ids_BT = torch.from_numpy(np.stack(chunks[first : first + recipe.n_texts])).to(model.device)
-        n_read = ids_BT[:, 1:].numel()
-        total += cross_entropy(model, ids_BT, recipe).item() * n_read
-        n_tokens += n_read
+    for start in range(0, len(contexts), recipe.batch_size):
+        ids_BT = torch.from_numpy(np.stack(contexts[start : start + recipe.batch_size])).to(model.device)
+        n_predicted = ids_BT[:, 1:].numel()
+        total += cross_entropy(model, ids_BT, recipe).item() * n_predicted
+        n_tokens += n_predicted
     model.train(was_training)
-    bytes_per_token = corpus.n_held_bytes / len(corpus.held)
+    bytes_per_token = corpus.n_held_out_bytes / len(corpus.held_out)
     return total / n_tokens, total / n_tokens / bytes_per_token / math.log(2)
 
 
-def _stretches(ids: np.ndarray[Any, Any], n_context: int) -> Iterator[np.ndarray[Any, Any]]:
+def _contexts(ids: Ids, n_context: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Consecutive contexts, each with the token after it, (T+1,)."""
     for start in range(0, len(ids) - n_context, n_context):
         yield ids[start : start + n_context + 1].astype(np.int64)
 
 
-def _point(record: Record, model: GPT, corpus: Corpus, recipe: Recipe) -> Point:
-    held, bits = held_out_loss(model, corpus, recipe, n_most=None if record.step == recipe.n_steps else N_GLANCE)
-    loss = sum(record.losses) / len(record.losses) if record.losses else held
-    return Point(record.step, record.step * recipe.n_texts * recipe.n_context, loss, held, bits)
+def _evaluate(record: Record, model: GPT, corpus: Corpus) -> Point:
+    """The point of the curve after the steps that were taken."""
+    recipe = record.recipe
+    max_contexts = None if record.step == recipe.n_steps else N_EVAL_CONTEXTS
+    held_out, bits = held_out_loss(model, corpus, recipe, max_contexts=max_contexts)
+    loss = sum(record.losses) / len(record.losses) if record.losses else held_out
+    return Point(record.step, record.step * recipe.batch_size * recipe.n_context, loss, held_out, bits)
 
 
-def _keep(folder: Path, record: Record, model: GPT, recipe: Recipe) -> None:
-    """What is shown of a run: the parameters of this step, the last ones, and the record, in this order."""
-    if is_kept(record.step):
-        write_parameters(folder / "steps" / str(record.step), model.state_dict(), recipe.config, torch.float16)
-    write_parameters(folder, model.state_dict(), recipe.config, torch.float16)
+def _save_checkpoint(folder: Path, record: Record, model: GPT) -> None:
+    """Write the parameters of this step, those of the latest step, and the record, in this order."""
+    config = record.recipe.config
+    if is_saved_step(record.step):
+        write_parameters(folder / "steps" / str(record.step), model.state_dict(), config, torch.float16)
+    write_parameters(folder, model.state_dict(), config, torch.float16)
     write_record(folder, record)
 
 
-def _save(path: Path, record: Record, model: GPT, optimizer: torch.optim.Optimizer) -> None:
-    """Everything that the next step depends on, in one file, which is replaced whole."""
+def _save_state(path: Path, record: Record, model: GPT, optimizer: torch.optim.Optimizer) -> None:
+    """Write everything that the next step depends on to one file, atomically."""
     tensors = {}
     for name, parameter in model.named_parameters():
         tensors[f"parameter.{name}"] = parameter.detach()
@@ -243,17 +216,17 @@ def _save(path: Path, record: Record, model: GPT, optimizer: torch.optim.Optimiz
     write_atomic(path, save(tensors, metadata={"record": json.dumps(record.as_dict())}))
 
 
-def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Record | None:
-    """Go on from a saved state, where there is one."""
+def _load_state(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Record | None:
+    """Restore a saved state, if there is one. Returns its record."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
             record = Record.from_dict(json.loads(file.metadata()["record"]))
-            if differ := differences(record.recipe, recipe):
+            if differing := differing_fields(record.recipe, recipe):
                 raise TrainingError(
-                    f"{path.parent} holds a run that another recipe began ({differ} differ). "
-                    "Go on with the same options, or train into another folder."
+                    f"{path.parent} holds a run that was started with another recipe ({differing} differ). "
+                    "Continue with the same options, or train into another folder."
                 )
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(file.get_tensor(f"parameter.{name}"))
@@ -263,5 +236,5 @@ def _resume(path: Path, model: GPT, optimizer: torch.optim.Optimizer, recipe: Re
                     "exp_avg_sq": file.get_tensor(f"second.{name}").to(parameter),
                 }
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}). Delete it to begin anew.") from error
+        raise TrainingError(f"{path} cannot be read ({error}). Delete it to start again.") from error
     return record

@@ -11,8 +11,8 @@ from model.attention import Heads, fused_attention
 from model.config import Config, ConfigError
 from model.dropout import Dropout
 from model.gpt import GPT
+from model.training.initial import init_model
 from model.training.recipe import Recipe
-from model.training.run import fresh
 
 N = 40_000
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])
@@ -83,7 +83,7 @@ def test_dropout_applies_in_every_place_in_training(place: str) -> None:
 
 
 def test_the_dropout_of_the_training_does_not_change_inference() -> None:
-    plain = fresh(Recipe(n_layers=2, n_heads=2, d_model=16, n_context=8, n_vocab=300, dropout=0.0))
+    plain = init_model(Recipe(n_layers=2, n_heads=2, d_model=16, n_context=8, n_vocab=300, dropout=0.0))
     with_dropout = GPT(config(dropout=0.9)).eval()
     with_dropout.load_state_dict(plain.state_dict())
     assert torch.equal(plain.eval()(IDS), with_dropout(IDS))

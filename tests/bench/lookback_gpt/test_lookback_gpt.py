@@ -19,8 +19,7 @@ from model.gpt import GPT
 from model.heads import PROBE_PATTERNS, probe_scores, repetition_gain, trace_scores
 from model.reading import read
 from model.tokenizer import Tokenizer
-from model.training.corpus import END, Corpus, parted
-from model.training.recipe import Recipe
+from model.training.corpus import END, Corpus, split_texts
 from model.training.record import Record, read_record
 from model.training.run import held_out_loss
 from model.weights.catalogue import SHIPPED
@@ -54,7 +53,7 @@ def baselines() -> Baselines:
 @pytest.fixture(scope="module")
 def held_out(shipped: tuple[GPT, Tokenizer]) -> Corpus:
     """The held-out texts, tokenised as in training."""
-    texts = parted((HERE / "held_out.txt").read_text(encoding="utf-8"))
+    texts = split_texts((HERE / "held_out.txt").read_text(encoding="utf-8"))
     tokenizer = shipped[1]
     ids = [id for text in texts for id in (tokenizer.special[END], *tokenizer.encode(text).ids)]
     array = torch.tensor(ids).numpy().astype("uint32")
@@ -64,16 +63,16 @@ def held_out(shipped: tuple[GPT, Tokenizer]) -> Corpus:
 def test_it_predicts_held_out_text_better_than_the_baselines(
     shipped: tuple[GPT, Tokenizer], record: Record, held_out: Corpus, baselines: Baselines
 ) -> None:
-    recipe = Recipe(**{**record.recipe, "bfloat16": False})
+    recipe = replace(record.recipe, bfloat16=False)
     _, bits_per_byte = held_out_loss(shipped[0], held_out, recipe)
-    assert baselines["n_tokens"] == len(held_out.held)  # all predict the same tokens
-    assert baselines["n_held_out_bytes"] == held_out.n_held_bytes
+    assert baselines["n_tokens"] == len(held_out.held_out)  # all predict the same tokens
+    assert baselines["n_held_out_bytes"] == held_out.n_held_out_bytes
     assert bits_per_byte < baselines["bits_per_byte"] < baselines["xz_bits_per_byte"]
     assert bits_per_byte == pytest.approx(record.curve[-1].bits_per_byte, abs=0.005)  # as in its record and its card
 
 
 def test_a_head_attends_to_the_previous_token(shipped: tuple[GPT, Tokenizer], held_out: Corpus) -> None:
-    text = held_out.held[:256].tolist()
+    text = held_out.held_out[:256].tolist()
     assert trace_scores(read(shipped[0], text))[PROBE_PATTERNS.index("previous")].max() >= 0.5
     assert probe_scores(shipped[0])[PROBE_PATTERNS.index("previous")].max() >= 0.5
 
@@ -120,7 +119,7 @@ def test_it_is_small_enough_to_ship(record: Record) -> None:
     assert final <= 24_000_000
     assert steps <= 40_000_000
     assert saved_steps(FOLDER) == publish.STEPS
-    assert record.step == record.recipe["n_steps"]
+    assert record.step == record.recipe.n_steps
 
 
 def test_its_card_is_what_publish_renders(
@@ -128,7 +127,7 @@ def test_its_card_is_what_publish_renders(
 ) -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     samples = "\n".join(re.findall(r"^(?:- \*\*|  - greedy:|  - sampled:).*", card, re.M))
-    corpus = replace(held_out, learn=np.zeros(N_LEARN, np.uint32))
+    corpus = replace(held_out, training=np.zeros(N_LEARN, np.uint32))
     monkeypatch.setattr(publish, "open_corpus", lambda *_: corpus)  # the training texts are not shipped
     monkeypatch.setattr(publish, "render_samples", lambda *_: samples)  # another processor may round differently
     rendered = publish.render_card(FOLDER, record, baselines)
@@ -144,7 +143,7 @@ def test_its_card_names_its_results_and_the_command_that_trains_it(record: Recor
         f"{baselines['bits_per_byte']:.3f} bits per byte",
         f"{record.curve[-1].n_tokens:,} tokens",
         f"--steps {record.step} ",
-        f"--curriculum {record.recipe['drills']} --repeats {record.recipe['repeats']} "
-        f"--dropout-after {record.recipe['late']}\n",
+        f"--curriculum {record.recipe.curriculum} --repeats {record.recipe.repeats} "
+        f"--dropout-after {record.recipe.dropout_after}\n",
     ):
         assert figure in card

@@ -15,7 +15,7 @@ from bench.lookback_gpt import debian_texts
 from bench.lookback_gpt.baselines import read_texts, xz_bits_per_byte
 from bench.lookback_gpt.instructions import KINDS, draw_instruction
 from bench.lookback_gpt.synthetic_texts import select_texts, write_texts
-from model.training.corpus import joined
+from model.training.corpus import join_texts
 from model.training.recipe import TrainingError
 from model.weights.folder import load
 from tests.conftest import CPU, FLOAT
@@ -117,7 +117,7 @@ def test_tokens_that_do_not_belong_to_the_texts_are_refused(tiny_run: Path, tmp_
     (tmp_path / "corpus").mkdir()
     for name in ("learn.npy", "held.npy"):
         (tmp_path / "corpus" / name).write_bytes((tiny_run / "corpus" / name).read_bytes())
-    (tmp_path / "corpus" / "held.txt").write_text(joined(["a text"] * 1000))
+    (tmp_path / "corpus" / "held.txt").write_text(join_texts(["a text"] * 1000))
     with pytest.raises(TrainingError, match=r"has 1,000 held-out texts, but the tokens of \d+"):
         read_texts(tmp_path)
     np.save(tmp_path / "corpus" / "learn.npy", np.array([7, 8, 9], dtype=np.uint32))
