@@ -35,7 +35,7 @@ RENAMED_OPTIONS = {"--rate": "--learning-rate", "--late": "--dropout-after", "--
 def _refuse_renamed(value: str | None) -> None:
     if value is not None:
         renamed = ", ".join(f"{old} is now {new}" for old, new in RENAMED_OPTIONS.items())
-        raise typer.BadParameter(f"options were renamed: {renamed}")
+        raise _stop(f"Some options of `lookback train` have new names: {renamed}.")
 
 
 @main.command()

@@ -3,11 +3,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 N_VOCAB = 400
 CORPUS = [
@@ -18,7 +17,7 @@ CORPUS = [
 ] * 9
 
 
-def write_gpt2(folder: Path, **change: Any) -> Path:
+def write_gpt2(folder: Path, **change: object) -> Path:
     """A GPT-2 with 3 layers, 4 heads and 8 features per head, with vocab.json and merges.txt."""
     shape = {"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": N_VOCAB}
     torch.manual_seed(0)
@@ -26,7 +25,7 @@ def write_gpt2(folder: Path, **change: Any) -> Path:
     return _write(folder, network)
 
 
-def write_llama(folder: Path, **change: Any) -> Path:
+def write_llama(folder: Path, **change: object) -> Path:
     """A Llama with 3 layers, 4 query heads and 2 key heads; tied unless `change` says otherwise."""
     shape = {
         "num_hidden_layers": 3,
@@ -61,13 +60,13 @@ def write_small_llama(folder: Path, smollm2: Path) -> Path:
     return folder
 
 
-def _write_network(folder: Path, network: Any) -> None:
+def _write_network(folder: Path, network: PreTrainedModel) -> None:
     for parameter in network.parameters():  # norms and biases too; large enough that heads differ
         torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     network.save_pretrained(folder)
 
 
-def _write(folder: Path, network: Any) -> Path:
+def _write(folder: Path, network: PreTrainedModel) -> Path:
     _write_network(folder, network)
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(CORPUS, vocab_size=N_VOCAB, special_tokens=["<|endoftext|>"], show_progress=False)
@@ -75,6 +74,6 @@ def _write(folder: Path, network: Any) -> Path:
     return folder
 
 
-def edit_json(path: Path, **change: Any) -> None:
+def edit_json(path: Path, **change: object) -> None:
     """Change some entries of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

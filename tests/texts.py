@@ -1,5 +1,5 @@
 # ruff: noqa: E501  the lines are texts
-"""Varied texts for the tokenizers: what people write, what programs write, and what nobody should."""
+"""Varied texts for the tokenizers: of people, of programs, and unusual ones."""
 
 import random
 
@@ -21,7 +21,7 @@ a\x04b|!\x04!|\x04|\x06\x13\x14\x16\x1d|\x01\x02|\x7f|a\x16 1|\U00040000|x\U0005
     .replace("\\r", "\r")
 )
 
-# Where each part of Unicode begins and ends; every plane is among them.
+# Ranges of Unicode, with some from every plane.
 RANGES = [
     (0x01, 0x20), (0x20, 0x7F), (0x7F, 0xA1), (0xA1, 0x250), (0x300, 0x370), (0x370, 0x590), (0x590, 0x700), (0x900, 0xE80),
     (0x1100, 0x1200), (0x2000, 0x2070), (0x2070, 0x2200), (0x2460, 0x2500), (0x3000, 0x3100), (0x4E00, 0xA000),
@@ -54,12 +54,12 @@ BITS = [
 
 def varied() -> list[str]:
     """More than a thousand different texts, the same ones every time."""
-    chance = random.Random(38)
+    generator = random.Random(38)
     texts = [text for text in HAND.split("|") if text]
     for first, last in RANGES:
         for n in (1, 1, 2, 3, 5, 8, 13):
-            characters = [chr(chance.randrange(first, last)) for _ in range(n)]
+            characters = [chr(generator.randrange(first, last)) for _ in range(n)]
             texts += ["".join(characters), " ".join(characters), "a" + "1".join(characters)]
     for _ in range(500):
-        texts.append("".join(chance.choice(BITS) for _ in range(chance.randrange(2, 9))))
+        texts.append("".join(generator.choice(BITS) for _ in range(generator.randrange(2, 9))))
     return list(dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""A byte-level BPE in the spelling of its files -> Tokenizer. The files write every byte as one printable character."""
+"""Builds a Tokenizer from a byte-level BPE as files write it: with one printable character per byte."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ from app.settings import Settings
 LOOKBACK = Path(sys.executable).with_name("lookback")
 
 
-def test_every_option_of_serve_is_a_setting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_of_serve_is_also_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     help_text = CliRunner().invoke(main, ["serve", "--help"], env={"COLUMNS": "200"}).output
     options = set(re.findall(r"--(\w+)", re.sub(r"\x1b\[[\d;]*m", "", help_text))) - {"help"}
     assert options == {"host", "port", "model", "device", "dtype", "cache"}
@@ -29,12 +29,12 @@ def test_every_option_of_serve_is_a_setting_too(monkeypatch: pytest.MonkeyPatch)
     assert (Settings().port, Settings().dtype) == (9000, "bfloat16")
 
 
-def test_a_setting_out_of_bounds_does_not_become_settings() -> None:
+def test_a_setting_out_of_range_is_refused() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 65535"):
         Settings(port=70_000)
 
 
-def test_a_setting_that_is_no_more_is_refused_with_the_one_that_took_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_setting_is_refused_with_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKBACK_MAX_LOADED", "3")
     with pytest.raises(ValidationError, match="LOOKBACK_MAX_LOADED is no setting any more: LOOKBACK_MODELS_MB"):
         Settings()
@@ -49,7 +49,7 @@ def test_a_setting_that_is_no_more_is_refused_with_the_one_that_took_its_place(m
         ({"LOOKBACK_KEPT_MB": "3"}, "Error: LOOKBACK_KEPT_MB is no setting any more: it is LOOKBACK_CACHE_MB now"),
     ],
 )
-def test_a_setting_that_nothing_can_be_served_with_is_refused_at_the_start(
+def test_a_setting_with_which_nothing_can_be_served_is_refused_at_the_start(
     environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -58,12 +58,12 @@ def test_a_setting_that_nothing_can_be_served_with_is_refused_at_the_start(
     assert words in result.output
 
 
-def test_models_that_visitors_may_load_are_named_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_models_in_a_setting_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKBACK_MODELS", "gpt2, gpt2-medium,")
     assert Settings().models == ("gpt2", "gpt2-medium")
 
 
-def test_models_lists_what_can_be_asked_for(tmp_path: Path) -> None:
+def test_models_lists_every_model(tmp_path: Path) -> None:
     output = CliRunner().invoke(main, ["models", "--cache", str(tmp_path)], env={"COLUMNS": "200"}).output
     for words in ("smollm2-135m", "30 × 9", "8,192", "2,048", "lookback fetch gpt2-xl", "gpt2-xl", "48 × 25"):
         assert words in output
@@ -80,14 +80,14 @@ def test_models_lists_what_can_be_asked_for(tmp_path: Path) -> None:
         (["models", "--model", "gpt5"], "There is no model 'gpt5'"),
     ],
 )
-def test_a_wrong_word_is_explained_in_one_line(arguments: list[str], words: str) -> None:
+def test_a_wrong_argument_is_refused_with_a_message(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert words in result.output
     assert "Traceback" not in result.output
 
 
-# Runs each command, in a process that has imported nothing else, and says how it ended and what of torch it brought.
+# Runs each command in one new process. Prints its exit code, and whether torch has been imported.
 IMPORTED = """
 import json, sys
 from typer.testing import CliRunner
@@ -98,7 +98,7 @@ for arguments in json.load(sys.stdin):
 """
 
 
-def test_help_and_the_refusal_of_an_argument_wait_for_no_torch() -> None:
+def test_help_and_refused_arguments_do_not_import_torch() -> None:
     helps = [["--help"], *([name, "--help"] for name in ("serve", "models", "fetch", "train"))]
     refusals = [
         ["serve", "--port", "70000"],
@@ -107,10 +107,10 @@ def test_help_and_the_refusal_of_an_argument_wait_for_no_torch() -> None:
         ["fetch"],
         ["train", "a.txt", "--out", "run", "--width", "32", "--heads", "3"],
     ]
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", IMPORTED], input=json.dumps(helps + refusals), capture_output=True, text=True, check=True
     )
-    assert [json.loads(line) for line in ended.stdout.splitlines()] == [
+    assert [json.loads(line) for line in completed.stdout.splitlines()] == [
         *([arguments, 0, False] for arguments in helps),
         *([arguments, 2, False] for arguments in refusals),
     ]
@@ -124,7 +124,7 @@ def test_serve_prints_its_address_and_serves_there(tiny_gpt2: Path) -> None:
             address = next(m[1] for line in server.stderr if (m := re.search(r"Lookback is at (http://\S+)", line)))
             with urllib.request.urlopen(f"{address}/healthz") as reply:
                 assert reply.status == 200
-            with urllib.request.urlopen(f"{address}/?text=cat") as reply:  # also while its model loads
+            with urllib.request.urlopen(f"{address}/?text=cat") as reply:  # even while the model is loading
                 assert b"tiny-gpt2" in reply.read()
         finally:
             server.terminate()

@@ -1,10 +1,9 @@
-"""Loading is exact or refused: what a file says is used as `transformers` uses it, or the file is not read."""
+"""Loading is exact or refused: a file is used as `transformers` uses it, or not at all."""
 
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -33,7 +32,7 @@ LLAMA_NUMBERS = {
     "max_position_embeddings": 99,
 }
 GPT2_NUMBERS = {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 1, "vocab_size": 9, "n_positions": 99}
-NUMBERS: dict[str, dict[str, Any]] = {"gpt2": GPT2_NUMBERS, "llama": LLAMA_NUMBERS}
+NUMBERS: dict[str, dict[str, object]] = {"gpt2": GPT2_NUMBERS, "llama": LLAMA_NUMBERS}
 
 
 def logits(folder: Path) -> Tensor:
@@ -43,8 +42,8 @@ def logits(folder: Path) -> Tensor:
 def logits_of_transformers(folder: Path) -> Tensor:
     oracle = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     with torch.inference_mode():
-        found: Tensor = oracle(torch.tensor([IDS])).logits[0]
-    return found
+        logits_TV: Tensor = oracle(torch.tensor([IDS])).logits[0]
+    return logits_TV
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:
@@ -53,8 +52,8 @@ def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor
     return folder
 
 
-def forget(folder: Path, field: str) -> None:
-    """Take a field out of config.json."""
+def remove_field(folder: Path, field: str) -> None:
+    """Remove a field from config.json."""
     config = json.loads((folder / "config.json").read_text())
     config.pop(field, None)
     (folder / "config.json").write_text(json.dumps(config))
@@ -64,27 +63,27 @@ EMBEDDING = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weig
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize("told", [True, None, False], ids=["tied", "nothing", "untied"])
+@pytest.mark.parametrize("tied", [True, None, False], ids=["tied", "not set", "untied"])
 @pytest.mark.parametrize("trained", [True, False], ids=["trained", "a copy"])
 def test_an_unembedding_in_the_file_is_used_as_transformers_uses_it(
-    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, family: str, told: bool | None, trained: bool
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, family: str, tied: bool | None, trained: bool
 ) -> None:
     folder: Path = request.getfixturevalue(family)
-    forget(folder, "tie_word_embeddings")
-    if told is not None:
-        edit_json(folder / "config.json", tie_word_embeddings=told)
+    remove_field(folder, "tie_word_embeddings")
+    if tied is not None:
+        edit_json(folder / "config.json", tie_word_embeddings=tied)
     embedding = load_file(folder / "model.safetensors")[EMBEDDING[family]]
     unembedding = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(1)) if trained else embedding
     rewrite(folder, lambda tensors: tensors | {"lm_head.weight": unembedding.clone()})
     with caplog.at_level(logging.WARNING, "lookback"):
         network, _ = load(folder, device=CPU, dtype=FLOAT)
-    promised = told if told is not None else family == "gpt2"
-    assert network.config.tied == (promised and not trained)
-    assert ("lm_head.weight differs" in caplog.text) == (promised and trained)
+    is_tied = tied if tied is not None else family == "gpt2"
+    assert network.config.tied == (is_tied and not trained)
+    assert ("lm_head.weight differs" in caplog.text) == (is_tied and trained)
     torch.testing.assert_close(logits(folder), logits_of_transformers(folder), atol=1e-4, rtol=1e-4)
 
 
-def test_an_unembedding_alone_is_the_embedding_too_where_they_are_tied(llama: Path, tiny_llama: Path) -> None:
+def test_a_tied_model_with_only_an_unembedding_uses_it_as_embedding(llama: Path, tiny_llama: Path) -> None:
     rewrite(llama, lambda t: {n.replace("model.embed_tokens", "lm_head"): tensor for n, tensor in t.items()})
     assert torch.equal(logits(llama), logits(tiny_llama))
 
@@ -110,7 +109,7 @@ def test_a_number_that_is_not_finite_is_refused_in_any_tensor_by_its_name(gpt2: 
         (gpt2 / "model.safetensors").write_bytes(right)
 
 
-def test_a_number_that_only_the_files_type_can_hold_is_refused(llama: Path) -> None:
+def test_a_number_too_large_for_the_dtype_of_the_computation_is_refused(llama: Path) -> None:
     rewrite(llama, lambda t: t | {"model.norm.weight": torch.full((32,), 1e300, dtype=torch.float64)})
     with pytest.raises(WeightsError, match=r"model\.norm\.weight holds numbers too large for float32 \(1e\+300\)"):
         load(llama, device=CPU, dtype=FLOAT)
@@ -168,10 +167,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
         ),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_said_to_be_what_it_is(
+def test_a_wrong_file_is_refused_with_what_it_is(
     llama: Path, spoil: Callable[[Path], object], words: str | None
 ) -> None:
-    if words is None:  # transformers takes the single file too, where there is an index beside it
+    if words is None:  # `transformers` also prefers the single file to an index
         spoil(llama)
         load(llama, device=CPU, dtype=FLOAT)
         return
@@ -197,15 +196,15 @@ def test_a_gpt2_without_biases_is_refused_with_what_it_lacks(gpt2: Path) -> None
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_field_that_nobody_knows_is_refused_by_its_name(family: str) -> None:
-    """Whatever it is: logits_scaling, attention_multiplier, qk_norm and others would change numbers in silence."""
+def test_an_unknown_field_is_refused_by_its_name(family: str) -> None:
+    """Ignored, logits_scaling, attention_multiplier, qk_norm and others would silently change the computation."""
     for field in ("attention_multiplier", "logits_scaling", "no_rope_layers", "attn_logit_softcapping"):
         with pytest.raises(ConfigError, match=rf"its field {field} \(2\.0\) is not known"):
             read_config({**NUMBERS[family], field: 2.0})
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_field_that_changes_numbers_has_one_of_the_values_that_are_computed(family: str) -> None:
+def test_a_field_that_changes_the_computation_must_have_a_supported_value(family: str) -> None:
     for field, values in {**FIXED_IN_BOTH, **FIXED[family]}.items():
         for value in values:
             assert read_config({**NUMBERS[family], field: value}) == read_config(NUMBERS[family])
@@ -234,12 +233,12 @@ def test_a_field_that_changes_numbers_has_one_of_the_values_that_are_computed(fa
         ({"num_hidden_layers": True}, "its num_hidden_layers is true; it must be a whole number"),
     ],
 )
-def test_a_field_is_refused_by_the_name_that_the_file_gives_it(change: dict[str, Any], words: str) -> None:
+def test_a_field_is_refused_by_its_name_in_the_file(change: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_config(LLAMA_NUMBERS | change)
 
 
-# As the hub has them, with the fields in which families and years differ.
+# From the hub, with the fields that differ between families and years.
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1,
     "eos_token_id": 2, "hidden_act": "silu", "initializer_range": 0.041, "is_llama_config": True, "pad_token_id": 2,
@@ -256,19 +255,24 @@ GPT2_MEDIUM = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("numbers", "more"), [(LLAMA_NUMBERS, SMOLLM2), (GPT2_NUMBERS, GPT2_MEDIUM)])
-def test_configs_as_the_hub_has_them_are_read(numbers: dict[str, Any], more: dict[str, Any]) -> None:
-    assert read_config(numbers | more).n_heads == 4
+@pytest.mark.parametrize(("numbers", "fields"), [(LLAMA_NUMBERS, SMOLLM2), (GPT2_NUMBERS, GPT2_MEDIUM)])
+def test_configs_as_the_hub_has_them_are_read(numbers: dict[str, object], fields: dict[str, object]) -> None:
+    assert read_config(numbers | fields).n_heads == 4
 
 
 def test_every_harmless_field_is_harmless_to_transformers_too(gpt2: Path) -> None:
-    """Values that would show in the numbers if a field of the list had any effect on them."""
-    given = json.loads((gpt2 / "config.json").read_text())
+    """The values here would change the logits if the fields had any effect."""
+    config = json.loads((gpt2 / "config.json").read_text())
     before = logits_of_transformers(gpt2)
-    change: dict[str, Any] = {"attn_pdrop": 0.9, "embd_pdrop": 0.9, "resid_pdrop": 0.9, "reorder_and_upcast_attn": True}
+    change: dict[str, object] = {
+        "attn_pdrop": 0.9,
+        "embd_pdrop": 0.9,
+        "resid_pdrop": 0.9,
+        "reorder_and_upcast_attn": True,
+    }
     change |= {"n_ctx": 3, "summary_use_proj": False, "initializer_range": 0.5, "is_decoder": True, "temperature": 9.0}
     assert change.keys() <= HARMLESS
-    (gpt2 / "config.json").write_text(json.dumps(given | change))
+    (gpt2 / "config.json").write_text(json.dumps(config | change))
     torch.testing.assert_close(logits_of_transformers(gpt2), before)
     torch.testing.assert_close(logits(gpt2), before, atol=1e-4, rtol=1e-4)
 
@@ -284,12 +288,12 @@ def test_every_harmless_field_is_harmless_to_transformers_too(gpt2: Path) -> Non
     ],
     ids=lambda change: " ".join(change),
 )
-def test_a_field_that_is_honoured_gives_the_numbers_of_transformers(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_supported_field_gives_the_logits_of_transformers(tmp_path: Path, change: dict[str, object]) -> None:
     folder = write_llama(tmp_path / "llama", **change)
     torch.testing.assert_close(logits(folder), logits_of_transformers(folder), atol=1e-4, rtol=1e-4)
 
 
-def test_gpt2_with_a_width_of_its_own_gives_the_numbers_of_transformers(tmp_path: Path) -> None:
+def test_gpt2_with_another_mlp_width_gives_the_logits_of_transformers(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "gpt2", n_inner=40, layer_norm_epsilon=0.1)
     torch.testing.assert_close(logits(folder), logits_of_transformers(folder), atol=1e-4, rtol=1e-4)
 
@@ -301,7 +305,9 @@ def test_the_loader_reads_exactly_what_the_hub_source_fetches() -> None:
 @pytest.mark.parametrize(
     ("write", "field"), [(write_gpt2, "n_layer"), (write_llama, "num_hidden_layers")], ids=["gpt2", "llama"]
 )
-def test_a_billion_layers_are_refused_before_any_of_them_is_made(tmp_path: Path, write: Any, field: str) -> None:
+def test_a_billion_layers_are_refused_before_a_network_is_built(
+    tmp_path: Path, write: Callable[[Path], Path], field: str
+) -> None:
     folder = write(tmp_path / "tiny")
     edit_json(folder / "config.json", **{field: 1_000_000_000})
     with pytest.raises(WeightsError, match=f"{field} 1,000,000,000; the file has tensors of 3 layers"):

@@ -1,4 +1,4 @@
-"""What we write, our loader and `transformers` read back; a file is there whole or not at all."""
+"""Our loader and `transformers` read what we write; files are written atomically."""
 
 import os
 from pathlib import Path
@@ -18,25 +18,25 @@ IDS = torch.tensor([[5, 9, 200, 9, 31, 0]])
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_that_was_written_is_the_same_for_us_and_for_transformers(tmp_path: Path, tied: bool) -> None:
+def test_a_written_model_is_the_same_for_our_loader_and_for_transformers(tmp_path: Path, tied: bool) -> None:
     folder = write_gpt2(tmp_path / "given", tie_word_embeddings=tied)
     model = load_model(folder, read_config_file(folder), device=CPU, dtype=FLOAT)
     written = tmp_path / "written"
     write_config(written, model.config)
     write_parameters(written, model.state_dict(), model.config, FLOAT)
-    again = load_model(written, read_config_file(written), device=CPU, dtype=FLOAT)
-    assert again.config == model.config
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    loaded = load_model(written, read_config_file(written), device=CPU, dtype=FLOAT)
+    assert loaded.config == model.config
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
     oracle = GPT2LMHeadModel.from_pretrained(written, attn_implementation="eager").eval()
-    assert torch.allclose(oracle(IDS).logits, again(IDS), atol=1e-4)
+    assert torch.allclose(oracle(IDS).logits, loaded(IDS), atol=1e-4)
 
 
-def test_names_there_and_back_lead_to_the_same_tensors_in_both_families(tmp_path: Path) -> None:
+def test_from_checkpoint_is_the_inverse_of_to_checkpoint_in_both_families(tmp_path: Path) -> None:
     for folder in (write_gpt2(tmp_path / "gpt2"), write_llama(tmp_path / "llama")):
         model = load_model(folder, read_config_file(folder), device=CPU, dtype=FLOAT)
-        back = from_checkpoint(to_checkpoint(model.state_dict(), model.config), model.config)
-        assert back.keys() == model.state_dict().keys()
-        assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
+        state = from_checkpoint(to_checkpoint(model.state_dict(), model.config), model.config)
+        assert state.keys() == model.state_dict().keys()
+        assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_float16_halves_the_file(tmp_path: Path) -> None:
@@ -49,21 +49,21 @@ def test_float16_halves_the_file(tmp_path: Path) -> None:
     assert 0.5 < sizes[0] / sizes[1] < 0.6
 
 
-def test_a_family_that_we_do_not_write_is_refused(tmp_path: Path) -> None:
+def test_only_gpt2s_are_written(tmp_path: Path) -> None:
     folder = write_llama(tmp_path / "llama")
     with pytest.raises(ValueError, match="only GPT-2s are written"):
         write_config(tmp_path, read_config_file(folder))
 
 
-def test_when_the_disk_is_full_the_old_content_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_the_old_content_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
 
-    def full(_: int) -> None:
+    def raise_no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_no_space)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, b"new")
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"

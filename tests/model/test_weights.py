@@ -1,4 +1,4 @@
-"""Checkpoint folders: what is read, and what is refused with which words."""
+"""Checkpoint folders: what is read, and what is refused with which message."""
 
 import json
 import shutil
@@ -35,8 +35,8 @@ def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor
     save_file(change(tensors), folder / "model.safetensors")
 
 
-def test_the_hubs_gpt2_has_no_prefix_and_brings_its_masks(gpt2: Path, tiny_gpt2: Path) -> None:
-    """The published file names its tensors h.0.…, and holds every layer's causal mask."""
+def test_the_hubs_gpt2_is_read_without_prefix_and_with_its_masks(gpt2: Path, tiny_gpt2: Path) -> None:
+    """The published file has names like h.0.…, and a causal mask for every layer."""
 
     def as_published(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
@@ -46,7 +46,7 @@ def test_the_hubs_gpt2_has_no_prefix_and_brings_its_masks(gpt2: Path, tiny_gpt2:
     assert torch.equal(logits(gpt2), logits(tiny_gpt2))
 
 
-def test_weights_in_shards_are_weights(llama: Path, tiny_llama: Path) -> None:
+def test_weights_in_shards_are_read(llama: Path, tiny_llama: Path) -> None:
     tensors = load_file(llama / "model.safetensors")
     names = sorted(tensors)
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
@@ -70,7 +70,7 @@ def test_tied_weights_are_one_tensor(tiny_llama: Path) -> None:
     assert network.n_parameters == sum(t.numel() for t in load_file(tiny_llama / "model.safetensors").values())
 
 
-def test_a_loaded_model_is_in_eval_mode_and_wants_no_gradient(tiny_gpt2: Path) -> None:
+def test_a_loaded_model_is_in_eval_mode_and_needs_no_gradient(tiny_gpt2: Path) -> None:
     network = load(tiny_gpt2, device=CPU, dtype=FLOAT)[0]
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -124,7 +124,9 @@ def test_gpt2_small_has_its_published_number_of_parameters() -> None:
         (lambda f: shutil.rmtree(f), "There is no folder"),
     ],
 )
-def test_what_does_not_fit_is_named(llama: Path, spoil: Callable[[Path], None], words: str) -> None:
+def test_a_file_that_cannot_be_used_is_refused_with_the_reason(
+    llama: Path, spoil: Callable[[Path], None], words: str
+) -> None:
     spoil(llama)
     with pytest.raises(WeightsError, match=words):
         load(llama, device=CPU, dtype=FLOAT)
@@ -137,7 +139,7 @@ def test_a_shard_outside_the_folder_is_refused(llama: Path) -> None:
         load(llama, device=CPU, dtype=FLOAT)
 
 
-def test_an_impossible_shape_cannot_become_a_config() -> None:
+def test_an_impossible_shape_is_refused() -> None:
     numbers = {"n_layer": 1, "n_head": 3, "n_embd": 32, "n_positions": 4, "vocab_size": 5}
     with pytest.raises(ConfigError, match="n_embd is 32, which the 3 heads of n_head cannot share"):
         read_config({"model_type": "gpt2", **numbers})
@@ -145,7 +147,7 @@ def test_an_impossible_shape_cannot_become_a_config() -> None:
         read_config({"model_type": "gpt2", **numbers, "n_head": 4, "n_layer": 0})
 
 
-def test_scaling_in_the_old_spelling_is_the_same_config() -> None:
+def test_the_old_fields_of_rotary_scaling_give_the_same_config() -> None:
     numbers = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
     raw = {"model_type": "llama", **numbers, "vocab_size": 9, "max_position_embeddings": 99}
     new = read_config(raw | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}})
@@ -158,7 +160,7 @@ LLAMA_3 += r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    "pre_tokenizer",
     [
         pre_tokenizers.ByteLevel(add_prefix_space=False),
         pre_tokenizers.Sequence(
@@ -174,17 +176,17 @@ LLAMA_3 += r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     ids=["gpt2", "digits", "llama3"],
 )
 def test_a_tokenizer_json_gives_the_ids_that_tokenizers_gives(
-    tmp_path: Path, pieces: pre_tokenizers.PreTokenizer
+    tmp_path: Path, pre_tokenizer: pre_tokenizers.PreTokenizer
 ) -> None:
     oracle = OracleTokenizer(models.BPE())
-    oracle.pre_tokenizer, oracle.decoder = pieces, decoders.ByteLevel()
+    oracle.pre_tokenizer, oracle.decoder = pre_tokenizer, decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=400, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
     )
     oracle.train_from_iterator(CORPUS, trainer)
     oracle.save(str(tmp_path / "tokenizer.json"))
-    ours = load_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     texts = [text for text in varied() if "<s>" not in text]
-    assert [text for text in texts if list(ours.encode(text).ids) != oracle.encode(text).ids] == []
-    assert ours.special == {"<s>": 0}
+    assert [text for text in texts if list(tokenizer.encode(text).ids) != oracle.encode(text).ids] == []
+    assert tokenizer.special == {"<s>": 0}
