@@ -27,7 +27,7 @@ from model.cache import PrefixCache
 from model.reading import compute_last_logits, read_batch
 from model.tokenizer import Tokens
 from model.trace import NonFiniteNumber, Trace
-from model.weights.catalogue import Progress, Source
+from model.weights.sources import Progress, Source
 
 log = logging.getLogger("lookback")
 T = TypeVar("T")

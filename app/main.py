@@ -12,7 +12,8 @@ from app.models import check_settings
 from app.openapi import description
 from app.routes import api, assets, health, lessons, live, pages
 from app.settings import Settings
-from model.weights.catalogue import Progress, catalogue
+from model.weights.catalogue import catalogue
+from model.weights.sources import Progress
 
 
 def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:

@@ -35,9 +35,10 @@ from model.reading import read
 from model.tokenizer import Tokenizer, TokenizerError, Tokens, TooManyTokens
 from model.trace import NonFiniteNumber
 from model.training.record import RECORD, Record, read_record
-from model.weights.catalogue import SHIPPED, Progress, Source
+from model.weights.catalogue import SHIPPED
 from model.weights.folder import load, load_step, saved_steps
 from model.weights.names import WeightsError
+from model.weights.sources import Progress, Source
 
 log = logging.getLogger("lookback")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from app.settings import Settings
-from model.weights.catalogue import Source
+from model.weights.sources import Source
 
 DESCRIPTION = """
 What a GPT attends to, in the model's own numbers: scores, scaled and masked scores and weights of every head,

@@ -35,6 +35,7 @@ class TrainingBar:
         self._bar.stop()
 
     def __call__(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Show the number of steps taken, and the mean loss and speed of the latest ones."""
         update = 0.05 if self._loss else 1.0
         self._loss += update * (loss - self._loss)
         self._speed += update * (tokens_per_second - self._speed)
@@ -53,6 +54,7 @@ class TaskProgress:
         self._what = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        """Show a task and its bytes, done and in total (0 if unknown)."""
         if what != self._what:
             if self._task is not None:
                 self._bar.remove_task(self._task)

@@ -20,6 +20,7 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """The input with some numbers dropped, in training; same shape."""
         if not self.training or self.rate == 0:
             return x
         if x.device.type != "cpu":

@@ -18,6 +18,7 @@ class GeluMLP(nn.Module):
         self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_M: Tensor) -> Tensor:
+        """What the block adds to the residual stream; same shape."""
         return self.down(F.gelu(self.up(x_M), approximate="tanh"))  # type: ignore[no-any-return]
 
 
@@ -31,6 +32,7 @@ class SwigluMLP(nn.Module):
         self.down = Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_M: Tensor) -> Tensor:
+        """What the block adds to the residual stream; same shape."""
         return self.down(F.silu(self.gate(x_M)) * self.up(x_M))  # type: ignore[no-any-return]
 
 

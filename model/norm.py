@@ -36,9 +36,11 @@ class LayerNorm(Norm):
         self.bias = nn.Parameter(torch.zeros(d_model))
 
     def normalise(self, x_M: Tensor) -> Tensor:
+        """(x - mean) / sqrt(variance + eps)."""
         return F.layer_norm(x_M, self.gain.shape, eps=self.eps)
 
     def forward(self, x_M: Tensor) -> Tensor:
+        """The normalised features times gain, plus bias."""
         return F.layer_norm(x_M, self.gain.shape, self.gain, self.bias, self.eps)
 
 
@@ -49,10 +51,12 @@ class RMSNorm(Norm):
     """
 
     def normalise(self, x_M: Tensor) -> Tensor:
+        """x / sqrt(mean of squares + eps)."""
         x32_M = x_M.float()
         return (x32_M * torch.rsqrt(x32_M.square().mean(-1, keepdim=True) + self.eps)).to(x_M.dtype)
 
     def forward(self, x_M: Tensor) -> Tensor:
+        """The normalised features times gain."""
         return self.normalise(x_M) * self.gain
 
 

@@ -23,8 +23,9 @@ from model.tokenizer import Tokenizer
 from model.training.recipe import Recipe
 from model.training.run import train
 from model.training.start import prepare_run
-from model.weights.catalogue import NAMED, WheelSource
+from model.weights.catalogue import NAMED
 from model.weights.folder import load
+from model.weights.wheel import WheelSource
 from tests.checkpoints import write_gpt2, write_llama, write_small_llama
 
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

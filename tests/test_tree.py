@@ -43,6 +43,8 @@ ORDER = [
     "model.weights.folder",
     "model.weights.save",
     "model.weights.convert",
+    "model.weights.sources",
+    "model.weights.wheel",
     "model.weights.catalogue",
     "model.training.recipe",
     "model.training.record",

@@ -20,8 +20,9 @@ from model.gpt import GPT
 from model.reading import read, read_batch
 from model.tokenizer import Token, Tokens
 from model.trace import Trace
-from model.weights.catalogue import FetchError, FolderSource, Progress, catalogue
+from model.weights.catalogue import catalogue
 from model.weights.folder import load
+from model.weights.sources import FetchError, FolderSource, Progress
 
 
 class Panic(BaseException):

@@ -12,7 +12,7 @@ from app.errors import NoSuchHead
 from app.models import LoadedModel
 from app.schemas import Timings
 from app.settings import Settings
-from model.weights.catalogue import FolderSource
+from model.weights.sources import FolderSource
 
 EARLY, LATE = Timings(queued_ms=1.0, computed_ms=2.0), Timings(queued_ms=1.0, computed_ms=5.0)
 

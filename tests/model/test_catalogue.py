@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from model.weights import catalogue as catalogue_module
-from model.weights.catalogue import NAMED, FetchError, FolderSource, HubSource, WheelSource, catalogue
+from model.weights import wheel as wheel_module
+from model.weights.catalogue import NAMED, catalogue
 from model.weights.config_json import read_config_file
 from model.weights.names import WeightsError
+from model.weights.sources import FetchError, FolderSource, HubSource
+from model.weights.wheel import WheelSource
 
 SMOLLM2 = next(source for source in NAMED if isinstance(source, WheelSource))
 GPT2 = next(source for source in NAMED if isinstance(source, HubSource))
@@ -82,8 +84,8 @@ def test_an_interrupted_conversion_leaves_no_folder(tmp_path: Path, monkeypatch:
     def extract(*_: object) -> str:
         return ""
 
-    monkeypatch.setattr(catalogue_module, "convert", interrupt)
-    monkeypatch.setattr(catalogue_module, "check_sha256", silent)
+    monkeypatch.setattr(wheel_module, "convert", interrupt)
+    monkeypatch.setattr(wheel_module, "check_sha256", silent)
     monkeypatch.setattr(zipfile.ZipFile, "extract", extract)
     empty_zip = b"PK\x05\x06" + bytes(18)
     source = fake_wheel(empty_zip)(**vars(SMOLLM2))
@@ -116,7 +118,7 @@ def test_if_two_processes_convert_at_once_the_second_uses_the_folder_of_the_firs
     for name in ("second", "first"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(name)
-    assert catalogue_module._move(tmp_path / "second", tmp_path / "first") == tmp_path / "first"
+    assert wheel_module._move(tmp_path / "second", tmp_path / "first") == tmp_path / "first"
     assert (tmp_path / "first" / "config.json").read_text() == "first"
     assert not (tmp_path / "second").exists()
 
@@ -126,7 +128,8 @@ def fetch_gpt2(endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
     program = """
 import json, sys
 from pathlib import Path
-from model.weights.catalogue import FetchError, catalogue
+from model.weights.catalogue import catalogue
+from model.weights.sources import FetchError
 gpt2, reports = catalogue('gpt2')['gpt2'], []
 before = gpt2.local(Path())
 try:

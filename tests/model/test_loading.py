@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from model.config import ConfigError
 from model.reading import read
-from model.weights.catalogue import HubSource
 from model.weights.config_fields import FIXED, FIXED_IN_BOTH, HARMLESS
 from model.weights.config_json import read_config
 from model.weights.folder import load
 from model.weights.names import WeightsError
+from model.weights.sources import HubSource
 from tests.checkpoints import N_VOCAB, edit_json, write_gpt2, write_llama
 from tests.conftest import CPU, FLOAT
 
