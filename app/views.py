@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from app.figures import Window
 from model import attention
 from model.sites import STATISTICS, Stage, norm_sites
-from model.tokenizer import Tokenizer, Tokens, show
+from model.tokenizer import Tokenizer, Tokens, token_label
 from model.trace import NonFiniteNumber, Trace, is_finite
 
 N_THUMBNAIL = 64  # pixels of a thumbnail's side, at most
@@ -95,7 +95,7 @@ def tokens(text: Tokens, first: int = 0) -> TextFields:
             {
                 "position": token.position,
                 "id": token.id,
-                "text": show(token.bytes),
+                "text": token_label(token.bytes),
                 "bytes": token.bytes.hex(),
                 "start": token.start,
                 "end": token.end,

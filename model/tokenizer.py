@@ -175,7 +175,7 @@ class Tokenizer:
 
     def label(self, id: int) -> str:
         """A token in visible characters; `(no token 50301)` if the vocabulary does not use the id."""
-        return show(self._bytes_of_id[id]) if id in self._bytes_of_id else f"(no token {id})"
+        return token_label(self._bytes_of_id[id]) if id in self._bytes_of_id else f"(no token {id})"
 
     @property
     def n_merges(self) -> int:
@@ -287,16 +287,16 @@ def _utf8_length(character: str) -> int:
     return 1 + (code_point >= 0x80) + (code_point >= 0x800) + (code_point >= 0x10000)
 
 
-def show(token: bytes) -> str:
+def token_label(token: bytes) -> str:
     r"""A token's bytes in visible characters; no two tokens have the same label.
 
-    >>> [show(token) for token in (b" the", b"\n", b"\t", b"\xe2\x80", b"\x04")]
+    >>> [token_label(token) for token in (b" the", b"\n", b"\t", b"\xe2\x80", b"\x04")]
     ['·the', '↵', '⇥', '‹e2 80›', '‹04›']
-    >>> show("·".encode())  # the character that we use for a space
+    >>> token_label("·".encode())  # the character that we use for a space
     '‹c2 b7›'
     """
     try:
-        return "".join(_show(character) for character in token.decode())
+        return "".join(_label(character) for character in token.decode())
     except UnicodeDecodeError:
         return f"‹{token.hex(' ')}›"
 
@@ -305,7 +305,7 @@ _SYMBOLS = {" ": "·", "\n": "↵", "\t": "⇥"}
 _RESERVED = {*_SYMBOLS.values(), "‹", "›"}  # characters that have a meaning in labels
 
 
-def _show(character: str) -> str:
+def _label(character: str) -> str:
     if character.isprintable() and character not in (*_SYMBOLS, *_RESERVED):
         return character
     return _SYMBOLS.get(character, f"‹{character.encode().hex(' ')}›")

@@ -21,7 +21,7 @@ from model import attention
 from model.attention import Heads
 from model.gpt import GPT
 from model.reading import read
-from model.tokenizer import Tokens, show
+from model.tokenizer import Tokens, token_label
 from model.trace import Trace
 
 N_MOST = 256  # tokens of each text
@@ -126,7 +126,7 @@ def compute(reading: Reading, request: BatchesRequest) -> BatchesResult:
     drawn_BTM = torch.full((len(read_ones), batch.n_tokens, min(N_FEATURES, reading.config.d_model)), torch.nan)
     for text, tokens in enumerate(read_ones):
         for place, token in zip(batch.places[text], tokens.tokens, strict=True):
-            names[text][place] = show(token.bytes)
+            names[text][place] = token_label(token.bytes)
             drawn_BTM[text, place] = whole_BTM[text, place, : drawn_BTM.shape[2]].float().cpu()
     labels = [f"{place} {name}" for place, name in enumerate(names[sheet])]
     places = batch.places[sheet]

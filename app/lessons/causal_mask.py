@@ -18,7 +18,7 @@ from app.lessons.posts import PART_9, chapter
 from app.schemas import Index, Text
 from model import attention
 from model.attention import AttentionFn, fused_attention, staged_attention
-from model.tokenizer import show
+from model.tokenizer import token_label
 
 Route = Literal["mask, then softmax", "softmax, then mask, then share anew", "softmax, then mask", "zero, then softmax"]
 ROUTES: tuple[Route, ...] = get_args(Route)
@@ -166,7 +166,9 @@ def compute(reading: Reading, request: CausalMaskRequest) -> CausalMaskResult:
                 ChipRow(
                     name="",
                     chips=[
-                        Chip(text=put, about="changed") if token.position == changed else Chip(text=show(token.bytes))
+                        Chip(text=put, about="changed")
+                        if token.position == changed
+                        else Chip(text=token_label(token.bytes))
                         for token in reading.tokens.tokens
                     ],
                 )

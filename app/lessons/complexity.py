@@ -21,7 +21,7 @@ from app.lessons.posts import PART_14
 from app.schemas import Index
 from model.config import Config
 from model.gpt import GPT
-from model.tokenizer import show
+from model.tokenizer import token_label
 
 Length = Literal["7", "64", "256", "1,024", "4,608", "16,384", "131,072", "1,047,576", "2,095,152"]
 LENGTHS = tuple(int(length.replace(",", "")) for length in get_args(Length))
@@ -209,7 +209,7 @@ def compute(reading: Reading, request: ComplexityRequest) -> ComplexityResult:
                     name="",
                     chips=[
                         Chip(
-                            text=show(token.bytes),
+                            text=token_label(token.bytes),
                             faded=token.position < first,
                             about="changed" if token.position == place else "",
                         )

@@ -29,7 +29,7 @@ from model.attention import AttentionFn, fused_attention
 from model.config import Config
 from model.gpt import Block
 from model.linear import Linear
-from model.tokenizer import Tokens, show
+from model.tokenizer import Tokens, token_label
 from model.trace import Trace
 
 
@@ -81,7 +81,7 @@ class Reading:
     @property
     def token_labels(self) -> list[str]:
         """The tokens, each with its position, so that equal tokens differ."""
-        return [f"{token.position} {isolated(show(token.bytes))}" for token in self.tokens.tokens]
+        return [f"{token.position} {isolated(token_label(token.bytes))}" for token in self.tokens.tokens]
 
     @property
     def next_logits_V(self) -> Tensor:

@@ -15,7 +15,7 @@ from app.lessons.panels import Chip, ChipRow, Chips, Curves, Facts, Heatmap, Lin
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
 from model.positions import LearnedPositions
-from model.tokenizer import show
+from model.tokenizer import token_label
 
 N_FEATURES = 48  # that can be told apart in a picture
 N_WORDS = 32  # that are shown when two of them change places
@@ -93,7 +93,7 @@ def compute(reading: Reading, request: PositionEmbeddingRequest) -> PositionEmbe
     drawn = [min(feature, n_features - 1) for feature in (request.feature, request.beside)]
     unit_CM = F.normalize(table_CM, dim=1)
 
-    order, token_labels = swapped(reading, request), [show(token.bytes) for token in reading.tokens.tokens]
+    order, token_labels = swapped(reading, request), [token_label(token.bytes) for token in reading.tokens.tokens]
     before, after = (placed(reading, ids_T) for ids_T in (reading.ids_BT[0], reading.ids_BT[0, order]))
     token_TM, sum_TM = (now_TM - then_TM for then_TM, now_TM in zip(before, after, strict=True))
     moved_3T = torch.stack([x_TM.norm(dim=1) for x_TM in (token_TM, sum_TM - token_TM, sum_TM)])

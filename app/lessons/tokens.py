@@ -9,7 +9,7 @@ from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Chip, ChipRow, Chips, Facts, facts
 from app.lessons.posts import PART_2, chapter
 from app.schemas import Index
-from model.tokenizer import Tokens, show
+from model.tokenizer import Tokens, token_label
 
 
 class TokensLessonRequest(LessonRequest):
@@ -51,16 +51,17 @@ def compute(reading: Reading, request: TokensLessonRequest) -> TokensLessonResul
     rows = tokenizer.merge_steps(token.id)
     n_shown = 1 + round(request.merged * (len(rows) - 1))
     chips = [
-        Chip(text=show(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}") for one in order
+        Chip(text=token_label(one.bytes), about=f"at {one.position}, id {one.id}, bytes {one.bytes.hex(' ')}")
+        for one in order
     ]
     steps = [
-        ChipRow(name="bytes" if not n else f"merge {n}", chips=[Chip(text=show(piece)) for piece in row])
+        ChipRow(name="bytes" if not n else f"merge {n}", chips=[Chip(text=token_label(piece)) for piece in row])
         for n, row in enumerate(rows[:n_shown])
     ]
     n_bytes = len(request.text.encode()) + request.prefix
     return TokensLessonResult(
         token_chips=Chips(title=f"{len(found)} tokens", rows=[ChipRow(name="", chips=chips)]),
-        merges=Chips(title=f"{token.position} {show(token.bytes)}, merged", rows=steps),
+        merges=Chips(title=f"{token.position} {token_label(token.bytes)}, merged", rows=steps),
         facts=facts(
             "in numbers",
             {

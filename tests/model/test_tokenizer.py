@@ -16,7 +16,7 @@ from model.tokenizer import (
     Tokenizer,
     TokenizerError,
     TooManyTokens,
-    show,
+    token_label,
 )
 from model.weights.tokenizer_files import load_tokenizer
 from tests.texts import varied
@@ -116,7 +116,7 @@ def test_with_a_prefix_space_every_text_is_decoded_to_itself_after_a_space(text:
 
 @given(st.binary(min_size=1, max_size=6), st.binary(min_size=1, max_size=6))
 def test_no_two_tokens_have_the_same_label(first: bytes, second: bytes) -> None:
-    assert (show(first) == show(second)) == (first == second)
+    assert (token_label(first) == token_label(second)) == (first == second)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_no_two_tokens_have_the_same_label(first: bytes, second: bytes) -> None:
     [(b" ", "·".encode()), (b"\n", "↵".encode()), (b"\xff", "‹ff›".encode()), (b" a", "·a".encode())],
 )
 def test_a_symbol_for_a_space_or_a_byte_differs_from_the_same_character_in_a_text(first: bytes, second: bytes) -> None:
-    assert show(first) != show(second)
+    assert token_label(first) != token_label(second)
 
 
 @pytest.mark.parametrize("prefix_space", [False, True])
@@ -186,4 +186,4 @@ def test_the_possessive_pattern_splits_texts_as_gpt2s_own_does(text: str) -> Non
 
 @given(st.binary(max_size=8))
 def test_a_label_has_no_white_space(token: bytes) -> None:
-    assert not any(character.isspace() and character != " " for character in show(token))
+    assert not any(character.isspace() and character != " " for character in token_label(token))
