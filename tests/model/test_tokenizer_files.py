@@ -58,7 +58,7 @@ def train(corpus: list[str] = CORPUS) -> Json:
 TRAINED = train()
 
 
-def changed(path: str, value: Any) -> Json:
+def changed(path: str, value: object) -> Json:
     """The same tokenizer.json with one field changed: changed("model.dropout", 0.5)."""
     whole: Any = json.loads(json.dumps(TRAINED))
     *parents, name = [int(part) if part.isdecimal() else part for part in path.split(".")]
@@ -155,7 +155,7 @@ def test_it_gives_the_same_ids_on_texts_full_of_special_tokens(
 
 
 PRE = "pre_tokenizer"
-REFUSED: list[tuple[str, Any, str]] = [
+REFUSED: list[tuple[str, object, str]] = [
     ("truncation_side", 1, r"tokenizer\.json: truncation_side \(1\) is a field that Lookback does not know"),
     ("model.ignore_merges", True, r"tokenizer\.json: model\.ignore_merges is true; Lookback reads false"),
     ("model.byte_fallback", True, r"model\.byte_fallback is true"),
@@ -204,7 +204,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("path", "value", "words"), REFUSED, ids=[f"{path}={value}"[:40] for path, value, _ in REFUSED]
 )
 def test_a_field_that_would_change_ids_is_refused_by_its_path(
-    tmp_path: Path, path: str, value: Any, words: str
+    tmp_path: Path, path: str, value: object, words: str
 ) -> None:
     with pytest.raises(TokenizerError, match=words):
         load_tokenizer(written(tmp_path, changed(path, value)))
