@@ -1,14 +1,13 @@
 """The real SmolLM2: Lookback's copy gives the numbers of `transformers` and `tokenizers` on the published file."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from gguf import GGUFReader
 from tokenizers import Tokenizer as OracleTokenizer
 from tokenizers import models, pre_tokenizers
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model.gpt import GPT
 from model.reading import observing, read
@@ -23,7 +22,7 @@ LONGER = (
 
 
 @pytest.fixture(scope="module")
-def oracle(smollm2_gguf: Path) -> Any:
+def oracle(smollm2_gguf: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(
         smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -33,7 +32,7 @@ def oracle(smollm2_gguf: Path) -> Any:
 def token_oracle(smollm2_gguf: Path) -> OracleTokenizer:
     """Built here, because the tokenizer that `transformers` makes of a GGUF file does not split numbers into digits."""
     fields = GGUFReader(smollm2_gguf).fields
-    vocab = {piece: id for id, piece in enumerate(fields["tokenizer.ggml.tokens"].contents())}
+    vocab = {token: id for id, token in enumerate(fields["tokenizer.ggml.tokens"].contents())}
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     tokenizer = OracleTokenizer(models.BPE(vocab=vocab, merges=merges))
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -47,7 +46,7 @@ TEXTS = [FAT_CAT, LONGER, "x"]
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_logits_equal_those_of_transformers(smollm2: tuple[GPT, Tokenizer], oracle: Any, text: str) -> None:
+def test_logits_equal_those_of_transformers(smollm2: tuple[GPT, Tokenizer], oracle: PreTrainedModel, text: str) -> None:
     """Compared with its fused attention, which Lookback uses too.
 
     Its eager attention differs from its fused attention by up to 2.5e-4 in one row of LONGER, where float32 differs
@@ -63,7 +62,7 @@ def test_logits_equal_those_of_transformers(smollm2: tuple[GPT, Tokenizer], orac
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_weights_of_every_layer_equal_those_of_transformers(
-    smollm2: tuple[GPT, Tokenizer], oracle: Any, text: str
+    smollm2: tuple[GPT, Tokenizer], oracle: PreTrainedModel, text: str
 ) -> None:
     network, tokenizer = smollm2
     ids = tokenizer.encode(text).ids
