@@ -1,5 +1,5 @@
 # ruff: noqa: E501  the lines are texts
-"""Varied texts for the tokenizers: of people, of programs, and unusual ones."""
+"""Varied texts for the tokenizers: written by people, written by programs, and unusual ones."""
 
 import random
 

@@ -93,7 +93,7 @@ class ShippedSource(FolderSource):
 
     @property
     def origin(self) -> str:
-        """That no fetching is needed."""
+        """A note that the weights came with Lookback."""
         return "comes with Lookback"
 
 

