@@ -27,7 +27,7 @@ Step = Annotated[
     Field(
         ge=0,
         le=2**53,
-        description="a training step of the model, from `GET /api/v1/models/{name}/checkpoints`; the last if left out",
+        description="a training step of the model, from `GET /api/v2/models/{name}/checkpoints`; the last if left out",
     ),
 ]
 Indices = Annotated[list[Index], Field(min_length=1, max_length=256, fail_fast=True)]

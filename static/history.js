@@ -1,5 +1,5 @@
 // The training history of a model: its checkpoints, what the heads did at each, and the losses. It comes from
-// `GET /api/v1/models/{name}/checkpoints`. A model that came without training steps has one checkpoint, the finished model.
+// `GET /api/v2/models/{name}/checkpoints`. A model that came without training steps has one checkpoint, the finished model.
 
 const RETRY_MS = 2000;
 
@@ -66,7 +66,7 @@ function tokenCount(n) {
 export async function fetchHistory(model, signal) {
   for (;;) {
     try {
-      const reply = await fetch(`/api/v1/models/${encodeURIComponent(model)}/checkpoints`, { signal });
+      const reply = await fetch(`/api/v2/models/${encodeURIComponent(model)}/checkpoints`, { signal });
       if (reply.ok) return new TrainingHistory(await reply.json());
       if (reply.status !== 503) return null;
     } catch (error) {

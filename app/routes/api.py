@@ -44,7 +44,7 @@ async def get_models(engine: EngineDep) -> Response:
     return json_reply({"models": [info.model_dump() for info in service.model_infos(engine)]})
 
 
-@router.get("/api/v1/models/{name}/checkpoints", summary="A model through its training", tags=["models"])
+@router.get("/api/v2/models/{name}/checkpoints", summary="A model through its training", tags=["models"])
 async def get_checkpoints(name: str, engine: EngineDep) -> CheckpointsReply:
     """The saved training steps of a model, what its heads did at each, and the curve of its losses.
 

@@ -32,7 +32,7 @@ def post(client: TestClient, path: str, **fields: Any) -> Any:
 
 
 def test_checkpoints_come_in_the_order_of_training(client: TestClient) -> None:
-    reply = schemas.CheckpointsReply.model_validate(client.get("/api/v1/models/tiny-run/checkpoints").json())
+    reply = schemas.CheckpointsReply.model_validate(client.get("/api/v2/models/tiny-run/checkpoints").json())
     assert [checkpoint.step for checkpoint in reply.checkpoints] == [0, 1, 2, 4, 8, 12]
     assert [point.step for point in reply.curve] == list(range(13))
     assert reply.curve[-1].held_out_loss < reply.curve[0].held_out_loss
@@ -40,7 +40,7 @@ def test_checkpoints_come_in_the_order_of_training(client: TestClient) -> None:
 
 
 def test_a_model_with_a_curriculum_has_its_number_of_steps_without_text(client: TestClient) -> None:
-    shipped = client.get("/api/v1/models/lookback-gpt/checkpoints").json()
+    shipped = client.get("/api/v2/models/lookback-gpt/checkpoints").json()
     assert (shipped["n_curriculum_steps"], shipped["curve"][-1]["step"]) == (1500, 6000)
     before, after = ([p for p in shipped["curve"] if (p["step"] > 1500) == is_after] for is_after in (False, True))
     assert min(p["held_out_loss"] for p in before) > 7  # a uniform prediction has 8.3
@@ -48,7 +48,7 @@ def test_a_model_with_a_curriculum_has_its_number_of_steps_without_text(client: 
 
 
 def test_the_patterns_of_a_checkpoint_are_the_scores_of_its_heads(client: TestClient, tiny_run: Path) -> None:
-    checkpoints = client.get("/api/v1/models/tiny-run/checkpoints").json()["checkpoints"]
+    checkpoints = client.get("/api/v2/models/tiny-run/checkpoints").json()["checkpoints"]
     for index, step in ((0, 0), (4, 8)):
         network = load_step(tiny_run, step, device=CPU, dtype=APP_DTYPE)
         for pattern, scores_LH in zip(PROBE_PATTERNS, probe_scores(network), strict=True):
@@ -85,7 +85,7 @@ def test_a_step_that_is_not_saved_is_refused_with_the_list_of_saved_steps(
 
 def test_a_model_without_saved_steps_has_one_checkpoint_without_a_number(tiny_llama: Path, tmp_path: Path) -> None:
     for client in serve(Settings(model=str(tiny_llama), cache=tmp_path)):
-        reply = client.get("/api/v1/models/tiny-llama/checkpoints").json()
+        reply = client.get("/api/v2/models/tiny-llama/checkpoints").json()
         assert [checkpoint["step"] for checkpoint in reply["checkpoints"]] == [None]
         assert reply["curve"] == []
         refused = client.post("/api/v1/tokens", json={"text": TEXT, "step": 0})
@@ -93,7 +93,7 @@ def test_a_model_without_saved_steps_has_one_checkpoint_without_a_number(tiny_ll
 
 
 def test_checkpoints_of_an_unknown_model_are_refused(client: TestClient) -> None:
-    assert client.get("/api/v1/models/gpt5/checkpoints").status_code == 404
+    assert client.get("/api/v2/models/gpt5/checkpoints").status_code == 404
 
 
 def test_a_few_steps_stay_in_memory_and_others_are_loaded_again(

@@ -130,7 +130,7 @@ def test_the_live_channel_sends_the_error_and_stays_open(client: TestClient) -> 
 
 
 def test_patterns_of_a_model_that_overflows_are_refused_with_the_same_error(client: TestClient) -> None:
-    reply = client.get("/api/v1/models/huge/checkpoints")
+    reply = client.get("/api/v2/models/huge/checkpoints")
     assert reply.status_code == 422
     assert reply.json()["type"] == "/problems/non-finite-numbers"
 

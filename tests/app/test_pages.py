@@ -127,7 +127,7 @@ def fallback_client(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
     monkeypatch.setattr(Models, "_start_load", start_fallback)
     with TestClient(create_app(Settings(model=str(tiny_llama)))) as client:
-        while client.get("/api/v1/models/lookback-gpt/checkpoints").status_code != 200:
+        while client.get("/api/v2/models/lookback-gpt/checkpoints").status_code != 200:
             pass
         yield client
 

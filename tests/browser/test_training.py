@@ -102,7 +102,7 @@ def training(shared_training: Training) -> Iterator[Training]:
 
 @pytest.fixture(scope="module")
 def history(trained: Server) -> Any:
-    return trained.get(f"/api/v1/models/{MODEL}/checkpoints")
+    return trained.get(f"/api/v2/models/{MODEL}/checkpoints")
 
 
 def values(server: Server, **request: Any) -> Matrix:
