@@ -32,6 +32,8 @@ from model.linear import Linear
 from model.tokenizer import Tokens, token_label
 from model.trace import Trace
 
+N_SAMPLES = 16  # the first tokens of a text, where a page has no room for all; later tokens do not change them
+
 
 class LessonRequest(TokensRequest):
     """The fields of every lesson's request: a text, a model, and whether to compute wrongly."""

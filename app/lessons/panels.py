@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+N_BARS = 48  # features of a vector in a picture; more bars would be too narrow to see
+
 Number = float | None  # None if it is not finite
 
 

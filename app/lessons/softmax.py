@@ -1,4 +1,4 @@
-"""S06: from scores to shares: logits, softmax, temperature."""
+"""S06: softmax turns logits into probabilities, and a temperature makes them more or less equal."""
 
 # shapes: K logits
 
@@ -14,16 +14,18 @@ from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Bars, Facts, numbers
 from app.lessons.posts import MATHS, PART_15, chapter
 
-N_TOP = 20
+N_LARGEST_LOGITS = 20
 
 Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class SoftmaxRequest(LessonRequest):
-    """Five numbers of one's own, or the model's largest logits."""
+    """Logits to choose freely, or the model's largest ones, and how the softmax is computed."""
 
     source: Literal["own", "model"] = Field(
-        "own", title="Logits", description="five of one's own, or the model's 20 largest"
+        "own",
+        title="Logits",
+        description=f"numbers that you set, or the model's {N_LARGEST_LOGITS} largest logits for the next token",
     )
     logits: list[Logit] = Field(
         [2.0, 1.0, 0.5, 0.0, -1.0],
@@ -37,19 +39,21 @@ class SoftmaxRequest(LessonRequest):
         title="Temperature",
         ge=0.1,
         le=5,
-        description="logits are divided by it before the softmax",
+        description="divides the logits; above 1 the probabilities become more equal, below 1 less",
         json_schema_extra={"step": 0.1},
     )
     shift: float = Field(
         0.0,
-        title="Added to all",
+        title="Added to every logit",
         ge=0,
         le=1000,
-        description="a number that is added to every logit",
+        description="changes no probability, unless the exponentials overflow",
         json_schema_extra={"step": 10},
     )
     naive: bool = Field(
-        False, title="Naive", description="take e to the power of the logits as they are, and not less the largest one"
+        False,
+        title="Naive softmax",
+        description="does not subtract the largest logit, so that exponentials of large logits overflow",
     )
 
 
@@ -57,72 +61,72 @@ class SoftmaxResult(LessonResult):
     """The steps from logits to probabilities."""
 
     logits: Bars
-    exponentials: Bars = Field(description="what is summed; `null` where it overflows")
+    exponentials: Bars = Field(description="the terms of the sum; `null` where they overflow")
     probabilities: Bars
     facts: Facts
 
 
 def softmax(logits_K: Tensor, *, naive: bool) -> tuple[Tensor, Tensor]:
-    """The exponentials, and what share each is of their sum; (K,) twice."""
+    """The exponentials, and these divided by their sum, (K,) each; naive: without subtracting the largest logit."""
     powers_K = (logits_K if naive else logits_K - logits_K.max()).exp()
     return powers_K, powers_K / powers_K.sum()
 
 
-def asked_for(reading: Reading, request: SoftmaxRequest) -> tuple[Tensor, list[str]]:
-    """The logits before anything is done to them, and what each stands for."""
+def selected_logits(reading: Reading, request: SoftmaxRequest) -> tuple[Tensor, list[str]]:
+    """The logits before they are divided and shifted, (K,), and their labels."""
     if request.source == "own":
         return torch.tensor(request.logits, dtype=torch.double), [f"z{i}" for i in range(len(request.logits))]
-    top = reading.next_logits_V.topk(min(N_TOP, reading.config.n_vocab))
+    top = reading.next_logits_V.topk(min(N_LARGEST_LOGITS, reading.config.n_vocab))
     return top.values.double(), reading.ranked_labels(top.indices)
 
 
-def steps(logits_K: Tensor, request: SoftmaxRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """Divided and shifted logits, exponentials, probabilities; (K,) each."""
-    given_K = logits_K / request.temperature + request.shift
-    powers_K, share_K = softmax(given_K, naive=request.naive or request.broken)
-    return given_K, powers_K, share_K
+def softmax_steps(logits_K: Tensor, request: SoftmaxRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits divided by the temperature and shifted, exponentials, and probabilities; (K,) each."""
+    shifted_K = logits_K / request.temperature + request.shift
+    powers_K, p_K = softmax(shifted_K, naive=request.naive or request.broken)
+    return shifted_K, powers_K, p_K
 
 
 def compute(reading: Reading, request: SoftmaxRequest) -> SoftmaxResult:
-    """Every step, with names."""
-    logits_K, names = asked_for(reading, request)
-    given_K, powers_K, share_K = steps(logits_K, request)
-    largest = int(logits_K.argmax())
+    """Every step from the logits to the probabilities."""
+    logits_K, labels = selected_logits(reading, request)
+    shifted_K, powers_K, p_K = softmax_steps(logits_K, request)
+    chosen = int(logits_K.argmax())
     power = "e^z" if request.naive or request.broken else "e^(z − max z)"
     return SoftmaxResult(
         logits=Bars(
-            title=f"logits / {request.temperature:g} + {request.shift:g}", labels=names, values=numbers(given_K)
+            title=f"Logits z / {request.temperature:g} + {request.shift:g}", labels=labels, values=numbers(shifted_K)
         ),
-        exponentials=Bars(title=power, labels=names, values=numbers(powers_K), chosen=largest),
+        exponentials=Bars(title=f"Exponentials {power}", labels=labels, values=numbers(powers_K), chosen=chosen),
         probabilities=Bars(
-            title=f"{power} / their sum", labels=names, values=numbers(share_K), chosen=largest, probabilities=True
+            title=f"Probabilities, {power} / sum", labels=labels, values=numbers(p_K), chosen=chosen, probabilities=True
         ),
         facts=Facts(
-            title="in numbers",
+            title="Sums and largest probability",
             names=["sum of the exponentials", "sum of the probabilities", "largest probability"],
-            values=numbers(torch.stack((powers_K.sum(), share_K.sum(), share_K.max()))),
+            values=numbers(torch.stack((powers_K.sum(), p_K.sum(), p_K.max()))),
         ),
     )
 
 
 def checks(reading: Reading, request: SoftmaxRequest) -> Iterator[Check]:
-    """Shares of one whole, whatever is added to all; the order stays."""
-    logits_K, _ = asked_for(reading, request)
-    given_K, _, share_K = steps(logits_K, request)
-    names = "the probabilities sum to 1, to within", "1,000 more for every logit changes a probability by"
+    """Probabilities sum to 1, do not change if all logits grow by the same number, and keep the order of the logits."""
+    logits_K, _ = selected_logits(reading, request)
+    shifted_K, _, p_K = softmax_steps(logits_K, request)
+    names = "the probabilities sum to 1", "adding 1,000 to every logit changes no probability"
     if request.naive:
-        reason = "the naive way is chosen, whose exponentials overflow"
+        reason = "the naive softmax is chosen, whose exponentials overflow"
         yield from (does_not_apply(name, reason) for name in names)
     else:
-        sums = Arithmetic(n_terms=len(share_K), dtype=torch.double)
-        yield equal(names[0], share_K.sum()[None], torch.ones(1), sums, 1.0)
-        lifted_K = steps(logits_K, request.model_copy(update={"shift": request.shift + 1000}))[2]
-        yield equal(names[1], lifted_K, share_K, sums, largest(given_K) + 1000)
-    best, off = int(logits_K.argmax()), 0.0
+        arithmetic = Arithmetic(n_terms=len(p_K), dtype=torch.double)
+        yield equal(names[0], p_K.sum()[None], torch.ones(1), arithmetic, 1.0)
+        raised_p_K = softmax_steps(logits_K, request.model_copy(update={"shift": request.shift + 1000}))[2]
+        yield equal(names[1], raised_p_K, p_K, arithmetic, largest(shifted_K) + 1000)
+    top, difference = int(logits_K.argmax()), 0.0
     for temperature in (0.1, 1.0, 5.0):
-        share_K = steps(logits_K, request.model_copy(update={"temperature": temperature, "naive": False}))[2]
-        off = max(off, (share_K.max() - share_K[best]).item())
-    yield at_most(0, off, "at other temperatures another token is likelier than this one, by")
+        p_K = softmax_steps(logits_K, request.model_copy(update={"temperature": temperature, "naive": False}))[2]
+        difference = max(difference, (p_K.max() - p_K[top]).item())
+    yield at_most(0, difference, "at every temperature, the largest logit has the largest probability")
 
 
 LESSON = Lesson(

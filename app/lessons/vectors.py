@@ -1,4 +1,4 @@
-"""S01: a vector is a place and a direction; the dot product of two says how far they point the same way."""
+"""S01: a vector is a point and a direction; a dot product measures how far two vectors point the same way."""
 
 # shapes: T tokens, M features of a token, D features of any two vectors
 
@@ -11,79 +11,82 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
+from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading
+from app.lessons.panels import N_BARS, Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
 from app.schemas import Index
 
-LIMIT = 5.0
-N_BARS = 48  # of a token's features; more bars cannot be told apart
+ARROW_LIMIT = 5.0
 
-Coordinate = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
-Plane = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
-Measure = Literal["dot product", "cosine"]
+ArrowCoordinate = Annotated[float, Field(ge=-ARROW_LIMIT, le=ARROW_LIMIT)]
+Arrow = Annotated[list[ArrowCoordinate], Field(min_length=2, max_length=2)]
+PairMeasure = Literal["dot product", "cosine"]
 
 
 class VectorsRequest(LessonRequest):
-    """Two arrows of one's own, two tokens of the text, and how pairs are compared."""
+    """Two arrows to choose freely, two tokens of the text, and the measure that compares all pairs of tokens."""
 
-    a: Plane = Field(
-        [3.0, 1.0], title="Arrow a", json_schema_extra={"kind": "sliders", "limit": LIMIT, "names": ["across", "up"]}
+    a: Arrow = Field(
+        [3.0, 1.0],
+        title="Arrow a",
+        json_schema_extra={"kind": "sliders", "limit": ARROW_LIMIT, "names": ["across", "up"]},
     )
-    b: Plane = Field(
-        [1.0, 3.0], title="Arrow b", json_schema_extra={"kind": "sliders", "limit": LIMIT, "names": ["across", "up"]}
+    b: Arrow = Field(
+        [1.0, 3.0],
+        title="Arrow b",
+        json_schema_extra={"kind": "sliders", "limit": ARROW_LIMIT, "names": ["across", "up"]},
     )
-    one: Index | None = Field(
-        1, title="One token", description="the last if left out", json_schema_extra={"kind": "token"}
+    first_token: Index | None = Field(
+        1, title="First token", description="is compared with the second token", json_schema_extra={"kind": "token"}
     )
-    other: Index | None = Field(
-        2, title="Another one", description="the last if left out", json_schema_extra={"kind": "token"}
+    second_token: Index | None = Field(
+        2, title="Second token", description="is compared with the first token", json_schema_extra={"kind": "token"}
     )
-    measure: Measure = Field("dot product", title="Compared by", description="in the table of all pairs")
+    measure: PairMeasure = Field("dot product", title="Measure", description="compares every pair of tokens")
 
 
 class VectorsResult(LessonResult):
-    """The arrows, the tokens, and all pairs."""
+    """The two arrows, the two tokens, and all pairs of tokens."""
 
     arrows: Points
-    products: Bars = Field(description="what each coordinate of the arrows adds to their dot product")
-    plane: Facts
-    features: Bars = Field(description="what each of the first features of the two tokens adds to their dot product")
-    space: Facts
+    arrow_products: Bars = Field(description="the terms of the arrows' dot product, one per coordinate")
+    arrow_facts: Facts
+    token_products: Bars = Field(description="the first terms of the tokens' dot product, one per feature")
+    token_facts: Facts
     pairs: Heatmap
 
 
-def dot(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> Tensor:
-    """What each feature adds, (D,): their sum is the dot product. Broken, each meets the one before it.
+def dot_terms(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> Tensor:
+    """The terms of a dot product, (D,); broken: each feature is multiplied by the feature before it.
 
-    >>> dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])).tolist()
+    >>> dot_terms(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])).tolist()
     [2.0, 0.0, 8.0]
     """
     return a_D * (b_D.roll(1) if broken else b_D)
 
 
 def cosine(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> float:
-    """Of the angle between two vectors: their dot product, where both had length 1."""
-    return dot(F.normalize(a_D, dim=0), F.normalize(b_D, dim=0), broken=broken).sum().item()
+    """The cosine of the angle between two vectors: their dot product after both are scaled to length 1."""
+    return dot_terms(F.normalize(a_D, dim=0), F.normalize(b_D, dim=0), broken=broken).sum().item()
 
 
-def embedded(reading: Reading) -> Tensor:
-    """The tokens' rows of the model's table, (T, M); float32."""
+def embedding_rows(reading: Reading) -> Tensor:
+    """The token vectors of the text, without positions, (T, M), float32."""
     return reading.model.network.embed.weight[reading.ids_BT[0]].detach().float().cpu()
 
 
-def pairs(x_TM: Tensor, request: VectorsRequest) -> Tensor:
-    """Every token with every other one, (T, T)."""
+def compare_pairs(x_TM: Tensor, request: VectorsRequest) -> Tensor:
+    """The dot product or cosine of every pair of tokens, (T, T)."""
     if request.measure == "cosine":
         x_TM = F.normalize(x_TM, dim=1)
     return x_TM @ (x_TM.roll(1, 1) if request.broken else x_TM).T
 
 
-def _compared(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
+def _vector_facts(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
     return facts(
         title,
         {
-            "dot product": dot(a_D, b_D, broken=broken).sum().item(),
+            "dot product": dot_terms(a_D, b_D, broken=broken).sum().item(),
             "length of the first": a_D.norm().item(),
             "length of the second": b_D.norm().item(),
             "cosine": cosine(a_D, b_D, broken=broken),
@@ -91,62 +94,74 @@ def _compared(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
     )
 
 
+def _arrows(request: VectorsRequest) -> Points:
+    return Points(
+        title="Arrows a and b (drag their tips)",
+        x_axis="across",
+        y_axis="up",
+        points=[Point(name=name, group=name, x=x, y=y) for name, (x, y) in (("a", request.a), ("b", request.b))],
+        arrows=True,
+        limit=ARROW_LIMIT,
+        draggable=["a", "b"],
+    )
+
+
 def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
-    """The arrows and the tokens, compared feature by feature."""
+    """The dot products and cosines of two arrows, of two tokens, and of all pairs of tokens."""
     a_D, b_D = torch.tensor(request.a), torch.tensor(request.b)
-    x_TM = embedded(reading)
-    one, other = reading.position(request.one), reading.position(request.other)
-    names = reading.token_labels
+    x_TM, labels = embedding_rows(reading), reading.token_labels
+    first, second = reading.position(request.first_token), reading.position(request.second_token)
+    d_model = x_TM.shape[1]
+    n_bars = min(N_BARS, d_model)
     return VectorsResult(
-        arrows=Points(
-            title="two arrows: pull their tips",
-            x_axis="across",
-            y_axis="up",
-            points=[Point(name=n, group=n, x=v[0], y=v[1]) for n, v in (("a", request.a), ("b", request.b))],
-            arrows=True,
-            limit=LIMIT,
-            draggable=["a", "b"],
-        ),
-        products=Bars(
-            title="a·b: what each coordinate adds",
+        arrows=_arrows(request),
+        arrow_products=Bars(
+            title="Terms of the dot product a · b",
             labels=["across", "up"],
-            values=numbers(dot(a_D, b_D, broken=request.broken)),
+            values=numbers(dot_terms(a_D, b_D, broken=request.broken)),
         ),
-        plane=_compared("a and b", a_D, b_D, broken=request.broken),
-        features=Bars(
-            title=f"{names[one]} · {names[other]}: what the first {N_BARS} of {x_TM.shape[1]} features add",
-            labels=[str(feature) for feature in range(min(N_BARS, x_TM.shape[1]))],
-            values=numbers(dot(x_TM[one], x_TM[other], broken=request.broken)[:N_BARS]),
+        arrow_facts=_vector_facts("Arrows a and b", a_D, b_D, broken=request.broken),
+        token_products=Bars(
+            title=f"Terms of the dot product {labels[first]} · {labels[second]}, the first {n_bars} of {d_model}",
+            labels=[str(feature) for feature in range(n_bars)],
+            values=numbers(dot_terms(x_TM[first], x_TM[second], broken=request.broken)[:N_BARS]),
         ),
-        space=_compared(
-            f"{names[one]} and {names[other]}, all {x_TM.shape[1]} features",
-            x_TM[one],
-            x_TM[other],
+        token_facts=_vector_facts(
+            f"Tokens {labels[first]} and {labels[second]}, all {d_model} features",
+            x_TM[first],
+            x_TM[second],
             broken=request.broken,
         ),
-        pairs=signed(f"{request.measure} of all pairs", names, names, pairs(x_TM, request), selects=("one", "other")),
+        pairs=signed(
+            f"{request.measure.capitalize()} of every pair of tokens",
+            labels,
+            labels,
+            compare_pairs(x_TM, request),
+            selects=("first_token", "second_token"),
+        ),
     )
 
 
 def checks(reading: Reading, request: VectorsRequest) -> Iterator[Check]:
-    """The table is what pairs give one by one; a cosine is one; the sum of an example in the post."""
-    x_TM = embedded(reading)
-    dots_TT = pairs(x_TM, request.model_copy(update={"measure": "dot product"}))
-    some_TM = x_TM[:16]
-    looped_TT = torch.stack([torch.stack([dot(a_M, b_M).sum() for b_M in some_TM]) for a_M in some_TM])
-    products, n = Arithmetic(n_terms=x_TM.shape[1]), len(some_TM)
+    """The table equals single dot products, no cosine is above 1, and an example of the post comes out as printed."""
+    x_TM = embedding_rows(reading)
+    dots_TT = compare_pairs(x_TM, request.model_copy(update={"measure": "dot product"}))
+    samples_TM = x_TM[:N_SAMPLES]
+    looped_TT = torch.stack([torch.stack([dot_terms(a_M, b_M).sum() for b_M in samples_TM]) for a_M in samples_TM])
+    arithmetic, n = Arithmetic(n_terms=x_TM.shape[1]), len(samples_TM)
     yield equal(
-        "pair by pair, the dot products of the first 16 tokens differ by",
+        f"the table has the dot product of every pair of the first {N_SAMPLES} tokens",
         looped_TT,
         dots_TT[:n, :n],
-        products,
-        product_scales(some_TM, some_TM),
+        arithmetic,
+        product_scales(samples_TM, samples_TM),
     )
-    cosine_TT = pairs(x_TM, request.model_copy(update={"measure": "cosine"}))
-    yield at_most(1 + products.error(), largest(cosine_TT), "the largest cosine, whatever its sign, is")
-    yield at_least(1 - products.error(), cosine_TT.diagonal().min().item(), "a token's cosine with itself is")
-    ten = dot(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0]), broken=request.broken).sum().item()
-    yield at_most(0, abs(ten - 10), "(2, 3, 4) · (1, 0, 2) = 10, to within")
+    cosine_TT = compare_pairs(x_TM, request.model_copy(update={"measure": "cosine"}))
+    yield at_most(1 + arithmetic.error(), largest(cosine_TT), "no cosine is above 1 or below −1")
+    yield at_least(1 - arithmetic.error(), cosine_TT.diagonal().min().item(), "every token's cosine with itself is 1")
+    a_D, b_D = torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])
+    difference = abs(dot_terms(a_D, b_D, broken=request.broken).sum().item() - 10)
+    yield at_most(0, difference, "(2, 3, 4) · (1, 0, 2) is 10")
 
 
 LESSON = Lesson(
@@ -157,6 +172,6 @@ LESSON = Lesson(
     result_type=VectorsResult,
     compute=compute,
     checks=checks,
-    breaks="multiply each feature with the one before it",
-    code=("model/attention.py: scores", "app/lessons/vectors.py: dot, cosine"),
+    breaks="multiply each feature by the feature before it",
+    code=("model/attention.py: scores", "app/lessons/vectors.py: dot_terms, cosine"),
 )

@@ -198,7 +198,7 @@ def test_the_tip_of_an_arrow_can_be_dragged_and_a_click_on_a_cell_selects_tokens
     page.mouse.up()
     across = page.locator("[data-control=b] [name]").first
     page.wait_for_function("(input) => input.valueAsNumber < 0", arg=across.element_handle())
-    page.locator("[data-panel=plane] td", has_text="-").first.wait_for()  # they point apart
+    page.locator("[data-panel=arrow_facts] td", has_text="-").first.wait_for()  # they point apart
     assert page.locator("[data-control=a] [name]").first.input_value() == "3"
 
     cells = page.locator("[data-panel=pairs] .figure .nsewdrag")
@@ -206,12 +206,12 @@ def test_the_tip_of_an_arrow_can_be_dragged_and_a_click_on_a_cell_selects_tokens
     box = cells.bounding_box()
     assert box
     page.mouse.click(box["x"] + box["width"] * 6.5 / 7, box["y"] + box["height"] * 3.5 / 7)  # row 3, column 6 of 7
-    page.locator("[data-panel=space] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
+    page.locator("[data-panel=token_facts] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
 
 
 def test_play_runs_a_slider_to_its_maximum(page: Page, server: Server) -> None:
     go(page, server, "tokens", merged=0.9)
-    slider = page.get_by_label("Merged so far")
+    slider = page.get_by_label("Merges applied")
     page.get_by_role("button", name="Play").click()
     page.wait_for_function("(slider) => slider.value === slider.max", arg=slider.element_handle())
     page.get_by_role("button", name="Play").wait_for()  # it has stopped

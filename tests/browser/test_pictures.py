@@ -136,9 +136,8 @@ def test_a_picture_taken_away_in_the_dark_can_be_read_and_has_a_name_of_its_own(
     home.choose_stage("weights")
     assert taken(home.figure)[0] == "lookback-gpt-layer-3-head-3-attention-weights.svg"
     go(home, server, "vectors")
-    assert (
-        taken(home.page.locator("[data-panel=pairs] .figure"))[0] == "vectors-lookback-gpt-dot-product-of-all-pairs.svg"
-    )
+    name = taken(home.page.locator("[data-panel=pairs] .figure"))[0]
+    assert name == "vectors-lookback-gpt-Dot-product-of-every-pair-of-tokens.svg"
 
 
 def test_the_canvas_follows_another_resolution_at_once(home: Tab) -> None:
