@@ -1,6 +1,6 @@
-"""S03: the bias as one more column of the weights, for one more input that is always 1."""
+"""S03: a bias is one more column of weights, for one more input that is always 1."""
 
-# shapes: T tokens, M features of a token, I inputs, J inputs and one more, O outputs
+# shapes: T tokens, I inputs, J inputs and one more, O outputs
 
 from collections.abc import Iterator
 
@@ -10,146 +10,151 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_most, equal, largest, product_scales
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading, parameters
 from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATRICES
 from app.schemas import Index
 
-N_OUTPUTS, N_INPUTS = 4, 6  # of the corner of the layer that is shown
-N_SAMPLES = 16  # tokens; what comes later in a longer text is not read, and changes nothing before it
+N_SHOWN_OUTPUTS, N_SHOWN_INPUTS = 4, 6  # the corner of the layer that is shown
 
 
 class BakedBiasRequest(LessonRequest):
-    """A layer of the model, a change of its bias, and how far the bias is baked in."""
+    """A layer of the model, a change of its bias, and the number in the last row of X′."""
 
-    layer: Index = Field(0, title="Layer", description="whose feed-forward network it is")
-    bias: float = Field(
+    layer: Index = Field(0, title="Layer", description="shows the feed-forward network of this layer")
+    added_bias: float = Field(
         0.5,
         ge=-2,
         le=2,
         title="Added to the bias",
-        description="of every output: 0 leaves the model's own, or none where it has none",
+        description="changes the bias of every output; 0 shows the model's own bias, if it has one",
         json_schema_extra={"step": 0.1},
     )
-    joined: float = Field(
+    last_row: float = Field(
         1.0,
         ge=0,
         le=1,
-        title="The last row of X′",
-        description="what stands in it: at 0 the bias counts for nothing, at 1 for all of it",
+        title="Last row of X′",
+        description="0 leaves the bias out, 1 adds all of it",
         json_schema_extra={"step": 0.05, "playable": True},
     )
     token: Index | None = Field(
         2,
         title="Token",
-        description=f"whose sum is taken apart, one of the first {N_SAMPLES}",
+        description=f"shows the products of this token, one of the first {N_SAMPLES}",
         json_schema_extra={"kind": "token"},
     )
 
 
 class BakedBiasResult(LessonResult):
-    """The extended matrices, their product, and how far it is from W X + B."""
+    """The extended matrices, their product, and its difference to W X + B."""
 
     weights: Heatmap
     samples: Heatmap
-    result: Heatmap
-    difference: Heatmap = Field(description="the product less W X + B")
-    products: Bars = Field(description="what each input adds to the first output of a token; the bias is one of them")
+    outputs: Heatmap
+    difference: Heatmap = Field(description="W′ X′ minus (W X + B)")
+    products: Bars = Field(description="the terms of a token's first output; the bias is one of them")
     facts: Facts
 
 
-def corner(reading: Reading, request: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """The first rows and columns: W, (O, I), X as it comes to the layer, (I, T), and the edited bias, (O,); float32."""
+def biased_corner(reading: Reading, request: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """A corner of the layer: W, (O, I), the input X, (I, T), and the changed bias, (O,); float32."""
     linear = reading.up(request.layer)
-    w_OI, own_O = parameters(linear)
+    w_OI, b_O = parameters(linear)
     x_TI, _ = reading.capture(request.layer, linear, N_SAMPLES)
-    return w_OI[:N_OUTPUTS, :N_INPUTS], x_TI.T[:N_INPUTS].float().cpu(), own_O[:N_OUTPUTS] + request.bias
+    return (
+        w_OI[:N_SHOWN_OUTPUTS, :N_SHOWN_INPUTS],
+        x_TI.T[:N_SHOWN_INPUTS].float().cpu(),
+        b_O[:N_SHOWN_OUTPUTS] + request.added_bias,
+    )
 
 
-def extended(w_OI: Tensor, b_O: Tensor) -> Tensor:
+def append_bias(w_OI: Tensor, b_O: Tensor) -> Tensor:
     """W′ = [W b], (O, J).
 
-    >>> extended(torch.tensor([[1.0, 2.0]]), torch.tensor([5.0])).tolist()
+    >>> append_bias(torch.tensor([[1.0, 2.0]]), torch.tensor([5.0])).tolist()
     [[1.0, 2.0, 5.0]]
     """
     return torch.cat((w_OI, b_O[:, None]), dim=1)
 
 
-def with_ones(x_IT: Tensor, joined: float, *, broken: bool) -> Tensor:
-    """X′: X above a row of ones, (J, T), or of what stands for them on the way there.
+def append_ones(x_IT: Tensor, value: float, *, broken: bool) -> Tensor:
+    """X′, (J, T): X with a row below it that has `value` in every column; broken: above it.
 
-    >>> with_ones(torch.tensor([[3.0, 4.0]]), 1.0, broken=False).tolist()
+    >>> append_ones(torch.tensor([[3.0, 4.0]]), 1.0, broken=False).tolist()
     [[3.0, 4.0], [1.0, 1.0]]
     """
-    row_1T = torch.full((1, x_IT.shape[1]), joined)
+    row_1T = torch.full((1, x_IT.shape[1]), value)
     return torch.cat((row_1T, x_IT) if broken else (x_IT, row_1T))
 
 
 def compute(reading: Reading, request: BakedBiasRequest) -> BakedBiasResult:
-    """The corner of the layer with its bias baked in."""
-    w_OI, x_IT, b_O = corner(reading, request)
-    w_OJ, x_JT = extended(w_OI, b_O), with_ones(x_IT, request.joined, broken=request.broken)
+    """A corner of a layer, with its bias as the last column of its weights."""
+    w_OI, x_IT, b_O = biased_corner(reading, request)
+    w_OJ, x_JT = append_bias(w_OI, b_O), append_ones(x_IT, request.last_row, broken=request.broken)
     z_OT, plain_OT = w_OJ @ x_JT, w_OI @ x_IT + b_O[:, None]
-    column = min(reading.position(request.token), x_IT.shape[1] - 1)
-    names = reading.token_labels[: x_IT.shape[1]]
-    outputs = [f"out {i}" for i in range(N_OUTPUTS)]
-    inputs = [f"in {i}" for i in range(N_INPUTS)]
+    n_inputs, n_samples = x_JT.shape
+    column = min(reading.position(request.token), n_samples - 1)
+    labels = reading.token_labels[:n_samples]
+    outputs, inputs = [f"out {i}" for i in range(N_SHOWN_OUTPUTS)], [f"in {i}" for i in range(N_SHOWN_INPUTS)]
     rows = ["ones", *inputs] if request.broken else [*inputs, "ones"]
-    n_j, n_t = x_JT.shape
     products_J = w_OJ[0] * x_JT[:, column]
-    own = reading.up(request.layer)
+    bias = reading.up(request.layer).bias
+    size = f"{N_SHOWN_OUTPUTS} × {n_samples}"
     return BakedBiasResult(
-        weights=signed(f"W′ = [W b], {N_OUTPUTS} × {n_j}: b is the last column", outputs, [*inputs, "b"], w_OJ),
-        samples=signed(f"X′, {n_j} × {n_t}: X, and a row of {request.joined:g}", rows, names, x_JT),
-        result=signed(f"Z = W′ X′, {N_OUTPUTS} × {n_t}", outputs, names, z_OT),
+        weights=signed(
+            f"Weights W′ = [W b], {N_SHOWN_OUTPUTS} × {n_inputs}, b in the last column", outputs, [*inputs, "b"], w_OJ
+        ),
+        samples=signed(f"Inputs X′, {n_inputs} × {n_samples}: X and a row of {request.last_row:g}", rows, labels, x_JT),
+        outputs=signed(f"Outputs Z = W′ X′, {size}", outputs, labels, z_OT),
         difference=signed(
-            f"W′ X′ less W X + B, {N_OUTPUTS} × {n_t}",
+            f"Difference to W X + B, {size}",
             outputs,
-            names,
+            labels,
             z_OT - plain_OT,
             limit=plain_OT.abs().max().item(),
         ),
         products=Bars(
-            title=f"out 0 of {names[column]}: what each of {n_j} inputs adds",
+            title=f"Output 0 of {labels[column]}: one product per input",
             labels=rows,
             values=numbers(products_J),
             chosen=rows.index("ones"),
         ),
         facts=facts(
-            f"layer {request.layer}, a corner",
+            f"Corner of layer {request.layer}",
             {
-                "the model's own bias of out 0": "none" if own.bias is None else own.bias[0].item(),
-                "with what is added": b_O[0].item(),
-                "largest difference from W X + B": (z_OT - plain_OT).abs().max().item(),
-                f"out 0 of {names[column]}, all of it": products_J.sum().item(),
+                "the model's own bias of output 0": "none" if bias is None else bias[0].item(),
+                "bias after the change": b_O[0].item(),
+                "largest difference to W X + B": (z_OT - plain_OT).abs().max().item(),
+                f"sum for output 0 of {labels[column]}": products_J.sum().item(),
             },
         ),
     )
 
 
 def checks(reading: Reading, request: BakedBiasRequest) -> Iterator[Check]:
-    """With ones in the last row it is W X + B, however computed; the bias is in the last column, and nowhere else."""
-    w_OI, x_IT, b_O = corner(reading, request)
-    w_OJ = extended(w_OI, b_O)
-    z_OT = w_OJ @ with_ones(x_IT, 1.0, broken=request.broken)
+    """With ones in the last row, W′ X′ is W X + B; the bias changes the last column of W′ and no other."""
+    w_OI, x_IT, b_O = biased_corner(reading, request)
+    w_OJ = append_bias(w_OI, b_O)
+    z_OT = w_OJ @ append_ones(x_IT, 1.0, broken=request.broken)
     plain_OT = torch.stack([w_OI @ x_I + b_O for x_I in x_IT.T], dim=1)
     arithmetic, scale_OT = Arithmetic(n_terms=w_OJ.shape[1]), product_scales(x_IT.T, w_OI, b_O).T
-    yield equal("W′ X′ differs from W X + B, token by token, by", z_OT, plain_OT, arithmetic, scale_OT)
+    yield equal("W′ X′ equals W X + B, computed token by token", z_OT, plain_OT, arithmetic, scale_OT)
     numpy_OT = np.hstack((w_OI, b_O[:, None])) @ np.vstack((x_IT, np.ones((1, x_IT.shape[1]), np.float32)))
-    yield equal("numpy's W′ X′ differs by", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
-    half_OT = w_OJ @ with_ones(x_IT, 0.5, broken=request.broken)
+    yield equal("numpy computes the same W′ X′", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
+    half_OT = w_OJ @ append_ones(x_IT, 0.5, broken=request.broken)
     yield equal(
-        "with halves for ones, half of the bias is missing, to within",
+        "if the last row has 0.5 instead of 1, half of the bias is missing",
         half_OT,
         plain_OT - b_O[:, None] / 2,
         arithmetic,
         scale_OT,
     )
-    moved_OJ = (extended(w_OI, b_O + 1) - w_OJ).abs()
-    yield at_most(0, largest(moved_OJ[:, :-1]), "another bias changes the other columns of W′ by")
+    change_OJ = (append_bias(w_OI, b_O + 1) - w_OJ).abs()
+    yield at_most(0, largest(change_OJ[:, :-1]), "another bias does not change the other columns of W′")
     yield equal(
-        "a bias that is 1 larger makes the last column 1 larger, to within",
-        moved_OJ[:, -1],
+        "a bias that is larger by 1 makes the last column larger by 1",
+        change_OJ[:, -1],
         torch.ones(len(b_O)),
         Arithmetic(),
         largest(b_O) + 1,
@@ -164,6 +169,6 @@ LESSON = Lesson(
     result_type=BakedBiasResult,
     compute=compute,
     checks=checks,
-    breaks="put the row of ones on top of X, while the bias stays the last column of W",
-    code=("app/lessons/baked_bias.py: extended, with_ones", "model/linear.py: Linear"),
+    breaks="put the row of ones above X, while the bias stays the last column of W′",
+    code=("app/lessons/baked_bias.py: append_bias, append_ones", "model/linear.py: Linear"),
 )

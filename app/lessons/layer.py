@@ -1,8 +1,8 @@
-"""S02: a layer of a network is a product of matrices and a bias, Z = W X + B, with one column a sample."""
+"""S02: a layer of a network computes Z = W X + B: a matrix product and a bias, with one column per sample."""
 
 # shapes: T tokens, I inputs, O outputs
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,136 +10,148 @@ from pydantic import Field
 from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, equal, product_scales
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
+from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading, parameters
 from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.lessons.posts import MATHS, MATRICES
 from app.schemas import Index
 
-N_SAMPLES = 16  # tokens; what comes later in a longer text is not read, and changes nothing before it
-
 
 class LayerRequest(LessonRequest):
-    """A layer of the model, how much of it, and a cell of its output."""
+    """A layer of the model, the size of the corner that is shown, and a cell of its output."""
 
-    layer: Index = Field(0, title="Layer", description="whose feed-forward network it is")
-    outputs: int = Field(4, ge=2, le=8, title="Outputs", description="the first rows of W")
-    inputs: int = Field(6, ge=2, le=8, title="Inputs", description="the first columns of W, and rows of X")
-    row: int = Field(0, ge=0, le=7, title="Row of Z", description="the output that is spelled out")
+    layer: Index = Field(0, title="Layer", description="shows the feed-forward network of this layer")
+    n_outputs: int = Field(4, ge=2, le=8, title="Outputs", description="shows this many rows of W")
+    n_inputs: int = Field(6, ge=2, le=8, title="Inputs", description="shows this many columns of W and rows of X")
+    row: int = Field(0, ge=0, le=7, title="Row of Z", description="chooses an output; the last if there are fewer")
     token: Index | None = Field(
         2,
         title="Column of Z",
-        description=f"the sample it is spelled out for, one of the first {N_SAMPLES} tokens",
+        description=f"chooses a sample, one of the first {N_SAMPLES} tokens",
         json_schema_extra={"kind": "token"},
     )
 
 
 class LayerResult(LessonResult):
-    """The four matrices, and one cell of the last."""
+    """The matrices W, X, B and Z, and the sum that gives one cell of Z."""
 
     weights: Heatmap
     samples: Heatmap
     bias: Heatmap = Field(description="the same column for every sample")
-    result: Heatmap
-    products: Bars = Field(description="what each input adds to the chosen cell, and the bias")
-    cell: Facts = Field(description="the same in numbers: each weight times its input")
-    whole: Facts = Field(description="the size of the layer that was cut")
+    outputs: Heatmap
+    cell_products: Bars = Field(description="the terms of the chosen cell: one product per input, and the bias")
+    cell_facts: Facts = Field(description="the same terms in numbers: each weight times its input")
+    layer_facts: Facts = Field(description="the size of the whole layer")
 
 
-def captured(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
-    """What goes into it and what comes out, a column a sample as in the formula: (I, T) and (O, T); float32."""
+def captured_columns(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
+    """Input, (I, T), and output, (O, T), of a layer's first map: one column per sample, as in the formula; float32."""
     x_TI, z_TO = reading.capture(layer, reading.up(layer), N_SAMPLES)
     return x_TI.T.float().cpu(), z_TO.T.float().cpu()
 
 
-def repeated(b_O: Tensor, n_samples: int) -> Tensor:
-    """B: the bias, once for each sample, (O, T).
+def bias_matrix(b_O: Tensor, n_samples: int) -> Tensor:
+    """B, (O, T): the bias, repeated for each sample.
 
-    >>> repeated(Tensor([1.0, 2.0]), 3).tolist()
+    >>> bias_matrix(Tensor([1.0, 2.0]), 3).tolist()
     [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
     return b_O[:, None].expand(-1, n_samples)
 
 
-def through(w_OI: Tensor, x_IT: Tensor, b_O: Tensor, *, broken: bool) -> Tensor:
+def apply_layer(w_OI: Tensor, x_IT: Tensor, b_O: Tensor, *, broken: bool) -> Tensor:
     """Z = W X + B, (O, T)."""
-    return (w_OI.roll(1, 1) if broken else w_OI) @ x_IT + repeated(b_O, x_IT.shape[1])
+    return (w_OI.roll(1, 1) if broken else w_OI) @ x_IT + bias_matrix(b_O, x_IT.shape[1])
 
 
-def cut(reading: Reading, request: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """The first rows and columns of the layer: W, (O, I), X, (I, T), and the bias, (O,)."""
-    (w_OI, b_O), (x_IT, _) = parameters(reading.up(request.layer)), captured(reading, request.layer)
-    return w_OI[: request.outputs, : request.inputs], x_IT[: request.inputs], b_O[: request.outputs]
+def layer_corner(reading: Reading, request: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """A corner of the layer: W, (O, I), the input X, (I, T), and the bias, (O,); float32."""
+    (w_OI, b_O), (x_IT, _) = parameters(reading.up(request.layer)), captured_columns(reading, request.layer)
+    n_outputs, n_inputs = request.n_outputs, request.n_inputs
+    return w_OI[:n_outputs, :n_inputs], x_IT[:n_inputs], b_O[:n_outputs]
 
 
 def compute(reading: Reading, request: LayerRequest) -> LayerResult:
-    """A piece of the model's layer, multiplied out."""
-    w_OI, x_IT, b_O = cut(reading, request)
-    z_OT = through(w_OI, x_IT, b_O, broken=request.broken)
+    """A corner of one of the model's layers: its matrices, and the sum that gives one cell of its output."""
+    w_OI, x_IT, b_O = layer_corner(reading, request)
+    z_OT = apply_layer(w_OI, x_IT, b_O, broken=request.broken)
     n_outputs, n_samples = z_OT.shape
     row, column = min(request.row, n_outputs - 1), min(reading.position(request.token), n_samples - 1)
-    names = reading.token_labels[:n_samples]
-    inputs = [f"in {i}" for i in range(request.inputs)]
-    outputs = [f"out {i}" for i in range(n_outputs)]
-    marked_outputs = [f"▸ {name}" if i == row else name for i, name in enumerate(outputs)]
-    marked_names = [f"▸ {name}" if i == column else name for i, name in enumerate(names)]
-    products_I = w_OI[row] * x_IT[:, column]
-    factors = zip(inputs, w_OI[row].tolist(), x_IT[:, column].tolist(), strict=True)
-    spelled = [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
-    sizes = f"{n_outputs} × {n_samples}"
-    own = reading.up(request.layer)
+    labels = reading.token_labels[:n_samples]
+    inputs, outputs = [f"in {i}" for i in range(len(x_IT))], [f"out {i}" for i in range(n_outputs)]
+    marked_outputs, marked_labels = _marked(outputs, row), _marked(labels, column)
+    size, cell = f"{n_outputs} × {n_samples}", f"Output {row} of {labels[column]}"
+    terms_I = w_OI[row] * x_IT[:, column]
     return LayerResult(
-        weights=signed(f"W, {n_outputs} × {request.inputs}: a row an output", marked_outputs, inputs, w_OI),
-        samples=signed(f"X, {request.inputs} × {n_samples}: a column a token", inputs, marked_names, x_IT),
-        bias=signed(f"B, {sizes}: one column, repeated", outputs, names, repeated(b_O, n_samples)),
-        result=signed(f"Z = W X + B, {sizes}", marked_outputs, marked_names, z_OT, selects=("row", "token")),
-        products=Bars(
-            title=f"out {row} of {names[column]}: what each input adds, and the bias",
+        weights=signed(f"Weights W, {n_outputs} × {len(x_IT)}, one row per output", marked_outputs, inputs, w_OI),
+        samples=signed(f"Inputs X, {len(x_IT)} × {n_samples}, one column per token", inputs, marked_labels, x_IT),
+        bias=signed(f"Bias B, {size}, one column repeated", outputs, labels, bias_matrix(b_O, n_samples)),
+        outputs=signed(f"Outputs Z = W X + B, {size}", marked_outputs, marked_labels, z_OT, selects=("row", "token")),
+        cell_products=Bars(
+            title=f"{cell}: one product per input, and the bias",
             labels=[*inputs, "bias"],
-            values=[*numbers(products_I), b_O[row].item()],
-            chosen=request.inputs,
+            values=[*numbers(terms_I), b_O[row].item()],
+            chosen=len(x_IT),
         ),
-        cell=facts(
-            f"out {row} of {names[column]}",
+        cell_facts=facts(
+            cell,
             {
-                **dict(zip(spelled, products_I.tolist(), strict=True)),
+                **dict(zip(_products(inputs, w_OI[row], x_IT[:, column]), terms_I.tolist(), strict=True)),
                 "bias": b_O[row].item(),
-                "all of it": (products_I.sum() + b_O[row]).item(),
-                "the cell of Z": z_OT[row, column].item(),
+                "sum": (terms_I.sum() + b_O[row]).item(),
+                "cell of Z": z_OT[row, column].item(),
             },
         ),
-        whole=facts(
-            f"the layer that this is a corner of, layer {request.layer}",
-            {
-                "its W": f"{own.out_features} × {own.in_features}",
-                "its bias": "none, so zeros stand in" if own.bias is None else f"{own.out_features} numbers",
-            },
-        ),
+        layer_facts=_layer_facts(reading, request.layer),
+    )
+
+
+def _marked(labels: Sequence[str], chosen: int) -> list[str]:
+    return [f"▸ {label}" if i == chosen else label for i, label in enumerate(labels)]
+
+
+def _products(inputs: Sequence[str], w_I: Tensor, x_I: Tensor) -> list[str]:
+    factors = zip(inputs, w_I.tolist(), x_I.tolist(), strict=True)
+    return [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
+
+
+def _layer_facts(reading: Reading, layer: int) -> Facts:
+    linear = reading.up(layer)
+    return facts(
+        f"Whole feed-forward map, layer {layer}",
+        {
+            "W": f"{linear.out_features} × {linear.in_features}",
+            "bias": "none, shown as zeros" if linear.bias is None else f"{linear.out_features} numbers",
+        },
     )
 
 
 def checks(reading: Reading, request: LayerRequest) -> Iterator[Check]:
-    """Every cell is the sum it stands for; whole, the layer gives what the running model's gives."""
-    w_OI, x_IT, b_O = cut(reading, request)
-    z_OT = through(w_OI, x_IT, b_O, broken=request.broken)
-    w, columns, b = w_OI.tolist(), x_IT.T.tolist(), b_O.tolist()
-    spelled_OT = torch.tensor(
-        [
-            [sum(weight * number for weight, number in zip(row, column, strict=True)) + bias for column in columns]
-            for row, bias in zip(w, b, strict=True)
-        ],
-        dtype=torch.double,
-    )
+    """Every cell is the sum of its products; the whole layer gives the same outputs as in the running model."""
+    w_OI, x_IT, b_O = layer_corner(reading, request)
+    z_OT = apply_layer(w_OI, x_IT, b_O, broken=request.broken)
     arithmetic, scale_OT = Arithmetic(n_terms=len(x_IT) + 1), product_scales(x_IT.T, w_OI, b_O).T
-    yield equal("cells differ from their spelled-out sums by", z_OT, spelled_OT, arithmetic, scale_OT)
+    name = "every cell is the sum of its products and its bias"
+    yield equal(name, z_OT, _summed_in_loops(w_OI, x_IT, b_O), arithmetic, scale_OT)
     numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
-    yield equal("numpy's cells differ by", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
-    (w_OI, b_O), (x_IT, theirs_OT) = parameters(reading.up(request.layer)), captured(reading, request.layer)
+    yield equal("numpy computes the same cells", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
+    (w_OI, b_O), (x_IT, running_OT) = parameters(reading.up(request.layer)), captured_columns(reading, request.layer)
     yield equal(
-        "with all inputs it differs from the running layer by",
-        through(w_OI, x_IT, b_O, broken=request.broken),
-        theirs_OT,
+        "with all its inputs, the layer gives the outputs of the running model",
+        apply_layer(w_OI, x_IT, b_O, broken=request.broken),
+        running_OT,
         Arithmetic(n_terms=len(x_IT) + 1, dtype=reading.dtype),
         product_scales(x_IT.T, w_OI, b_O, reading.dtype).T,
+    )
+
+
+def _summed_in_loops(w_OI: Tensor, x_IT: Tensor, b_O: Tensor) -> Tensor:
+    columns = x_IT.T.tolist()
+    return torch.tensor(
+        [
+            [sum(weight * x for weight, x in zip(row, column, strict=True)) + bias for column in columns]
+            for row, bias in zip(w_OI.tolist(), b_O.tolist(), strict=True)
+        ],
+        dtype=torch.double,
     )
 
 
@@ -151,6 +163,6 @@ LESSON = Lesson(
     result_type=LayerResult,
     compute=compute,
     checks=checks,
-    breaks="multiply each input with the weight of the one before it",
-    code=("model/linear.py: Linear", "model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/layer.py: through"),
+    breaks="multiply each input by the weight of the input before it",
+    code=("model/linear.py: Linear", "model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/layer.py: apply_layer"),
 )
