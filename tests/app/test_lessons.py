@@ -1,4 +1,4 @@
-"""Every lesson, by laws that hold for all of them: its checks hold on any text, and one fails when it is broken."""
+"""What holds for every lesson: its checks pass on any text, and one of them fails when the lesson is broken."""
 
 import html
 import sys
@@ -7,16 +7,19 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
 from torch import Tensor
 
 from app.lessons import checks
 from app.lessons.lesson import Reading, lessons
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Cube, Curves, Facts, Heatmap, Line, Panel, Point, Points
 from app.models import LoadedModel
+from app.routes.lessons import ChecksReply
 from app.settings import Settings
 from app.templating import format_value
 from model.gpt import GPT
@@ -27,11 +30,11 @@ from model.weights.folder import load
 from tests.checkpoints import N_VOCAB, write_gpt2
 from tests.conftest import CPU, FLOAT, serve
 
-FIRST = "the fat cat sat on the mat"
+SENTENCE = "the fat cat sat on the mat"
 TEXTS = (
-    FIRST,
-    f" {FIRST}",
-    f"{FIRST} and slept",
+    SENTENCE,
+    f" {SENTENCE}",
+    f"{SENTENCE} and slept",
     "Your journey starts with one step",
     "the the the the",
     "the",
@@ -39,16 +42,22 @@ TEXTS = (
     "<b>x</b>",
 )
 SLUGS = tuple(lessons())
-MEASURED = {"parallel": {"times", "times_per_product", "facts"}}  # panels with measured times, which differ from call to call
+MEASURED = {"parallel": {"times", "times_per_product", "facts"}}  # panels with times, which differ from call to call
+PANEL: TypeAdapter[Panel] = TypeAdapter(Panel)
 
 
-def module_of(slug: str) -> ModuleType:
+def lesson_module(slug: str) -> ModuleType:
     return sys.modules[f"app.lessons.{slug.replace('-', '_')}"]
 
 
+def escaped(text: str) -> str:
+    """A text as templates escape it."""
+    return html.escape(text).replace("&#x27;", "&#39;")
+
+
 @pytest.fixture(scope="module")
-def served(tiny_llama: Path, settings: Settings) -> Iterator[TestClient]:
-    """The app with a tiny Llama, which lacks what some lessons need, and the model that comes with the app."""
+def lesson_client(tiny_llama: Path, settings: Settings) -> Iterator[TestClient]:
+    """The app with two models: a tiny Llama, which some lessons cannot use, and lookback-gpt."""
     yield from serve(Settings(model=str(tiny_llama), cache=settings.cache))
 
 
@@ -58,7 +67,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tuple[str, torch.dtype], LoadedModel]:
+def loaded_models(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tuple[str, torch.dtype], LoadedModel]:
     """Small models of both families in both dtypes."""
     folders = {
         "tiny-gpt2": tiny_gpt2,
@@ -73,108 +82,142 @@ def networks(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tupl
 
 
 @lru_cache(maxsize=200)
-def reading(loaded: LoadedModel, text: str) -> Reading:
-    """A text as a model reads it, without an app."""
+def make_reading(loaded: LoadedModel, text: str) -> Reading:
+    """The reading of a text by a model, without an app."""
     tokens = loaded.tokens(text)
     return Reading(loaded, tokens, read(loaded.network, tokens.ids))
 
 
-def checked(reading: Reading, slug: str, text: str, **fields: Any) -> list[checks.Check]:
+def run_checks(loaded: LoadedModel, slug: str, text: str, *, broken: bool = False) -> list[checks.Check]:
+    """The checks of a lesson on a text, without an app."""
     lesson = lessons()[slug]
-    return list(lesson.checks(reading, lesson.request_type(text=text, **fields)))
+    return [*lesson.checks(make_reading(loaded, text), lesson.request_type(text=text, broken=broken))]
 
 
-def model_for(client: TestClient, slug: str, model: str) -> str:
-    """A model, or the one that comes with the app if the lesson needs what the first one lacks."""
+def fitting_model(client: TestClient, slug: str, model: str) -> str:
+    """This model if the lesson can use it, else lookback-gpt."""
     fits = lessons()[slug].fits(client.app.state.engine.models.shape(model)[0])  # type: ignore[attr-defined]
     return model if fits else SHIPPED.name
 
 
-def post(client: TestClient, path: str, text: str, *, model: str = SHIPPED.name, **fields: Any) -> Any:
-    reply = client.post(f"/api/v1/lessons/{path}", json={"text": text, "model": model, **fields})
-    assert reply.status_code == 200, reply.text
-    return reply.json()
+def post(client: TestClient, path: str, fields: dict[str, object]) -> dict[str, object]:
+    """The reply to a call of a lesson, by default on lookback-gpt and the sentence."""
+    response = client.post(f"/api/v1/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
+    assert response.status_code == 200, response.text
+    reply: dict[str, object] = response.json()
+    return reply
+
+
+def post_panels(client: TestClient, slug: str, **fields: object) -> dict[str, Panel]:
+    """The panels of a lesson's result."""
+    reply = post(client, slug, fields)
+    return {name: PANEL.validate_python(reply[name]) for name in lessons()[slug].result_type.model_fields}
+
+
+def post_facts(client: TestClient, slug: str, panel: str, **fields: object) -> Facts:
+    """One panel of a lesson's result, which has facts."""
+    facts = post_panels(client, slug, **fields)[panel]
+    assert isinstance(facts, Facts)
+    return facts
+
+
+def post_checks(client: TestClient, slug: str, **fields: object) -> list[checks.Check]:
+    """The checks of a lesson."""
+    return ChecksReply.model_validate(post(client, f"{slug}/checks", fields)).checks
 
 
 def n_context(client: TestClient, model: str) -> int:
-    max_tokens = {known["name"]: known["max_tokens"] for known in client.get("/api/v1/models").json()["models"]}
+    max_tokens = {info["name"]: info["max_tokens"] for info in client.get("/api/v1/models").json()["models"]}
     return min(256, int(max_tokens[model]))
+
+
+def default_model(client: TestClient) -> str:
+    return str(client.get("/api/v1/models").json()["models"][0]["name"])
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("slug", SLUGS)
-def test_all_checks_hold_on_every_text_in_either_dtype_and_one_fails_when_it_is_broken(
-    networks: dict[tuple[str, torch.dtype], LoadedModel], slug: str, dtype: torch.dtype
+def test_all_checks_pass_on_every_text_in_both_dtypes_and_one_fails_when_the_lesson_is_broken(
+    loaded_models: dict[tuple[str, torch.dtype], LoadedModel], slug: str, dtype: torch.dtype
 ) -> None:
-    for loaded in (loaded for (_, own_dtype), loaded in networks.items() if own_dtype == dtype):
+    for loaded in (loaded for (_, own_dtype), loaded in loaded_models.items() if own_dtype == dtype):
         if not lessons()[slug].fits(loaded.network.config):
             continue
         for text in (*TEXTS, "the" + " the" * (loaded.n_context - 1)):
-            failed = [check for check in checked(reading(loaded, text), slug, text) if check.passed is False]
+            failed = [check for check in run_checks(loaded, slug, text) if check.passed is False]
             assert failed == [], (loaded.name, text)
-        assert any(check.passed is False for check in checked(reading(loaded, FIRST), slug, FIRST, broken=True))
+        assert any(check.passed is False for check in run_checks(loaded, slug, SENTENCE, broken=True))
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if not lessons()[slug].needs])
-def test_all_checks_hold_for_smollm2_and_one_fails_when_it_is_broken(smollm2: tuple[GPT, Tokenizer], slug: str) -> None:
-    loaded = _loaded(*smollm2)
-    for text in (FIRST, "the"):
-        failed = [check for check in checked(reading(loaded, text), slug, text) if check.passed is False]
+def test_all_checks_pass_for_smollm2_and_one_fails_when_the_lesson_is_broken(
+    smollm2: tuple[GPT, Tokenizer], slug: str
+) -> None:
+    loaded = _loaded_smollm2(*smollm2)
+    for text in (SENTENCE, "the"):
+        failed = [check for check in run_checks(loaded, slug, text) if check.passed is False]
         assert failed == [], text
-    assert any(check.passed is False for check in checked(reading(loaded, FIRST), slug, FIRST, broken=True))
+    assert any(check.passed is False for check in run_checks(loaded, slug, SENTENCE, broken=True))
 
 
 @lru_cache(maxsize=1)
-def _loaded(network: GPT, tokenizer: Tokenizer) -> LoadedModel:
+def _loaded_smollm2(network: GPT, tokenizer: Tokenizer) -> LoadedModel:
     return LoadedModel("smollm2-135m", network, tokenizer, n_context=64)
 
 
-@pytest.mark.parametrize("slug", [slug for slug in SLUGS if hasattr(module_of(slug), "equal")])
-def test_no_check_accepts_a_number_that_is_off_by_a_thousandth(
-    networks: dict[tuple[str, torch.dtype], LoadedModel], slug: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if hasattr(lesson_module(slug), "equal")])
+def test_no_check_passes_if_a_number_is_off_by_a_thousandth(
+    loaded_models: dict[tuple[str, torch.dtype], LoadedModel], slug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused: dict[str, bool] = {}
+    has_failed: dict[str, bool] = {}
 
-    def equal(name: str, actual: Tensor, expected: Tensor, *rest: Any) -> checks.Check:
-        assert checks.equal(name, actual, expected, *rest).passed
-        off = checks.equal(name, actual * 1.001, expected, *rest)
-        refused[name] = not off.passed
-        return off
+    def equal(
+        name: str,
+        actual: Tensor,
+        expected: Tensor,
+        arithmetic: checks.Arithmetic,
+        scale: Tensor | float | None = None,
+    ) -> checks.Check:
+        assert checks.equal(name, actual, expected, arithmetic, scale).passed
+        check = checks.equal(name, actual * 1.001, expected, arithmetic, scale)
+        has_failed[name] = not check.passed
+        return check
 
-    monkeypatch.setattr(module_of(slug), "equal", equal)
-    checked(reading(networks[SHIPPED.name, FLOAT], FIRST), slug, FIRST)
-    assert set(refused.values()) == {True}, refused
+    monkeypatch.setattr(lesson_module(slug), "equal", equal)
+    run_checks(loaded_models[SHIPPED.name, FLOAT], slug, SENTENCE)
+    assert set(has_failed.values()) == {True}, has_failed
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_breaking_a_lesson_changes_a_picture(served: TestClient, model: str, slug: str) -> None:
-    model = model_for(served, slug, model)
-    right, wrong = (post(served, slug, FIRST, model=model, broken=broken) for broken in (False, True))
-    drawn = {
-        name for name, panel in panels(right).items() if panel["kind"] != "facts" and name not in MEASURED.get(slug, ())
+def test_breaking_a_lesson_changes_a_picture(lesson_client: TestClient, model: str, slug: str) -> None:
+    model = fitting_model(lesson_client, slug, model)
+    correct, wrong = (post_panels(lesson_client, slug, model=model, broken=broken) for broken in (False, True))
+    pictures = {
+        name for name, panel in correct.items() if not isinstance(panel, Facts) and name not in MEASURED.get(slug, ())
     }
-    assert any(_without_title(right[name]) != _without_title(wrong[name]) for name in drawn)
+    assert any(_without_title(correct[name]) != _without_title(wrong[name]) for name in pictures)
 
 
-def _without_title(panel: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in panel.items() if name != "title"}
+def _without_title(panel: Panel) -> dict[str, object]:
+    return panel.model_dump(exclude={"title"})
 
 
-def other_values(schema: dict[str, Any], default: Any) -> list[Any]:
-    """Other values that a visitor can give to a control."""
+def other_values(schema: JsonSchemaValue, default: object) -> list[object]:
+    """Values other than the default that a control can have."""
     match schema:
         case {"enum": [*names]}:
             return [name for name in names if name != default]
         case {"type": "boolean"}:
             return [not default]
         case {"kind": "sliders"}:
+            assert isinstance(default, list)
             return [[value + 0.5 for value in default]]
         case {"kind": "heads"}:
             return [[0]]
         case {"type": "string"}:
             return ["a dog ran"]
-        case {"minimum": least, "maximum": most} if most < 1_000_000:
-            return [value for value in (most, least) if value != default]
+        case {"minimum": minimum, "maximum": maximum} if maximum < 1_000_000:
+            return [value for value in (maximum, minimum) if value != default]
     return [number for number in (0, 1, 2, 3) if number != default]
 
 
@@ -184,137 +227,140 @@ CONTROLS = [
     for name in lesson.request_type.model_fields
     if name not in ("text", "model", "step", "special_tokens", "broken")
 ]
-ONLY_WITH = {("batches", "sheet"): {"third": "a"}}  # what must be chosen first for the control to have an effect
+REQUIRED = {("batches", "sheet"): {"third": "a"}}  # fields without which the control has no effect
 
 
 @pytest.mark.parametrize(("slug", "name"), CONTROLS)
-def test_every_control_changes_a_number(served: TestClient, slug: str, name: str) -> None:
-    fields = ONLY_WITH.get((slug, name), {})
+def test_every_control_changes_a_number(lesson_client: TestClient, slug: str, name: str) -> None:
+    fields = REQUIRED.get((slug, name), {})
     schema = lessons()[slug].request_type.model_json_schema()["properties"][name]
-    before = panels(post(served, slug, FIRST, **fields))
+    before = post_panels(lesson_client, slug, **fields)
     default = lessons()[slug].request_type.model_fields[name].default
     assert any(
-        panels(post(served, slug, FIRST, **fields, **{name: value})) != before
-        for value in other_values(schema, default)
+        post_panels(lesson_client, slug, **fields, **{name: value}) != before for value in other_values(schema, default)
     )
 
 
-def panels(reply: dict[str, Any]) -> dict[str, Any]:
-    """The panels of a reply."""
-    return {name: panel for name, panel in reply.items() if isinstance(panel, dict) and "kind" in panel}
-
-
 @pytest.mark.parametrize("slug", SLUGS)
-def test_a_text_that_is_empty_or_too_long_is_refused_with_a_reason(served: TestClient, slug: str) -> None:
-    n, model = n_context(served, SHIPPED.name), SHIPPED.name
+def test_an_empty_or_too_long_text_is_refused_with_a_reason(lesson_client: TestClient, slug: str) -> None:
+    n, model = n_context(lesson_client, SHIPPED.name), SHIPPED.name
     for text, message in (("", "The text is empty"), ("the" + " the" * n, f"{n + 1} tokens")):
-        reply = served.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
+        reply = lesson_client.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
         assert message in reply.json()["detail"]
-        page = served.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
+        page = lesson_client.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
         assert page.status_code == 404
         assert "none" in page.text
 
 
-def shown(panel: dict[str, Any]) -> str:
-    """A value of a panel as its page shows it."""
+def markup(panel: Panel) -> str:
+    """The markup of one of a panel's values in the page."""
+    number: float | str | None
     match panel:
-        case {"kind": "heatmap", "values": [*_, [number, *_]]} | {"kind": "cube", "values": [*_, [*_, [number, *_]]]}:
+        case Heatmap(values=[*_, [number, *_]]) | Cube(values=[*_, [*_, [number, *_]]]):
             pass
-        case {"kind": "curves", "lines": [{"y": [*_, number]}, *_]} | {"kind": "points", "points": [*_, {"y": number}]}:
+        case Curves(lines=[Line(y=[*_, number]), *_]) | Points(points=[*_, Point(y=number)]):
             pass
-        case {"kind": "chips", "rows": [*_, {"chips": [*_, {"text": text}]}]}:
+        case Chips(rows=[*_, ChipRow(chips=[*_, Chip(text=text)])]):
             return f">{text}"
-        case {"values": [*_, number]}:
+        case Bars(values=[*_, number]) | Facts(values=[*_, number]):
             pass
+        case _:
+            raise AssertionError(panel)
     return f"<td>{format_value(number)}</td>"
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_the_page_has_the_numbers_of_the_api_without_any_script(served: TestClient, slug: str) -> None:
-    reply = post(served, slug, FIRST)
-    page = served.get(
-        f"/lessons/{slug}", params={"text": FIRST, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
+def test_the_page_has_the_numbers_of_the_api_without_any_script(lesson_client: TestClient, slug: str) -> None:
+    page = lesson_client.get(
+        f"/lessons/{slug}", params={"text": SENTENCE, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
     )
     assert page.status_code == 200
-    for panel in panels(reply).values():
-        assert shown(panel) in html.unescape(page.text)
-    for check in post(served, f"{slug}/checks", FIRST)["checks"]:
-        assert check["name"].replace("'", "&#39;") in page.text
+    for panel in post_panels(lesson_client, slug).values():
+        assert markup(panel) in html.unescape(page.text)
+    for check in post_checks(lesson_client, slug):
+        assert check.name.replace("'", "&#39;") in page.text
 
 
 @pytest.mark.parametrize("slug", [slug for slug, lesson in lessons().items() if lesson.needs])
-def test_a_lesson_that_needs_what_the_model_lacks_shows_another_one_and_says_so(served: TestClient, slug: str) -> None:
-    own = served.get("/api/v1/models").json()["models"][0]["name"]
-    reply = served.post(f"/api/v1/lessons/{slug}", json={"text": FIRST, "model": own})
-    page = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": own})
+def test_a_lesson_that_cannot_use_the_model_shows_lookback_gpt_and_says_so(
+    lesson_client: TestClient, slug: str
+) -> None:
+    requested = default_model(lesson_client)
+    reply = lesson_client.post(f"/api/v1/lessons/{slug}", json={"text": SENTENCE, "model": requested})
+    page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": requested})
     assert page.status_code == 200
     assert reply.status_code == 422
     assert "Choose lookback-gpt" in reply.json()["detail"]
-    unnamed = served.post(f"/api/v1/lessons/{slug}", json={"text": FIRST})
-    assert unnamed.json()["model"] == "lookback-gpt"
-    assert f"<b>{own}</b> does not have; you see <b>lookback-gpt</b>" in page.text
-    fits = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": "lookback-gpt"})
-    assert "does not have" not in fits.text
+    reply_without_model = lesson_client.post(f"/api/v1/lessons/{slug}", json={"text": SENTENCE})
+    assert reply_without_model.json()["model"] == "lookback-gpt"
+    assert f"<b>{requested}</b> does not have; you see <b>lookback-gpt</b>" in page.text
+    fitting_page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": "lookback-gpt"})
+    assert "does not have" not in fitting_page.text
 
 
-def test_the_list_of_lessons_is_in_order_and_its_links_keep_text_and_model(served: TestClient) -> None:
-    page = served.get("/lessons", params={"text": "a b", "model": "m"}).text
-    places = [page.index(f'href="/lessons/{slug}?text=a+b&amp;model=m"') for slug in SLUGS]
-    assert places == sorted(places)
-    for before, after in pairwise(SLUGS):
-        assert f"/lessons/{after}?text=" in served.get(f"/lessons/{before}", params={"text": "a b"}).text
+def test_the_list_of_lessons_is_in_order_and_its_links_keep_text_and_model(lesson_client: TestClient) -> None:
+    page = lesson_client.get("/lessons", params={"text": "a b", "model": "m"}).text
+    positions = [page.index(f'href="/lessons/{slug}?text=a+b&amp;model=m"') for slug in SLUGS]
+    assert positions == sorted(positions)
+    for slug, next_slug in pairwise(SLUGS):
+        assert f"/lessons/{next_slug}?text=" in lesson_client.get(f"/lessons/{slug}", params={"text": "a b"}).text
 
 
-def test_every_call_is_described(served: TestClient) -> None:
-    paths = served.get("/openapi.json").json()["paths"]
-    for lesson in served.get("/api/v1/lessons").json():
-        described = paths[lesson["call"]]["post"]
-        assert described["description"]
-        assert "broken" in described["description"]
+def test_every_call_has_a_description(lesson_client: TestClient) -> None:
+    paths = lesson_client.get("/openapi.json").json()["paths"]
+    for lesson in lesson_client.get("/api/v1/lessons").json():
+        call = paths[lesson["call"]]["post"]
+        assert call["description"]
+        assert "broken" in call["description"]
         assert f"{lesson['call']}/checks" in paths
 
 
-def test_every_lesson_links_to_the_symbols_and_to_what_it_builds_on(served: TestClient) -> None:
-    assert served.get("/lessons/symbols").status_code == 200
+def test_every_lesson_links_to_the_symbols_and_to_its_sources(lesson_client: TestClient) -> None:
+    assert lesson_client.get("/lessons/symbols").status_code == 200
     for slug, lesson in lessons().items():
-        page = served.get(f"/lessons/{slug}", params={"text": "a b"}).text
+        page = lesson_client.get(f"/lessons/{slug}", params={"text": "a b"}).text
         assert 'href="/lessons/symbols"' in page
         for reference in lesson.posts:
-            title = html.escape(reference.title).replace("&#x27;", "&#39;")
-            assert f'<a href="{reference.address}" rel="external">{title}</a>' in page
+            assert f'<a href="{reference.address}" rel="external">{escaped(reference.title)}</a>' in page
 
 
-def test_a_chosen_position_beyond_the_end_of_a_text_means_its_last_token(served: TestClient) -> None:
-    beyond, last = (panels(post(served, "vectors", "the", first_token=position)) for position in (5, 0))
-    assert beyond["token_facts"] == last["token_facts"]
+def test_a_position_beyond_the_end_of_the_text_means_its_last_token(lesson_client: TestClient) -> None:
+    beyond, last = (
+        post_panels(lesson_client, "vectors", text="the", first_token=position)["token_facts"] for position in (5, 0)
+    )
+    assert beyond == last
 
 
-def test_a_second_text_of_the_batch_that_is_too_long_is_refused_with_a_reason(served: TestClient) -> None:
-    known = served.get("/api/v1/models").json()["models"][0]["name"]
-    fields = {"text": "a", "model": known, "second": "the" + " the" * 256}
-    reply = served.post("/api/v1/lessons/batches", json=fields)
+def test_a_second_text_of_the_batch_that_is_too_long_is_refused_with_a_reason(lesson_client: TestClient) -> None:
+    fields = {"text": "a", "model": default_model(lesson_client), "second": "the" + " the" * 256}
+    reply = lesson_client.post("/api/v1/lessons/batches", json=fields)
     assert reply.status_code == 422
     assert "257 tokens" in reply.json()["detail"]
 
 
-@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request_type.model_fields])
-def test_a_layer_or_head_that_the_model_lacks_is_refused_with_the_same_message_everywhere(
-    served: TestClient, slug: str
-) -> None:
-    n_heads = {"heads", "head"}
-    wrong: dict[str, Any] = {"layer": 99}
-    for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items():
-        if name == "head" or schema.get("kind") in n_heads:
-            wrong = {name: [99] if schema.get("kind") == "heads" else 99}
+def impossible_fields(slug: str) -> tuple[dict[str, object], str]:
+    """Fields with a layer or head that no model has, and the message that refuses them."""
+    properties = lessons()[slug].request_type.model_json_schema()["properties"]
+    fields: dict[str, object] = {"layer": 99}
+    for name, schema in properties.items():
+        if name == "head" or schema.get("kind") in ("heads", "head"):
+            fields = {name: [99] if schema.get("kind") == "heads" else 99}
         if name == "source":
-            wrong |= {"source": "book"}
-    message = "There is no layer 99" if "layer" in wrong else "There is no head 99"
+            fields |= {"source": "book"}
+    return fields, "There is no layer 99" if "layer" in fields else "There is no head 99"
+
+
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request_type.model_fields])
+def test_a_layer_or_head_that_the_model_does_not_have_is_refused_with_the_same_message_everywhere(
+    lesson_client: TestClient, slug: str
+) -> None:
+    fields, message = impossible_fields(slug)
     for path in (slug, f"{slug}/checks"):
-        reply = served.post(f"/api/v1/lessons/{path}", json={"text": FIRST, "model": SHIPPED.name, **wrong})
+        reply = lesson_client.post(f"/api/v1/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
         assert (reply.status_code, message in reply.json()["detail"]) == (422, True)
-    address = {name: "99" if value == [99] else value for name, value in wrong.items()}
-    page = served.get(f"/lessons/{slug}", params={"text": FIRST, "model": SHIPPED.name, **address})
+    query = {name: "99" if value == [99] else str(value) for name, value in fields.items()}
+    page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": SHIPPED.name, **query})
     assert (page.status_code, message in page.text) == (422, True)
 
 
@@ -332,57 +378,64 @@ def test_a_layer_or_head_that_the_model_lacks_is_refused_with_the_same_message_e
         ("softmax", {"naive": True}, "the naive softmax is chosen"),
     ],
 )
-def test_a_check_that_does_not_apply_says_why_on_the_page_too(
-    served: TestClient, slug: str, fields: dict[str, Any], reason: str
+def test_a_check_that_does_not_apply_says_why_in_the_api_and_on_the_page(
+    lesson_client: TestClient, slug: str, fields: dict[str, str | float], reason: str
 ) -> None:
-    fields = {"text": FIRST, "model": SHIPPED.name, **fields}
-    listed = served.post(f"/api/v1/lessons/{slug}/checks", json=fields).json()["checks"]
-    assert [check for check in listed if check["passed"] is False] == []
-    assert any(check["passed"] is None and reason in check["reason"] for check in listed)
-    page = served.get(f"/lessons/{slug}", params={**fields, "prove": "1"}).text
+    listed = post_checks(lesson_client, slug, **fields)
+    assert [check for check in listed if check.passed is False] == []
+    assert any(check.passed is None and reason in check.reason for check in listed)
+    query: dict[str, str | float] = {"text": SENTENCE, "model": SHIPPED.name, **fields, "prove": "1"}
+    page = lesson_client.get(f"/lessons/{slug}", params=query).text
     assert '<li data-passed="null"><b>does not apply</b>' in page
-    assert html.escape(reason).replace("&#x27;", "&#39;") in page
+    assert escaped(reason) in page
 
 
-def test_an_address_with_one_wrong_field_keeps_the_others(served: TestClient) -> None:
-    page = served.get("/lessons/dropout", params={"text": FIRST, "rate": "2", "seed": "7", "reads": "false"})
+def test_an_address_with_one_wrong_field_keeps_the_other_fields(lesson_client: TestClient) -> None:
+    page = lesson_client.get("/lessons/dropout", params={"text": SENTENCE, "rate": "2", "seed": "7", "reads": "false"})
     assert page.status_code == 422
     assert "rate: Input should be less than or equal to 0.9" in page.text
     assert 'name="seed" min="0" max="100" step="1" value="7"' in page.text
     assert 'name="reads" value="true" >' in page.text  # not ticked
 
 
-@pytest.mark.parametrize("slug", ["input-embedding", "token-embedding"])
-def test_a_token_that_occurs_only_once_is_not_compared_with_another_one(served: TestClient, slug: str) -> None:
-    once, twice = (post(served, slug, FIRST, one=place) for place in (1, 5))  # fat; the second "the"
-    facts = once["facts" if slug == "input-embedding" else "difference"]
-    assert facts["values"] == ["nowhere in this text: choose another one"]
-    assert twice["facts" if slug == "input-embedding" else "difference"]["title"].startswith("5 ·the and 0 ·the")
+@pytest.mark.parametrize(("slug", "panel"), [("input-embedding", "facts"), ("token-embedding", "difference")])
+def test_a_token_that_occurs_only_once_is_not_compared(lesson_client: TestClient, slug: str, panel: str) -> None:
+    once, twice = (
+        post_facts(lesson_client, slug, panel, one=position)
+        for position in (1, 5)  # fat; the second "the"
+    )
+    assert once.values == ["nowhere in this text: choose another one"]
+    assert twice.title.startswith("5 ·the and 0 ·the")
 
 
-def test_the_number_of_merges_is_that_of_the_tokenizer(smollm2: tuple[GPT, Tokenizer], served: TestClient) -> None:
+def test_the_number_of_merges_is_that_of_the_tokenizer(
+    smollm2: tuple[GPT, Tokenizer], lesson_client: TestClient
+) -> None:
     assert smollm2[1].n_merges == 48_900
-    facts = post(served, "tokens", FIRST)["facts"]
-    n_merges = dict(zip(facts["names"], facts["values"], strict=True))["merges that the tokenizer has learned"]
+    facts = post_facts(lesson_client, "tokens", "facts")
+    n_merges = facts.values[facts.names.index("merges that the tokenizer has learned")]
+    assert isinstance(n_merges, float)
     assert 256 < n_merges < 3_900
 
 
 def test_an_id_without_a_token_has_a_label(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
-    wide = LoadedModel("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
-    assert reading(wide, FIRST).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
+    loaded = LoadedModel("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
+    assert make_reading(loaded, SENTENCE).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
 
 
 def test_before_an_edge_is_cut_no_change_is_shown_not_even_0(client: TestClient) -> None:
-    """A newcomer read the 0 as "cutting fat changes nothing"."""
+    """A 0 would read as "cutting fat changes nothing"."""
     name = "and a probability after the text by at most"
     for cut in (False, True):
-        reply = post(client, "self-attention", FIRST, cut=cut)
-        fact = next(panel for panel in panels(reply).values() if name in panel.get("names", []))
-        value = fact["values"][fact["names"].index(name)]
+        panels = post_panels(client, "self-attention", cut=cut)
+        facts = next(panel for panel in panels.values() if isinstance(panel, Facts) and name in panel.names)
+        value, moved = facts.values[facts.names.index(name)], panels["moved"]
+        assert isinstance(moved, Bars)
         if cut:
+            assert isinstance(value, float)
             assert value > 0
-            assert any(reply["moved"]["values"])
+            assert any(moved.values)
         else:
             assert value == "not cut yet"
-            assert set(reply["moved"]["values"]) == {None}
+            assert set(moved.values) == {None}

@@ -1,24 +1,24 @@
-"""Every lesson with all values that its controls allow, and a little beyond: it replies or refuses, and never fails."""
+"""Every lesson with values that its controls allow, and values just outside: it replies or refuses, and never fails."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic.json_schema import JsonSchemaValue
 
 from app.lessons.lesson import lessons
 from app.settings import Settings
 from tests.conftest import serve
 
-LONG = "FUZZ_EXAMPLES" in os.environ  # a long run, started by hand, draws new examples every time
-N_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # per lesson; three calls for each
+IS_LONG = "FUZZ_EXAMPLES" in os.environ  # a long run, started by hand, draws new examples every time
+N_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # per lesson, with three calls each
 TEXTS = ("the fat cat sat", "the the", "a", "猫 👍", "", " ", "x\n\ny")
-FEW = st.integers(0, 5)  # layers, heads and tokens of small models and texts; some are one too many
+SMALL_INDICES = st.integers(0, 5)  # of layers, heads and tokens; small models and texts do not have all of them
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,11 @@ def client(tiny_gpt2: Path, settings: Settings) -> Iterator[TestClient]:
     yield from serve(Settings(model=str(tiny_gpt2), cache=settings.cache))
 
 
-def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+def values(schema: JsonSchemaValue) -> st.SearchStrategy[object]:
     """Values for a field, by its JSON schema: its bounds, values between them, and values just outside."""
     match schema:
-        case {"anyOf": [*kinds]}:
-            return st.one_of(*map(values, kinds))
+        case {"anyOf": [*schemas]}:
+            return st.one_of(*map(values, schemas))
         case {"enum": [*names]}:
             return st.sampled_from([*names, "no such name"])
         case {"type": "null"}:
@@ -39,10 +39,10 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case {"type": "boolean"}:
             return st.booleans()
         case {"type": "integer"}:
-            least, most = schema.get("minimum", 0), schema.get("maximum", 99)
-            return st.one_of(FEW, st.integers(least, most), st.sampled_from([least - 1, least, most, most + 1]))
-        case {"type": "number", "minimum": least, "maximum": most}:
-            return st.one_of(st.floats(least, most), st.sampled_from([least, 0.0, most, most + 1]))
+            low, high = schema.get("minimum", 0), schema.get("maximum", 99)
+            return st.one_of(SMALL_INDICES, st.integers(low, high), st.sampled_from([low - 1, low, high, high + 1]))
+        case {"type": "number", "minimum": low, "maximum": high}:
+            return st.one_of(st.floats(low, high), st.sampled_from([low, 0.0, high, high + 1]))
         case {"type": "string"}:
             return st.one_of(st.sampled_from(TEXTS), st.text(max_size=8))
         case {"type": "array", "items": items}:
@@ -50,8 +50,8 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     raise AssertionError(schema)
 
 
-def requests(slug: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Requests of a lesson, each with some of its fields."""
+def requests(slug: str) -> st.SearchStrategy[dict[str, object]]:
+    """Requests of a lesson, each with a few of its fields."""
     fields = {
         name: values(schema)
         for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items()
@@ -60,8 +60,8 @@ def requests(slug: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({"text": st.sampled_from(TEXTS)}, optional=fields)
 
 
-def in_address(fields: dict[str, Any]) -> dict[str, str]:
-    """The same request as the query string of a page."""
+def query_string(fields: Mapping[str, object]) -> dict[str, str]:
+    """A request as the query string of a page."""
     return {
         name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in fields.items()
@@ -72,14 +72,14 @@ def in_address(fields: dict[str, Any]) -> dict[str, str]:
 @pytest.mark.parametrize("slug", lessons())
 def test_a_lesson_replies_or_refuses_for_any_values_of_its_controls(client: TestClient, slug: str) -> None:
     @hypothesis_settings(
-        max_examples=N_EXAMPLES, derandomize=not LONG, deadline=None, suppress_health_check=[*HealthCheck]
+        max_examples=N_EXAMPLES, derandomize=not IS_LONG, deadline=None, suppress_health_check=[*HealthCheck]
     )
     @given(requests(slug))
-    def run(fields: dict[str, Any]) -> None:
-        page = client.get(f"/lessons/{slug}", params=in_address(fields) | {"prove": "1"})
-        call = client.post(f"/api/v1/lessons/{slug}", json=fields)
+    def run(fields: dict[str, object]) -> None:
+        page = client.get(f"/lessons/{slug}", params=query_string(fields) | {"prove": "1"})
+        result = client.post(f"/api/v1/lessons/{slug}", json=fields)
         checks = client.post(f"/api/v1/lessons/{slug}/checks", json=fields)
-        for reply in (page, call, checks):
+        for reply in (page, result, checks):
             assert reply.status_code in (200, 404, 413, 422), reply.text
         if checks.status_code == 200 and not fields.get("broken"):
             assert [check for check in checks.json()["checks"] if check["passed"] is False] == []
