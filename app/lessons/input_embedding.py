@@ -1,9 +1,9 @@
-"""S12: what goes into the first layer is a token's vector plus its position's; so two equal tokens differ."""
+"""S12: the first layer gets each token's vector plus its position's vector, so two equal tokens differ."""
 
 # shapes: T tokens, M features of a token
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from pydantic import Field
@@ -12,138 +12,147 @@ from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Facts, Heatmap, facts, matrix
+from app.lessons.panels import Facts, Heatmap, facts, probabilities, signed
 from app.lessons.posts import PART_3, PART_6B, chapter
 from app.schemas import Index
 from model.positions import LearnedPositions
 
 
 class InputEmbeddingRequest(LessonRequest):
-    """Two tokens, and how much of their positions is added."""
+    """Two tokens, and the factor of the position vectors."""
 
-    scale: float = Field(
+    position_scale: float = Field(
         1.0,
-        title="Share of the position",
+        title="Position factor",
         ge=0,
         le=2,
-        description="0 leaves it out, 1 is the model",
+        description="position vectors are multiplied by it: 0 leaves them out, 1 is what the model does",
         json_schema_extra={"step": 0.05},
     )
-    one: Index | None = Field(
-        0, title="One token", description="whose vectors are shown", json_schema_extra={"kind": "token"}
+    token: Index | None = Field(
+        0, title="Token", description="its vectors are shown", json_schema_extra={"kind": "token"}
     )
-    other: Index | None = Field(
+    other_token: Index | None = Field(
         None,
-        title="Another one",
-        description="the next one that is the same token, if left out and if there is one",
+        title="Compare with",
+        description="its vectors are shown too; at first it is the next occurrence of the same token",
         json_schema_extra={"kind": "token", "empty_label": "the same token"},
     )
 
 
 class InputEmbeddingResult(LessonResult):
-    """The vectors of both tokens, and how alike all tokens are."""
+    """The vectors of both tokens, and how similar all tokens are."""
 
-    strips: Heatmap = Field(description="token, position and their sum, for both tokens")
-    before: Heatmap = Field(description="cosines between the tokens' vectors alone")
-    after: Heatmap = Field(description="cosines between the sums")
-    weights: Heatmap = Field(description="what attention with nothing to learn would make of the sums")
+    vectors: Heatmap = Field(description="token vector, position vector and their sum, for both tokens")
+    token_cosines: Heatmap = Field(description="cosine similarities of the token vectors alone")
+    sum_cosines: Heatmap = Field(description="cosine similarities of the sums")
+    weights: Heatmap = Field(description="the weights of attention without parameters, computed from the sums")
     facts: Facts
 
 
 @torch.inference_mode()
-def vectors(reading: Reading, request: InputEmbeddingRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each token: its own vector, its position's, scaled, and their sum; (T, M) each."""
+def embeddings(reading: Reading, request: InputEmbeddingRequest) -> tuple[Tensor, Tensor, Tensor]:
+    """The token vectors, the scaled position vectors and their sums, (T, M) each."""
     network = reading.model.network
     ids_T = torch.tensor(reading.tokens.ids, device=network.device)
     token_TM = network.embed(ids_T).float().cpu()
-    position_TM = _positions(reading).roll(1, 0) if request.broken else _positions(reading)
-    return token_TM, request.scale * position_TM, token_TM + request.scale * position_TM
+    position_TM = _position_vectors(reading).roll(1, 0) if request.broken else _position_vectors(reading)
+    return token_TM, request.position_scale * position_TM, token_TM + request.position_scale * position_TM
 
 
-def _positions(reading: Reading) -> Tensor:
+def _position_vectors(reading: Reading) -> Tensor:
+    """The vectors of the text's positions, (T, M)."""
     positions = reading.model.network.positions
     assert isinstance(positions, LearnedPositions)
     return positions.table.weight[: len(reading.tokens)].detach().float().cpu()
 
 
 def cosines(x_TM: Tensor) -> Tensor:
-    """Of all pairs, (T, T)."""
+    """The cosine similarities of all pairs, (T, T)."""
     unit_TM = F.normalize(x_TM, dim=1)
     return unit_TM @ unit_TM.T
 
 
-def pair(reading: Reading, request: InputEmbeddingRequest) -> tuple[int, int | None]:
-    """The two chosen tokens; where no second is chosen, the next one with the same id, or None if there is none."""
-    one = reading.position(request.one)
-    return one, reading.next_same_token(one) if request.other is None else reading.position(request.other)
+def chosen_pair(reading: Reading, request: InputEmbeddingRequest) -> tuple[int, int | None]:
+    """The positions of the two tokens; if no second one is requested, the next one with the same id, or None."""
+    token = reading.position(request.token)
+    if request.other_token is None:
+        return token, reading.next_same_token(token)
+    return token, reading.position(request.other_token)
 
 
 def compute(reading: Reading, request: InputEmbeddingRequest) -> InputEmbeddingResult:
-    """Both tokens, and the cosines of all."""
-    token_TM, position_TM, sum_TM = vectors(reading, request)
-    one, other = pair(reading, request)
-    names = reading.token_labels
-    chosen = {names[one]: one}
-    if other is not None:
-        chosen[f"{names[other]}{' again' * (one == other)}"] = other
-    rows = [f"{name}: {what}" for name in chosen for what in ("token", "position", "sum")]
-    strips = torch.stack([x_TM[place] for place in chosen.values() for x_TM in (token_TM, position_TM, sum_TM)])
-    before_TT, after_TT = cosines(token_TM), cosines(sum_TM)
-    around: Any = {"rows": names, "columns": names, "selects": ("one", "other")}
+    """The vectors of two tokens, the cosine similarities of all pairs, and the attention weights they lead to."""
+    token_TM, position_TM, sum_TM = embeddings(reading, request)
+    token, other_token = chosen_pair(reading, request)
+    labels = reading.token_labels
+    chosen = {labels[token]: token}
+    if other_token is not None:
+        chosen[f"{labels[other_token]}{' again' * (token == other_token)}"] = other_token
+    rows = [f"{label}: {kind}" for label in chosen for kind in ("token", "position", "sum")]
+    vectors = torch.stack([x_TM[position] for position in chosen.values() for x_TM in (token_TM, position_TM, sum_TM)])
+    sum_name = f"token + {request.position_scale:g} · position"
+    cosine_map = partial(signed, rows=labels, columns=labels, selects=("token", "other_token"))
+    n_features = token_TM.shape[1]
     return InputEmbeddingResult(
-        strips=Heatmap(
-            title=f"{token_TM.shape[1]} features of {' and '.join(chosen)}",
-            rows=rows,
-            columns=list(map(str, range(token_TM.shape[1]))),
-            values=matrix(strips),
-            scale="signed",
+        vectors=signed(
+            f"Vectors of {' and '.join(chosen)}, {n_features} features",
+            rows,
+            list(map(str, range(n_features))),
+            vectors,
         ),
-        before=Heatmap(title="cosines of the tokens alone", **around, values=matrix(before_TT), scale="signed"),
-        after=Heatmap(
-            title=f"cosines of token + {request.scale:g} · position", **around, values=matrix(after_TT), scale="signed"
+        token_cosines=cosine_map("Cosine similarity of the token vectors", values=cosines(token_TM)),
+        sum_cosines=cosine_map(f"Cosine similarity of the sums, {sum_name}", values=cosines(sum_TM)),
+        weights=probabilities(
+            f"Attention weights softmax(x · x), where x is {sum_name}",
+            labels,
+            labels,
+            (sum_TM @ sum_TM.T).softmax(-1),
+            selects=("token", "other_token"),
         ),
-        weights=Heatmap(
-            title=f"softmax of x · x, x being token + {request.scale:g} · position",
-            **around,
-            values=matrix((sum_TM @ sum_TM.T).softmax(-1)),
-            scale="probability",
-        ),
-        facts=_compared(names, one, other, {"tokens alone": token_TM, "with positions": sum_TM}),
+        facts=_pair_facts(labels, token, other_token, {"token vectors": token_TM, "sums": sum_TM}),
     )
 
 
-def _compared(names: list[str], one: int, other: int | None, vectors: Mapping[str, Tensor]) -> Facts:
-    """Cosines and dot products of two tokens, for each kind of vectors, (T, M); or that there is no second one."""
-    if other is None:
-        return facts(names[one], {"the same token again": "nowhere in this text: choose another one"})
+def _pair_facts(labels: list[str], token: int, other_token: int | None, vectors: Mapping[str, Tensor]) -> Facts:
+    """Cosine similarity and dot product of two tokens, for each kind of vectors, (T, M)."""
+    if other_token is None:
+        return facts(labels[token], {"the same token again": "nowhere in this text: choose another one"})
     values = {}
     for kind, x_TM in vectors.items():
-        values[f"cosine, {kind}"] = cosines(x_TM)[one, other].item()
-        values[f"dot product, {kind}"] = (x_TM[one] @ x_TM[other]).item()
-    return facts(f"{names[one]} and {names[other]}", values)
+        values[f"cosine similarity, {kind}"] = cosines(x_TM)[token, other_token].item()
+        values[f"dot product, {kind}"] = (x_TM[token] @ x_TM[other_token]).item()
+    return facts(f"{labels[token]} and {labels[other_token]}", values)
 
 
 @torch.inference_mode()
 def checks(reading: Reading, request: InputEmbeddingRequest) -> Iterator[Check]:
-    """The sum is what the first block gets; equal tokens are equal except for their positions."""
+    """The sums are the input of the first layer; equal tokens differ only by their positions."""
     network = reading.model.network
-    whole = request.model_copy(update={"scale": 1.0})
-    token_TM, _, sum_TM = vectors(reading, whole)
-    given_TM = reading.capture(0, network.blocks[0])[0]
+    unscaled = request.model_copy(update={"position_scale": 1.0})
+    token_TM, _, sum_TM = embeddings(reading, unscaled)
+    input_TM = reading.capture(0, network.blocks[0])[0]
     stored = Arithmetic(dtype=reading.dtype)
-    yield equal("token + position differs from what the first block gets by", sum_TM, given_TM, stored)
+    yield equal("token + position is the input of the first layer", sum_TM, input_TM, stored)
     rows_TM = F.one_hot(reading.ids_BT[0].cpu(), network.config.n_vocab).float() @ network.embed.weight.float().cpu()
-    yield at_most(0, largest(rows_TM - token_TM), "a row of the table differs from one-hot times table by")
-    ids = reading.tokens.ids
-    twins = [(i, j) for j in range(len(ids)) for i in range(j) if ids[i] == ids[j]][:100]
-    names = "equal tokens differ, without positions, by", "with positions their cosine is"
-    if not twins:
+    yield at_most(0, largest(rows_TM - token_TM), "the token vectors are one-hot vectors times the table")
+    yield from _equal_token_checks(reading.tokens.ids, token_TM, sum_TM)
+
+
+def _equal_token_checks(ids: Sequence[int], token_TM: Tensor, sum_TM: Tensor) -> Iterator[Check]:
+    """Equal tokens have equal vectors without positions, and different ones with them."""
+    pairs = [(i, j) for j in range(len(ids)) for i in range(j) if ids[i] == ids[j]][:100]
+    names = (
+        "without positions, equal tokens have equal vectors",
+        "with positions, the cosine of equal tokens is below 1",
+    )
+    if not pairs:
         yield from (does_not_apply(name, "no two tokens of this text are the same") for name in names)
         return
-    yield at_most(0, max(largest(token_TM[i] - token_TM[j]) for i, j in twins), names[0])
+    yield at_most(0, max(largest(token_TM[i] - token_TM[j]) for i, j in pairs), names[0])
     cosine_TT = cosines(sum_TM)
     limit = 1 - Arithmetic(n_terms=sum_TM.shape[1]).error()
-    yield at_most(limit, max(cosine_TT[i, j].item() for i, j in twins), names[1])
+    yield at_most(limit, max(cosine_TT[i, j].item() for i, j in pairs), names[1])
 
 
 LESSON = Lesson(
@@ -154,8 +163,8 @@ LESSON = Lesson(
     result_type=InputEmbeddingResult,
     compute=compute,
     checks=checks,
-    breaks="add to each token the position before its own",
-    code=("model/positions.py: LearnedPositions", "app/lessons/input_embedding.py: vectors"),
+    breaks="add the vector of the previous position to each token",
+    code=("model/positions.py: LearnedPositions", "app/lessons/input_embedding.py: embeddings"),
     needs="learned positions",
     fits=lambda config: config.positions == "learned",
 )

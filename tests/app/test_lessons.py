@@ -398,10 +398,10 @@ def test_an_address_with_one_wrong_field_keeps_the_other_fields(lesson_client: T
     assert 'name="reads" value="true" >' in page.text  # not ticked
 
 
-@pytest.mark.parametrize(("slug", "panel"), [("input-embedding", "facts"), ("token-embedding", "difference")])
+@pytest.mark.parametrize(("slug", "panel"), [("input-embedding", "facts"), ("token-embedding", "pair_facts")])
 def test_a_token_that_occurs_only_once_is_not_compared(lesson_client: TestClient, slug: str, panel: str) -> None:
     once, twice = (
-        post_facts(lesson_client, slug, panel, one=position)
+        post_facts(lesson_client, slug, panel, token=position)
         for position in (1, 5)  # fat; the second "the"
     )
     assert once.values == ["nowhere in this text: choose another one"]

@@ -97,7 +97,7 @@ def test_rows_with_equal_labels_are_all_drawn(home: Tab, server: Server) -> None
 
     def equal(route: Route) -> None:
         answer = route.fetch().json()
-        answer["strips"]["rows"] = ["same"] * 6
+        answer["vectors"]["rows"] = ["same"] * 6
         route.fulfill(json=answer)
 
     home.page.route(call, equal)
@@ -105,14 +105,14 @@ def test_rows_with_equal_labels_are_all_drawn(home: Tab, server: Server) -> None
         go(home, server, "input-embedding")
     finally:
         home.page.unroute(call)
-    strips = home.page.locator("[data-panel=strips] .figure")
-    strips.scroll_into_view_if_needed()
-    labels = strips.locator(".ytick text")
+    vectors = home.page.locator("[data-panel=vectors] .figure")
+    vectors.scroll_into_view_if_needed()
+    labels = vectors.locator(".ytick text")
     assert labels.all_text_contents() == ["same"] * 6
     assert len({box_of(label)["y"] for label in labels.all()}) == 6
-    cells = box_of(strips.locator(".nsewdrag"))
+    cells = box_of(vectors.locator(".nsewdrag"))
     home.page.mouse.move(cells["x"] + cells["width"] / 2, cells["y"] + cells["height"] * 5.5 / 6)
-    strips.locator(".hovertext", has_text="same → ").wait_for()
+    vectors.locator(".hovertext", has_text="same → ").wait_for()
 
 
 def test_a_picture_taken_away_in_the_dark_can_be_read_and_has_a_name_of_its_own(home: Tab, server: Server) -> None:
