@@ -1,6 +1,7 @@
-"""S13: before transformers a text had to fit into one vector; attention keeps one for each token."""
+"""S13: recurrent networks had to put a whole text into one vector; attention keeps one vector per token."""
 
-# shapes: N toy texts, T tokens, H features of a state, I features of what is read, M features of a token, K toy words
+# shapes: N toy texts, T tokens, H features of a state, I features of an input, M features of a token, K toy words,
+#         X features of a state or a token
 
 import math
 from collections.abc import Iterator
@@ -18,32 +19,38 @@ from app.lessons.panels import Bars, Curves, Facts, Heatmap, Line, facts, number
 from app.lessons.posts import PART_5, chapter
 from app.schemas import Index
 
-N_WORDS, D_WORD = 8, 16  # of the toy
-N_LEARN, N_TEST = 256, 256  # toy texts that the readout is fitted to, and others that it is tried on
-LONGEST = 64  # tokens of a toy text
-LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, LONGEST)
-KEEPS = 0.9  # what a state keeps of the one before it, while it is small
+N_TOY_WORDS, D_TOY_WORD = 8, 16
+N_FITTED, N_TESTED = 256, 256  # toy texts that the readout is fitted to, and toy texts that it is tested on
+MAX_TOY_TOKENS = 64
+TOY_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MAX_TOY_TOKENS)
+RETENTION = 0.9  # factor of the previous state in the next one, while both are small
 RIDGE = 1e-3
-N_SHOWN = 32  # tokens, and features of a state
-N_STARTS = 12  # beginnings of the text at which numbers are counted
+N_STATES_DRAWN = 32  # tokens, and features of a state
+N_PREFIXES = 12  # lengths of the text at which numbers are counted
 
 
 class BottleneckRequest(LessonRequest):
-    """How wide a state is, how long toy texts are, and where attention looks."""
+    """The width of a state, the length of the toy texts, and the state that attention attends to."""
 
-    width: int = Field(16, title="Width of a state", ge=8, le=64, description="numbers in it, whatever the text")
-    length: int = Field(
+    width: int = Field(
+        16,
+        title="Width of a state",
+        ge=8,
+        le=64,
+        description="the state has this many numbers, however long the text is",
+    )
+    toy_length: int = Field(
         32,
-        title="Length",
+        title="Length of the toy texts",
         ge=2,
-        le=LONGEST,
-        description="tokens of the longest toy text",
+        le=MAX_TOY_TOKENS,
+        description="the curves end at toy texts of this many tokens",
         json_schema_extra={"playable": True},
     )
-    attends: Index | None = Field(
+    attended_token: Index | None = Field(
         0,
-        title="Attention asks for",
-        description="the state after this token; the last if left out",
+        title="Attend to",
+        description="the state after this token gets the highest score",
         json_schema_extra={"kind": "token"},
     )
     sharpness: float = Field(
@@ -51,236 +58,245 @@ class BottleneckRequest(LessonRequest):
         title="Sharpness",
         ge=0,
         le=12,
-        description="the score of the state that is asked for; all others score 0",
+        description="the score of the attended state; all others have score 0",
         json_schema_extra={"step": 0.5},
     )
 
 
 class BottleneckResult(LessonResult):
-    """A state that must hold all, states that need not, and how many numbers either way takes along."""
+    """What one state of fixed size retains, what attention over all states retrieves, and the memory that both need."""
 
-    states: Heatmap = Field(description="of the toy network after each token of the text")
-    kept: Bars = Field(description="how strongly the last state depends on each token")
-    weights: Bars = Field(description="of the toy's attention over the states of the text")
-    attended: Bars = Field(description="how strongly what attention brings back depends on each token")
-    recall: Curves = Field(description="how often the first word can be told, over the length of a toy text")
-    carried: Curves = Field(description="numbers that are taken along, over the tokens read")
-    counts: Facts
+    states: Heatmap = Field(description="of the toy network, after each token of the text")
+    state_gradients: Bars = Field(description="how strongly the last state depends on each token")
+    weights: Bars = Field(description="the toy's attention weights over the states of the text")
+    context_gradients: Bars = Field(description="how strongly the context vector depends on each token")
+    accuracy: Curves = Field(description="how often the first word is guessed correctly, by length of the toy text")
+    memory: Curves = Field(description="numbers that are stored, by tokens read")
+    memory_facts: Facts
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A recurrent network that nobody trained: s_t = tanh(U s_{t-1} + W x_t)."""
+    """An untrained recurrent network: s_t = tanh(U s_{t-1} + W x_t)."""
 
-    onward_HH: Tensor  # U: turns a state, and makes it a little shorter
-    reads_HI: Tensor  # W
+    recurrent_HH: Tensor  # U: an orthogonal matrix times RETENTION
+    input_HI: Tensor  # W
 
     def states(self, x_NTI: Tensor) -> Tensor:
-        """The state after each token, (N, T, H); it begins with zeros."""
-        read_NTH, state_NH = x_NTI @ self.reads_HI.T, x_NTI.new_zeros(len(x_NTI), len(self.onward_HH))
-        found = []
-        for read_NH in read_NTH.unbind(1):
-            state_NH = torch.tanh(state_NH @ self.onward_HH.T + read_NH)
-            found.append(state_NH)
-        return torch.stack(found, dim=1)
+        """The state after each token, (N, T, H); the initial state is zero."""
+        projected_NTH, state_NH = x_NTI @ self.input_HI.T, x_NTI.new_zeros(len(x_NTI), len(self.recurrent_HH))
+        states = []
+        for projected_NH in projected_NTH.unbind(1):
+            state_NH = torch.tanh(state_NH @ self.recurrent_HH.T + projected_NH)
+            states.append(state_NH)
+        return torch.stack(states, dim=1)
 
 
-def encoder(width: int, n_inputs: int) -> Encoder:
-    """The one with fixed random numbers; always the same."""
+def make_encoder(width: int, n_inputs: int) -> Encoder:
+    """An encoder with random weights, the same in every call."""
     generator = torch.Generator().manual_seed(0)
-    turn_HH: Tensor = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
-    return Encoder(KEEPS * turn_HH, torch.randn(width, n_inputs, generator=generator) / math.sqrt(n_inputs))
+    orthogonal_HH: Tensor = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    return Encoder(RETENTION * orthogonal_HH, torch.randn(width, n_inputs, generator=generator) / math.sqrt(n_inputs))
 
 
-def embedded(reading: Reading) -> Tensor:
-    """What the toy network reads of the text: the tokens' rows of the model's table, (T, M), of mean square 1."""
+def encoder_inputs(reading: Reading) -> Tensor:
+    """The model's token vectors, scaled to mean square 1, (T, M): the input of the toy network."""
     x_TM: Tensor = reading.model.network.embed.weight[reading.ids_BT[0]].detach().float().cpu()
     return F.normalize(x_TM, dim=1) * math.sqrt(x_TM.shape[1])
 
 
-def attention_over(n: int, asked_for: int, request: BottleneckRequest) -> Tensor:
-    """The weights of a query over n states, (T,): it asks for a place, and the score there is the sharpness."""
+def attention_over(n: int, attended: int, request: BottleneckRequest) -> Tensor:
+    """The weights of a query over n states, (T,): the attended state has score `sharpness`, all others have 0."""
     if request.broken:
         return F.one_hot(torch.tensor(n - 1), n).float()
     score_T = torch.zeros(n)
-    score_T[min(asked_for, n - 1)] = request.sharpness
+    score_T[min(attended, n - 1)] = request.sharpness
     return score_T.softmax(-1)
 
 
-def kept(states_TX: Tensor, request: BottleneckRequest) -> Tensor:
-    """The states that attention can look at: all of them."""
+def attendable(states_TX: Tensor, request: BottleneckRequest) -> Tensor:
+    """The states that attention can attend to: all of them."""
     return states_TX[-1:] if request.broken else states_TX
 
 
-def sensitivity(network: Encoder, states_TH: Tensor, weight_T: Tensor) -> Tensor:
-    """How a mean of states with these weights depends on each token, (T,): the length of its derivative by x_i.
+def gradient_norms(encoder: Encoder, states_TH: Tensor, weight_T: Tensor) -> Tensor:
+    """How strongly a weighted mean of the states depends on each token, (T,): the norm of its derivative by x_i.
 
-    The chain rule from the last state to the first: a token reaches the mean by its own state, and by all later ones.
+    The chain rule, from the last state to the first: a token influences the mean through its own state and all later
+    ones.
     """
-    by_state_HH, lengths = torch.zeros_like(network.onward_HH), []
+    by_state_HH, norms = torch.zeros_like(encoder.recurrent_HH), []
     for state_H, weight in zip(states_TH.flip(0), weight_T.flip(0), strict=True):
         by_sum_HH = (by_state_HH + weight * torch.eye(len(state_H))) * (1 - state_H.square())
-        lengths.append((by_sum_HH @ network.reads_HI).norm())
-        by_state_HH = by_sum_HH @ network.onward_HH
-    return torch.stack(lengths[::-1])
+        norms.append((by_sum_HH @ encoder.input_HI).norm())
+        by_state_HH = by_sum_HH @ encoder.recurrent_HH
+    return torch.stack(norms[::-1])
 
 
 @lru_cache(maxsize=4)
-def toy(width: int) -> tuple[Tensor, Tensor]:
-    """States of texts of random words, (N, T, H), and which word each began with, (N,)."""
+def toy_states(width: int) -> tuple[Tensor, Tensor]:
+    """States of texts of random words, (N, T, H), and the first word of each text, (N,)."""
     generator = torch.Generator().manual_seed(0)
-    words_KI = torch.randn(N_WORDS, D_WORD, generator=generator)
-    said_NT = torch.randint(N_WORDS, (N_LEARN + N_TEST, LONGEST), generator=generator)
-    return encoder(width, D_WORD).states(words_KI[said_NT]), said_NT[:, 0]
+    words_KI = torch.randn(N_TOY_WORDS, D_TOY_WORD, generator=generator)
+    text_NT = torch.randint(N_TOY_WORDS, (N_FITTED + N_TESTED, MAX_TOY_TOKENS), generator=generator)
+    return make_encoder(width, D_TOY_WORD).states(words_KI[text_NT]), text_NT[:, 0]
 
 
-def recall(given_NH: Tensor, first_N: Tensor) -> float:
-    """How often a linear readout tells the first word, in texts that it was not fitted to."""
-    given_NH = F.pad(given_NH, (0, 1), value=1.0)
-    known_NH, new_NH = given_NH[:N_LEARN], given_NH[N_LEARN:]
-    squares_HH = known_NH.T @ known_NH + RIDGE * N_LEARN * torch.eye(given_NH.shape[1])
-    readout_HK = torch.linalg.solve(squares_HH, known_NH.T @ F.one_hot(first_N[:N_LEARN], N_WORDS).float())
-    told_N = (new_NH @ readout_HK).argmax(1)
-    return float((told_N == first_N[N_LEARN:]).float().mean())
+def readout_accuracy(x_NH: Tensor, first_N: Tensor) -> float:
+    """How often a linear readout, fitted to other texts, guesses the first word correctly; from 0 to 1."""
+    x_NH = F.pad(x_NH, (0, 1), value=1.0)
+    fitted_NH, tested_NH = x_NH[:N_FITTED], x_NH[N_FITTED:]
+    squares_HH = fitted_NH.T @ fitted_NH + RIDGE * N_FITTED * torch.eye(x_NH.shape[1])
+    readout_HK = torch.linalg.solve(squares_HH, fitted_NH.T @ F.one_hot(first_N[:N_FITTED], N_TOY_WORDS).float())
+    guessed_N = (tested_NH @ readout_HK).argmax(1)
+    return float((guessed_N == first_N[N_FITTED:]).float().mean())
 
 
 @cache
-def recall_from_last(width: int, n: int) -> float:
-    """Of the first of n words, from the last state."""
-    states_NTH, first_N = toy(width)
-    return recall(states_NTH[:, n - 1], first_N)
+def accuracy_from_last(width: int, n: int) -> float:
+    """How often the first of n words is guessed correctly from the last state."""
+    states_NTH, first_N = toy_states(width)
+    return readout_accuracy(states_NTH[:, n - 1], first_N)
 
 
-def recall_from_all(n: int, asked_for: int, request: BottleneckRequest) -> float:
-    """Of the first of n words, from what attention over all states brings back."""
-    states_NTH, first_N = toy(request.width)
-    return recall(attention_over(n, asked_for, request) @ states_NTH[:, :n], first_N)
+def accuracy_from_all(n: int, attended: int, request: BottleneckRequest) -> float:
+    """How often the first of n words is guessed correctly from the context vector of attention over all states."""
+    states_NTH, first_N = toy_states(request.width)
+    return readout_accuracy(attention_over(n, attended, request) @ states_NTH[:, :n], first_N)
 
 
-def counts(reading: Reading, request: BottleneckRequest, n: int) -> dict[str, float]:
-    """How many numbers are taken along after n tokens of the text, counted where they are."""
-    states_TH = encoder(request.width, reading.config.d_model).states(embedded(reading)[None, :n])[0]
-    start = reading.trace.prefix(n)
+def stored_numbers(reading: Reading, request: BottleneckRequest, n: int) -> dict[str, float]:
+    """How many numbers are stored after n tokens of the text, counted in the arrays themselves."""
+    states_TH = make_encoder(request.width, reading.config.d_model).states(encoder_inputs(reading)[None, :n])[0]
+    prefix = reading.trace.prefix(n)
     return {
         "recurrent network: the last state": float(states_TH[-1].numel()),
-        "attention over its states": float(kept(states_TH, request).numel()),
-        "GPT: a vector for each token": float(kept(start.hidden_TM, request).numel()),
+        "attention over its states": float(attendable(states_TH, request).numel()),
+        "GPT: one vector per token": float(attendable(prefix.hidden_TM, request).numel()),
         "GPT: keys and values of all layers": float(
-            sum(one.keys_LGTD.numel() + one.values_LGTD.numel() for one in start.chunks)
+            sum(chunk.keys_LGTD.numel() + chunk.values_LGTD.numel() for chunk in prefix.chunks)
         ),
     }
 
 
-def starts(reading: Reading) -> list[int]:
-    """Lengths of beginnings of the text, from one token to all."""
+def prefix_lengths(reading: Reading) -> list[int]:
+    """Up to `N_PREFIXES` lengths, evenly spaced from one token to the whole text."""
     n = len(reading.tokens)
-    return sorted({1 + round(step * (n - 1) / (N_STARTS - 1)) for step in range(N_STARTS)})
+    return sorted({1 + round(step * (n - 1) / (N_PREFIXES - 1)) for step in range(N_PREFIXES)})
 
 
 def compute(reading: Reading, request: BottleneckRequest) -> BottleneckResult:
-    """The text through the toy network, toy texts of growing length, and what is taken along."""
-    names, asked_for = reading.token_labels, reading.position(request.attends)
-    n, d_model = len(names), reading.config.d_model
-    network = encoder(request.width, d_model)
-    states_TH = network.states(embedded(reading)[None])[0]
-    weight_T = attention_over(n, asked_for, request)
+    """The text in the toy network, the accuracy on toy texts of increasing length, and the numbers stored."""
+    labels, attended = reading.token_labels, reading.position(request.attended_token)
+    n = len(labels)
+    encoder = make_encoder(request.width, reading.config.d_model)
+    states_TH = encoder.states(encoder_inputs(reading)[None])[0]
+    weight_T = attention_over(n, attended, request)
     last_T = F.one_hot(torch.tensor(n - 1), n).float()
-    lengths = sorted({*(length for length in LENGTHS if length < request.length), request.length})
-    from_last = [recall_from_last(request.width, length) for length in lengths]
-    from_all = [recall_from_all(length, asked_for, request) for length in lengths]
-    counted = {start: counts(reading, request, start) for start in starts(reading)}
+    stored = {length: stored_numbers(reading, request, length) for length in prefix_lengths(reading)}
+    n_tokens, n_features = min(n, N_STATES_DRAWN), min(request.width, N_STATES_DRAWN)
+
+    def bars(title: str, value_T: Tensor, *, probabilities: bool = False) -> Bars:
+        return Bars(
+            title=title,
+            labels=labels,
+            values=numbers(value_T),
+            chosen=attended,
+            probabilities=probabilities,
+            selects="attended_token",
+        )
+
     return BottleneckResult(
         states=signed(
-            f"toy states, {min(n, N_SHOWN)} of {n} tokens, {min(request.width, N_SHOWN)} of {request.width} numbers",
-            names[:N_SHOWN],
-            [str(feature) for feature in range(min(request.width, N_SHOWN))],
-            states_TH[:N_SHOWN, :N_SHOWN],
+            f"States of the toy network: {n_tokens} of {n} tokens, {n_features} of {request.width} features",
+            labels[:n_tokens],
+            [str(feature) for feature in range(n_features)],
+            states_TH[:n_tokens, :n_features],
         ),
-        kept=Bars(
-            title="what the last state still feels of each token: |ds/dx|",
-            labels=names,
-            values=numbers(sensitivity(network, states_TH, last_T)),
-            chosen=asked_for,
-            selects="attends",
+        state_gradients=bars(
+            "Dependence of the last state on each token, |ds/dx|", gradient_norms(encoder, states_TH, last_T)
         ),
-        weights=Bars(
-            title=f"weights of a query that asks for {names[asked_for]}",
-            labels=names,
-            values=numbers(weight_T),
-            chosen=asked_for,
-            probabilities=True,
-            selects="attends",
+        weights=bars(f"Weights of a query that attends to {labels[attended]}", weight_T, probabilities=True),
+        context_gradients=bars(
+            "Dependence of the context vector on each token, |dc/dx|", gradient_norms(encoder, states_TH, weight_T)
         ),
-        attended=Bars(
-            title="what it brings back feels of each token: |dc/dx|",
-            labels=names,
-            values=numbers(sensitivity(network, states_TH, weight_T)),
-            chosen=asked_for,
-            selects="attends",
-        ),
-        recall=Curves(
-            title=f"first of {N_WORDS} words told right, {N_TEST} toy texts, states of {request.width} numbers",
-            x_axis="tokens of a toy text",
-            lines=[
-                Line(name=name, x=list(map(float, lengths)), y=values)
-                for name, values in (
-                    ("from the last state", from_last),
-                    (f"attention that asks for place {asked_for}", from_all),
-                    ("by chance", [1 / N_WORDS] * len(lengths)),
-                )
-            ],
-        ),
-        carried=Curves(
-            title="numbers taken along",
+        accuracy=_accuracy_curves(request, attended),
+        memory=Curves(
+            title="Numbers stored",
             x_axis="tokens of the text read",
             lines=[
-                Line(name=name, x=list(map(float, counted)), y=[count[name] for count in counted.values()])
-                for name in counted[n]
+                Line(name=name, x=list(map(float, stored)), y=[count[name] for count in stored.values()])
+                for name in stored[n]
             ],
         ),
-        counts=facts(f"numbers taken along after {n} tokens", counted[n]),
+        memory_facts=facts(f"Numbers stored after {n} tokens", stored[n]),
+    )
+
+
+def _accuracy_curves(request: BottleneckRequest, attended: int) -> Curves:
+    """How often the first word of a toy text is guessed correctly, by the length of the text."""
+    lengths = sorted({*(length for length in TOY_LENGTHS if length < request.toy_length), request.toy_length})
+    accuracies = {
+        "from the last state": [accuracy_from_last(request.width, length) for length in lengths],
+        f"from attention to state {attended}": [accuracy_from_all(length, attended, request) for length in lengths],
+        "by chance": [1 / N_TOY_WORDS] * len(lengths),
+    }
+    return Curves(
+        title=f"Accuracy for the first of {N_TOY_WORDS} words, {N_TESTED} toy texts, states of {request.width} numbers",
+        x_axis="tokens of a toy text",
+        lines=[Line(name=name, x=list(map(float, lengths)), y=[*values]) for name, values in accuracies.items()],
     )
 
 
 def checks(reading: Reading, request: BottleneckRequest) -> Iterator[Check]:
-    """One state stays as it is, many grow with the text; what is far away is lost to one and not to the other."""
-    config, asked_for = reading.config, reading.position(request.attends)
-    counted = {n: counts(reading, request, n) for n in starts(reading)}
-    last, *growing = counted[1]
-    numbers_last = [count[last] for count in counted.values()]
-    off = max(numbers_last) - min(numbers_last)
-    yield at_most(0, off, f"{last}: as many numbers for every start of the text, to within")
-    of_a_token = (request.width, config.d_model, 2 * config.n_layers * config.n_kv_heads * config.d_head)
-    for name, each in zip(growing, of_a_token, strict=True):
-        off = max(abs(count[name] - n * each) for n, count in counted.items())
-        yield at_most(0, off, f"{name}: {each:,} numbers for each token of every start, to within")
-    weight_T = attention_over(len(reading.tokens), asked_for, request)
+    """One state has a fixed size and forgets; attention needs memory for every token and does not forget."""
+    yield from _memory_checks(reading, request)
+    weight_T = attention_over(len(reading.tokens), reading.position(request.attended_token), request)
     sum_1 = weight_T.sum()[None]
-    yield equal("the weights over the states sum to 1, to within", sum_1, torch.ones(1), Arithmetic(len(weight_T)))
-    plain = request.model_copy(update={"sharpness": 8.0})
-    near, far = recall_from_last(request.width, 1), recall_from_last(request.width, LONGEST)
-    attended = recall_from_all(LONGEST, 0, plain)
+    yield equal("the weights over the states sum to 1", sum_1, torch.ones(1), Arithmetic(len(weight_T)))
+    sharp = request.model_copy(update={"sharpness": 8.0})
+    near, far = accuracy_from_last(request.width, 1), accuracy_from_last(request.width, MAX_TOY_TOKENS)
+    attention = accuracy_from_all(MAX_TOY_TOKENS, 0, sharp)
+    yield at_least(0.5, near - far, f"the last state forgets: its accuracy falls from length 1 to {MAX_TOY_TOKENS}")
     yield at_least(
-        0.5, near - far, f"from length 1 to {LONGEST} the share of first words told from the last state falls by"
+        0.9, attention, f"attention to the first state does not: its accuracy is high at length {MAX_TOY_TOKENS}"
     )
-    yield at_least(0.9, attended, f"at length {LONGEST} attention that asks for the first state tells it in a share of")
-    network, x_TI = encoder(request.width, config.d_model), embedded(reading)
-    states_TH = network.states(x_TI[None])[0]
-    theirs = nn.RNN(config.d_model, request.width, bias=False, batch_first=True)
-    theirs.load_state_dict({"weight_hh_l0": network.onward_HH, "weight_ih_l0": network.reads_HI})
-    theirs.requires_grad_(False)
-    last_H = theirs(x_TI[None])[1][0, 0]
-    norm = product_scales(x_TI, network.reads_HI).max().item()
-    steps = Arithmetic(n_terms=request.width + config.d_model)
-    yield equal("the last state differs from that of torch.nn.RNN by", last_H, states_TH[-1], steps, norm)
-    some_TI = x_TI[:N_SHOWN].clone().requires_grad_()
-    last_H = theirs(some_TI[None])[1][0, 0]
-    slopes = [torch.autograd.grad(number, some_TI, retain_graph=True)[0] for number in last_H]
-    theirs_T = torch.stack(slopes, dim=1).flatten(1).norm(dim=1)
-    last_T = F.one_hot(torch.tensor(len(some_TI) - 1), len(some_TI))
-    ours_T = sensitivity(network, states_TH[:N_SHOWN], last_T)
-    chain = Arithmetic(n_terms=request.width * len(some_TI) + config.d_model)
-    yield equal("what it feels of each token differs from autograd's by", ours_T, theirs_T, chain)
+    yield from _torch_checks(reading, request)
+
+
+def _memory_checks(reading: Reading, request: BottleneckRequest) -> Iterator[Check]:
+    """The last state has a fixed size; everything else that is stored grows by the same size with each token."""
+    config = reading.config
+    stored = {n: stored_numbers(reading, request, n) for n in prefix_lengths(reading)}
+    last, *growing = stored[1]
+    sizes = [count[last] for count in stored.values()]
+    yield at_most(0, max(sizes) - min(sizes), f"{last}: its size does not depend on the length of the text")
+    sizes_per_token = (request.width, config.d_model, 2 * config.n_layers * config.n_kv_heads * config.d_head)
+    for name, size in zip(growing, sizes_per_token, strict=True):
+        difference = max(abs(count[name] - n * size) for n, count in stored.items())
+        yield at_most(0, difference, f"{name}: {size:,} numbers per token at every length")
+
+
+def _torch_checks(reading: Reading, request: BottleneckRequest) -> Iterator[Check]:
+    """The toy network computes what `torch.nn.RNN` computes, and its derivatives are those of autograd."""
+    d_model = reading.config.d_model
+    encoder, x_TI = make_encoder(request.width, d_model), encoder_inputs(reading)
+    states_TH = encoder.states(x_TI[None])[0]
+    rnn = nn.RNN(d_model, request.width, bias=False, batch_first=True)
+    rnn.load_state_dict({"weight_hh_l0": encoder.recurrent_HH, "weight_ih_l0": encoder.input_HI})
+    rnn.requires_grad_(False)
+    last_H = rnn(x_TI[None])[1][0, 0]
+    scale = product_scales(x_TI, encoder.input_HI).max().item()
+    steps = Arithmetic(n_terms=request.width + d_model)
+    yield equal("the last state is that of torch.nn.RNN", last_H, states_TH[-1], steps, scale)
+    first_TI = x_TI[:N_STATES_DRAWN].clone().requires_grad_()
+    last_H = rnn(first_TI[None])[1][0, 0]
+    gradients = [torch.autograd.grad(number, first_TI, retain_graph=True)[0] for number in last_H]
+    autograd_T = torch.stack(gradients, dim=1).flatten(1).norm(dim=1)
+    last_T = F.one_hot(torch.tensor(len(first_TI) - 1), len(first_TI))
+    norm_T = gradient_norms(encoder, states_TH[:N_STATES_DRAWN], last_T)
+    chain = Arithmetic(n_terms=request.width * len(first_TI) + d_model)
+    yield equal("its dependence on each token is that of autograd", norm_T, autograd_T, chain)
 
 
 LESSON = Lesson(
@@ -291,6 +307,9 @@ LESSON = Lesson(
     result_type=BottleneckResult,
     compute=compute,
     checks=checks,
-    breaks="let attention look at the last state only",
-    code=("app/lessons/bottleneck.py: encoder, attention_over, recall", "model/trace.py: Trace.prefix, Chunk"),
+    breaks="let attention attend to the last state only",
+    code=(
+        "app/lessons/bottleneck.py: Encoder, attention_over, readout_accuracy",
+        "model/trace.py: Trace.prefix, Chunk",
+    ),
 )
