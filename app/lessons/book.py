@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.lessons.lesson import Reading
 
-Source = Literal["model", "book"]
+VectorSource = Literal["model", "book"]
 
 BOOK_NAMES = ["0 Your", "1 journey", "2 starts", "3 with", "4 one", "5 step"]
 BOOK = torch.tensor(  # Raschka, chapter 3.3
@@ -24,7 +24,7 @@ BOOK = torch.tensor(  # Raschka, chapter 3.3
 )
 
 
-def vectors(reading: Reading, source: Source) -> tuple[Tensor, list[str]]:
+def vectors(reading: Reading, source: VectorSource) -> tuple[Tensor, list[str]]:
     """The input of the first attention layer, (T, M): token vectors with their positions added; and the row labels."""
     if source == "book":
         return BOOK, BOOK_NAMES

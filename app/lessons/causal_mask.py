@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from app.lessons.book import BOOK, BOOK_NAMES, Source
+from app.lessons.book import BOOK, BOOK_NAMES, VectorSource
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal, largest, printed
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Bars, Chip, ChipRow, Chips, Heatmap, matrix, numbers
@@ -35,7 +35,7 @@ PRINTED = (  # the rows of chapter 3.5, as far as a token may look
 class CausalMaskRequest(LessonRequest):
     """A head, a way to mask it, and a token to change."""
 
-    source: Source = Field("model", title="Scores", description="of the chosen head, or of the book's example")
+    source: VectorSource = Field("model", title="Scores", description="of the chosen head, or of the book's example")
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     route: Route = Field("mask, then softmax", title="Way", description="what is done to the scores, in which order")

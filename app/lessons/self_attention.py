@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.book import BOOK, BOOK_NAMES, Source
+from app.lessons.book import BOOK, BOOK_NAMES, VectorSource
 from app.lessons.checks import Arithmetic, Check, equal, largest, printed
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, probabilities, signed
@@ -32,7 +32,7 @@ Shown = Literal["queries", "keys", "values", "context vectors"]
 class SelfAttentionRequest(LessonRequest):
     """A head, and three tokens: a noun, what belongs to it, and a noun that this does not belong to."""
 
-    source: Source = Field("model", title="Vectors", description="of the chosen head, or of the book's example")
+    source: VectorSource = Field("model", title="Vectors", description="of the chosen head, or of the book's example")
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     shown: Shown = Field("queries", title="Show the", description="of every token")
