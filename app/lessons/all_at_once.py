@@ -77,7 +77,7 @@ def compute(reading: Reading, request: AllAtOnceRequest) -> AllAtOnceResult:
             f"Scores X Xᵀ, {n_filled:,} of {n_cells:,} dot products", labels, labels, score_TT, selects=("query", "key")
         ),
         products=Bars(
-            title=f"Products of {labels[query]} and {labels[key]}, feature by feature; their sum is the score {score:.4g}",
+            title=f"Products of the features of {labels[query]} and {labels[key]}; their sum is the score {score:.4g}",
             labels=[str(feature) for feature in range(min(N_PRODUCTS, x_TM.shape[1]))],
             values=numbers((x_TM[query] * x_TM[key])[:N_PRODUCTS]),
         ),

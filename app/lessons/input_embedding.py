@@ -46,7 +46,7 @@ class InputEmbeddingResult(LessonResult):
     vectors: Heatmap = Field(description="token vector, position vector and their sum, for both tokens")
     token_cosines: Heatmap = Field(description="cosine similarities of the token vectors alone")
     sum_cosines: Heatmap = Field(description="cosine similarities of the sums")
-    weights: Heatmap = Field(description="the weights of attention without parameters, computed from the sums")
+    weights: Heatmap = Field(description="the weights of attention without trainable weights, computed from the sums")
     facts: Facts
 
 

@@ -31,7 +31,7 @@ class SimpleAttentionRequest(LessonRequest):
     normalisation: Normalisation = Field(
         "softmax",
         title="Normalise with",
-        description="scores become weights: by softmax; by exponentials divided by their sum; or divided by their own sum",
+        description="turns scores into weights; “naive softmax” and “sum” can overflow or divide by 0",
     )
     fraction_summed: float = Field(
         1.0,
