@@ -426,16 +426,16 @@ def test_an_id_without_a_token_has_a_label(tmp_path: Path) -> None:
 
 def test_before_an_edge_is_cut_no_change_is_shown_not_even_0(client: TestClient) -> None:
     """A 0 would read as "cutting fat changes nothing"."""
-    name = "and a probability after the text by at most"
+    name = "largest change of a probability after the text"
     for cut in (False, True):
         panels = post_panels(client, "self-attention", cut=cut)
         facts = next(panel for panel in panels.values() if isinstance(panel, Facts) and name in panel.names)
-        value, moved = facts.values[facts.names.index(name)], panels["moved"]
-        assert isinstance(moved, Bars)
+        value, changes = facts.values[facts.names.index(name)], panels["probability_changes"]
+        assert isinstance(changes, Bars)
         if cut:
             assert isinstance(value, float)
             assert value > 0
-            assert any(moved.values)
+            assert any(changes.values)
         else:
             assert value == "not cut yet"
-            assert set(moved.values) == {None}
+            assert set(changes.values) == {None}

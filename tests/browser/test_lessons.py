@@ -219,13 +219,13 @@ def test_play_runs_a_slider_to_its_maximum(page: Page, server: Server) -> None:
 
 
 def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, server: Server) -> None:
-    go(page, server, "self-attention", model="small-llama", layer=11, head=7, shown="keys")
+    go(page, server, "self-attention", model="small-llama", layer=11, head=7, vector_kind="keys")
     page.get_by_label("Model").select_option("lookback-gpt")
     page.wait_for_url("**model=lookback-gpt*")
     page.wait_for_function(DRAWN)
     assert page.locator("#notice").is_hidden()
     assert page.get_by_label("Layer").input_value() == "3"
-    assert page.get_by_label("Show the").input_value() == "keys"
+    assert page.get_by_label("Vectors shown").input_value() == "keys"
 
 
 @pytest.mark.parametrize("slug", ["vectors", "softmax", "tokens", "batches", "multi-head"])  # controls of every kind

@@ -171,7 +171,7 @@ def test_a_closed_table_is_empty(home: Tab, server: Server) -> None:
         return part.locator("tr :is(th, td)").count()
 
     go(home, server, "self-attention", text=LONG)
-    n = home.page.locator("[data-panel=triple] option, [data-control=noun] option").count() - 1
+    n = home.page.locator("[data-panel=edge_facts] option, [data-control=noun] option").count() - 1
     assert n > 80
     scores, weights = (home.page.locator(f"[data-panel={name}]") for name in ("scores", "weights"))
     assert home.page.evaluate("document.querySelectorAll('*').length") < 5_000
