@@ -73,6 +73,7 @@ ORDER = [
     "app.lessons.lesson",
     "app.lessons.controls",
     "app.lessons.book",
+    "app.lessons.geometry",
     "app.lessons.head",
     "app.lessons.clock",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
+from app.lessons.geometry import cosines
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
 from app.lessons.panels import Facts, Heatmap, facts, probabilities, signed
 from app.lessons.posts import PART_3, PART_6B, chapter
@@ -65,12 +66,6 @@ def _position_vectors(reading: Reading) -> Tensor:
     positions = reading.model.network.positions
     assert isinstance(positions, LearnedPositions)
     return positions.table.weight[: len(reading.tokens)].detach().float().cpu()
-
-
-def cosines(x_TM: Tensor) -> Tensor:
-    """The cosine similarities of all pairs, (T, T)."""
-    unit_TM = F.normalize(x_TM, dim=1)
-    return unit_TM @ unit_TM.T
 
 
 def chosen_pair(reading: Reading, request: InputEmbeddingRequest) -> tuple[int, int | None]:

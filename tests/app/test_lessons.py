@@ -374,7 +374,7 @@ def test_a_layer_or_head_that_the_model_does_not_have_is_refused_with_the_same_m
         ("input-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
         ("token-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
         ("complexity", {"text": "the"}, "a text of one token is all inside"),
-        ("projections", {"which": "the book's query"}, "the book's matrix runs in no model"),
+        ("projections", {"matrix": "the book's query"}, "the book's matrix is in no model"),
         ("softmax", {"naive": True}, "the naive softmax is chosen"),
     ],
 )

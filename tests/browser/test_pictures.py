@@ -175,7 +175,7 @@ def test_no_table_cuts_its_values_off(home: Tab, server: Server) -> None:
     for size in (WIDE, PHONE):
         home.page.set_viewport_size(size)
         assert tables.evaluate_all(_OVERFLOWS) == []
-    for slug, names in (("self-attention", ["edge_facts", "heads"]), ("projections", ["before", "facts"])):
+    for slug, names in (("self-attention", ["edge_facts", "heads"]), ("projections", ["inputs", "facts"])):
         go(home, server, slug)
         for size in (WIDE, PHONE):
             home.page.set_viewport_size(size)
