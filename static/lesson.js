@@ -134,7 +134,7 @@ function checkLine({ name, measured, minimum, maximum, passed, reason }) {
     return line;
   }
   verdict.textContent = passed ? "holds" : "fails";
-  value.textContent = measured === null ? "no number" : formatValue(measured);
+  value.textContent = measured === null ? "not finite" : formatValue(measured);
   const bound = maximum === null ? `at least ${formatValue(minimum)}` : `at most ${formatValue(maximum)}`;
   line.append(verdict, ` ${name}: `, value, ` (${bound})`);
   return line;
