@@ -16,7 +16,7 @@ from app.lessons.panels import Bars, Heatmap, numbers, probabilities, signed
 from app.lessons.posts import PART_7, chapter
 from app.schemas import Index
 
-N_PRODUCTS = 48  # features; more bars cannot be told apart
+N_PRODUCTS = 48  # features; more bars are hard to distinguish
 
 
 class AllAtOnceRequest(LessonRequest):

@@ -17,7 +17,7 @@ from app.schemas import Index
 from model.positions import LearnedPositions
 from model.tokenizer import token_label
 
-N_POSITION_FEATURES = 48  # more cannot be told apart in a picture
+N_POSITION_FEATURES = 48  # more are hard to distinguish in a picture
 N_SWAP_TOKENS = 32  # tokens that are shown when two of them are swapped
 
 

@@ -104,27 +104,27 @@ def _context_change(reading: Reading, request: SelfAttentionRequest, noun: int, 
 def compute(reading: Reading, request: SelfAttentionRequest) -> SelfAttentionResult:
     """One head's steps, three tokens in all heads, and the model's predictions without one attention weight."""
     if request.source == "book":
-        head, place, selects = head_of_book(swap=request.broken), "the book's example", None
+        head, head_name, selects = head_of_book(swap=request.broken), "the book's example", None
     else:
         head = head_of_model(reading, request.layer, request.head, swap=request.broken)
-        place, selects = f"layer {request.layer}, head {request.head}", ("noun", "modifier")
+        head_name, selects = f"layer {request.layer}, head {request.head}", ("noun", "modifier")
     noun, modifier, other_noun = map(reading.position, (request.noun, request.modifier, request.other_noun))
     noun_LH, other_LH = (relative_weights(reading, query, modifier) for query in (noun, other_noun))
     changes, end_change = _change_bars(reading, request, noun, modifier)
     shown_TD = head.vectors[request.vector_kind]
     return SelfAttentionResult(
         vectors=signed(
-            f"{request.vector_kind.capitalize()}, {place}",
+            f"{request.vector_kind.capitalize()}, {head_name}",
             head.labels,
             list(map(str, range(shown_TD.shape[1]))),
             shown_TD,
         ),
-        scores=signed(f"Scores q·k, {place}", head.labels, head.labels, head.scores_TT, selects=selects),
+        scores=signed(f"Scores q·k, {head_name}", head.labels, head.labels, head.scores_TT, selects=selects),
         weights=probabilities(
-            f"Attention weights, {place}", head.labels, head.labels, head.weights_TT, selects=selects
+            f"Attention weights, {head_name}", head.labels, head.labels, head.weights_TT, selects=selects
         ),
         contributions=signed(
-            f"Weight × length of its contribution, {place}", head.labels, head.labels, head.contributions_TT
+            f"Weight × length of its contribution, {head_name}", head.labels, head.labels, head.contributions_TT
         ),
         edge_facts=_edge_facts(reading, request, noun_LH, other_LH, end_change),
         heads=_head_points(reading, request, noun_LH, other_LH),

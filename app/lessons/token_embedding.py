@@ -16,7 +16,7 @@ from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, facts
 from app.lessons.posts import PART_2, PART_3, chapter
 from app.schemas import Index
 
-N_VECTORS_DRAWN, N_VECTOR_FEATURES = 32, 64  # more cannot be told apart in a picture
+N_VECTORS_DRAWN, N_VECTOR_FEATURES = 32, 64  # more are hard to distinguish in a picture
 N_TABLE_ROWS = 7  # rows of the table that are shown, with the chosen one in the middle
 N_ROWS_CHECKED = 16  # different tokens
 
