@@ -75,6 +75,7 @@ ORDER = [
     "app.lessons.book",
     "app.lessons.geometry",
     "app.lessons.head",
+    "app.lessons.recurrent",
     "app.lessons.clock",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),
     "app.routes.api",
