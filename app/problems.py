@@ -124,8 +124,8 @@ def install(app: FastAPI, page: RenderError) -> None:
         if error.status_code == 400:  # FastAPI's error for a body whose JSON is not merely malformed
             return reply(request, of_validation(ValueError(UNREADABLE)))
         detail = {
-            404: f"There is nothing at {request.url.path[:200]}. See /docs for all addresses. If your page was open while "
-            "the server was updated, reload it.",
+            404: f"There is nothing at {request.url.path[:200]}. See /docs for all addresses. "
+            "If your page was open while the server was updated, reload it.",
             405: f"{request.url.path[:200]} does not accept {request.method}. See /docs for its methods.",
         }.get(error.status_code, str(error.detail))
         kind, title = "/problems/http-error", str(error.detail)
