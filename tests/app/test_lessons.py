@@ -369,8 +369,8 @@ def test_a_layer_or_head_that_the_model_does_not_have_is_refused_with_the_same_m
     [
         ("dropout", {"rate": 0.0}, "at rate 0 a number is dropped about 0 times"),
         ("dropout", {"rate": 0.001}, "at rate 0.001 a number is dropped about 2 times"),
-        ("causal-mask", {"instead": "mat"}, "the same token is put in its own place"),
-        ("causal-mask", {"changed": 0}, "there is none before it"),
+        ("causal-mask", {"replacement": "mat"}, "the replacement is the same token"),
+        ("causal-mask", {"changed_token": 0}, "no token comes before it"),
         ("input-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
         ("token-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
         ("complexity", {"text": "the"}, "a text of one token is all inside"),
@@ -391,11 +391,13 @@ def test_a_check_that_does_not_apply_says_why_in_the_api_and_on_the_page(
 
 
 def test_an_address_with_one_wrong_field_keeps_the_other_fields(lesson_client: TestClient) -> None:
-    page = lesson_client.get("/lessons/dropout", params={"text": SENTENCE, "rate": "2", "seed": "7", "reads": "false"})
+    page = lesson_client.get(
+        "/lessons/dropout", params={"text": SENTENCE, "rate": "2", "seed": "7", "inference": "false"}
+    )
     assert page.status_code == 422
     assert "rate: Input should be less than or equal to 0.9" in page.text
     assert 'name="seed" min="0" max="100" step="1" value="7"' in page.text
-    assert 'name="reads" value="true" >' in page.text  # not ticked
+    assert 'name="inference" value="true" >' in page.text  # not ticked
 
 
 @pytest.mark.parametrize(("slug", "panel"), [("input-embedding", "facts"), ("token-embedding", "pair_facts")])
