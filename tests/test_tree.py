@@ -76,6 +76,7 @@ ORDER = [
     "app.lessons.geometry",
     "app.lessons.head",
     "app.lessons.recurrent",
+    "app.lessons.cost",
     "app.lessons.clock",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),
     "app.routes.api",

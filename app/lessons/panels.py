@@ -4,7 +4,7 @@ static/lesson_panels.js draws them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -190,3 +190,12 @@ def facts(title: str, named: Mapping[str, float | str]) -> Facts:
     """
     finite = [value if isinstance(value, str) or math.isfinite(value) else None for value in named.values()]
     return Facts(title=title, names=[*named], values=finite)
+
+
+def shape_label(shape: Iterable[int]) -> str:
+    """The shape of an array, in words.
+
+    >>> shape_label(Tensor(2, 3).shape)
+    '2 × 3'
+    """
+    return " × ".join(map(str, shape))

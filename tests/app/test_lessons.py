@@ -227,7 +227,7 @@ CONTROLS = [
     for name in lesson.request_type.model_fields
     if name not in ("text", "model", "step", "special_tokens", "broken")
 ]
-REQUIRED = {("batches", "sheet"): {"third": "a"}}  # fields without which the control has no effect
+REQUIRED = {("batches", "text_index"): {"third_text": "a"}}  # fields without which the control has no effect
 
 
 @pytest.mark.parametrize(("slug", "name"), CONTROLS)
@@ -333,7 +333,7 @@ def test_a_position_beyond_the_end_of_the_text_means_its_last_token(lesson_clien
 
 
 def test_a_second_text_of_the_batch_that_is_too_long_is_refused_with_a_reason(lesson_client: TestClient) -> None:
-    fields = {"text": "a", "model": default_model(lesson_client), "second": "the" + " the" * 256}
+    fields = {"text": "a", "model": default_model(lesson_client), "second_text": "the" + " the" * 256}
     reply = lesson_client.post("/api/v1/lessons/batches", json=fields)
     assert reply.status_code == 422
     assert "257 tokens" in reply.json()["detail"]
@@ -373,7 +373,7 @@ def test_a_layer_or_head_that_the_model_does_not_have_is_refused_with_the_same_m
         ("causal-mask", {"changed_token": 0}, "no token comes before it"),
         ("input-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
         ("token-embedding", {"text": "the fat cat"}, "no two tokens of this text are the same"),
-        ("complexity", {"text": "the"}, "a text of one token is all inside"),
+        ("complexity", {"text": "the"}, "the only token of this text is inside the window"),
         ("projections", {"matrix": "the book's query"}, "the book's matrix is in no model"),
         ("softmax", {"naive": True}, "the naive softmax is chosen"),
     ],
