@@ -78,6 +78,8 @@ ORDER = [
     "app.lessons.recurrent",
     "app.lessons.cost",
     "app.lessons.clock",
+    "app.lessons.heads_off",
+    "app.lessons.head_arrays",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),
     "app.routes.api",
     "app.routes.assets",
