@@ -80,6 +80,7 @@ ORDER = [
     "app.lessons.clock",
     "app.lessons.heads_off",
     "app.lessons.head_arrays",
+    "app.lessons.toy_head",
     *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),
     "app.routes.api",
     "app.routes.assets",

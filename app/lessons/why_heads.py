@@ -1,10 +1,10 @@
-"""S24: why attention works: a head matches what one token asks for with what another one is, and does no more."""
+"""S24: why attention works: a head compares the query of one token with the keys of others, and does nothing else."""
 
-# shapes: T tokens, H heads, L layers, D features of a head, P patterns, K = 2 features of a made-up head
+# shapes: T tokens, H heads, L layers, D features of a head, P patterns, X queries and keys in a picture,
+#         N pairs of positions, U different pairs of tokens
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,316 +13,248 @@ from torch import Tensor
 
 from app.lessons.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal
 from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, facts, numbers, probabilities
+from app.lessons.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, numbers, probabilities
 from app.lessons.posts import PART_13, chapter
+from app.lessons.toy_head import (
+    TOY_LIMIT,
+    WORD_KINDS,
+    ToyHead,
+    ToyVector,
+    toy_facts,
+    uniform_weights,
+    weights_of_arrows,
+    word_chips,
+    word_kinds,
+)
 from app.schemas import Index
-from model import attention
 from model.heads import TEXT_PATTERNS, TextPattern, text_scores
 
-ARTICLES, NOUNS = {"the", "a", "an"}, {"cat", "mat"}
-KINDS = ("an article", "a noun")
-LIMIT = 5.0
-N_PLANE = 16  # tokens whose queries and keys are drawn; names of more would hide one another
-N_PAIRS = 8
-LEAST_RATIO = 1.5  # to a uniform look, for a head to be called by a pattern
-
-Coordinate = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
-Plane = Annotated[list[Coordinate], Field(min_length=2, max_length=2)]
-DRAGGED: JsonDict = {"kind": "sliders", "limit": LIMIT, "names": ["article", "noun"]}
+N_PLANE_TOKENS = 16  # the labels of more queries and keys would hide one another
+N_TOKEN_PAIRS = 8
+MIN_RATIO = 1.5  # of a head's score to that of equal weights, for the pattern to be named
+TOY_SLIDERS: JsonDict = {"kind": "sliders", "limit": TOY_LIMIT, "names": [*WORD_KINDS]}
 
 
 class WhyHeadsRequest(LessonRequest):
-    """What a made-up head asks for and offers, a real head, and a pattern."""
+    """The queries and keys of a made-up head, a head of the model, and a pattern."""
 
-    noun_query: Plane = Field(
-        [1.0, 1.0], title="A noun asks for", description="its query: a column of W_q", json_schema_extra=DRAGGED
+    noun_query: ToyVector = Field(
+        [1.0, 1.0], title="Query of a noun", description="a column of W_q", json_schema_extra=TOY_SLIDERS
     )
-    article_query: Plane = Field(
-        [-1.0, 2.0], title="An article asks for", description="the other column", json_schema_extra=DRAGGED
+    article_query: ToyVector = Field(
+        [-1.0, 2.0], title="Query of an article", description="the other column of W_q", json_schema_extra=TOY_SLIDERS
     )
-    noun_key: Plane = Field(
-        [0.0, 3.0], title="A noun offers", description="its key: a column of W_k", json_schema_extra=DRAGGED
+    noun_key: ToyVector = Field(
+        [0.0, 3.0], title="Key of a noun", description="a column of W_k", json_schema_extra=TOY_SLIDERS
     )
-    article_key: Plane = Field(
-        [3.0, 0.0], title="An article offers", description="the other column", json_schema_extra=DRAGGED
+    article_key: ToyVector = Field(
+        [3.0, 0.0], title="Key of an article", description="the other column of W_k", json_schema_extra=TOY_SLIDERS
     )
-    ahead: bool = Field(False, title="Look ahead too", description="takes the causal mask off the made-up head")
+    no_mask: bool = Field(
+        False, title="No causal mask", description="lets the made-up head attend to later tokens, too"
+    )
     layer: Index = Field(0, title="Layer")
     head: Index = Field(0, title="Head")
     pattern: TextPattern = Field(
-        "previous token", title="Pattern", description="what all heads of the model are asked for"
+        "previous token", title="Pattern", description="measures this pattern in all heads of the model"
     )
 
 
 class WhyHeadsResult(LessonResult):
-    """The made-up head, a real one, and what all heads of the model do."""
+    """The made-up head, a head of the model, and the patterns of all heads of the model."""
 
-    words: Chips = Field(description="what kind of word each token is taken for")
-    plane: Points = Field(description="queries and keys of the made-up head")
-    toy: Heatmap = Field(description="its weights")
-    found: Facts = Field(description="how much nouns look at articles, and articles at nouns")
-    weights: Heatmap = Field(description="of the real head")
-    space: Points = Field(description="its first queries and keys, in the plane that keeps most of their lengths")
-    pairs: Bars = Field(description="pairs of tokens with the highest mean score")
-    everywhere: Heatmap = Field(description="how far each head of the model does the chosen pattern")
-    layer_heads: Heatmap = Field(description="how far each head of the layer does each pattern")
-    labels: Chips = Field(
-        description="the pattern that each head of the layer does most, where it clearly beats a uniform look"
+    word_kinds: Chips = Field(description="the kind of word that each token counts as")
+    toy_arrows: Points = Field(description="queries and keys of the made-up head")
+    toy_weights: Heatmap = Field(description="weights of the made-up head")
+    toy_facts: Facts = Field(description="the mean weight from nouns to articles, and from articles to nouns")
+    weights: Heatmap = Field(description="of the chosen head")
+    head_plane: Points = Field(description="its first queries and keys, in the plane that retains most of their length")
+    best_pairs: Bars = Field(description="pairs of tokens with the highest mean score")
+    model_scores: Heatmap = Field(description="of every head of the model, for the chosen pattern")
+    layer_scores: Heatmap = Field(description="of every head of the layer, for every pattern")
+    head_patterns: Chips = Field(
+        description="the strongest pattern of each head of the layer, if clearly stronger than with equal weights"
     )
-    marks: Facts = Field(description="of the chosen head, each beside what a uniform look would have")
+    head_facts: Facts = Field(description="the scores of the chosen head, each beside that of equal weights")
 
 
-def kinds(reading: Reading) -> list[int | None]:
-    """What each token is in the made-up head: a place in KINDS, or neither."""
-    words = [token.bytes.decode(errors="replace").strip().lower() for token in reading.tokens.tokens]
-    return [0 if word in ARTICLES else 1 if word in NOUNS else None for word in words]
-
-
-def toy_weights(reading: Reading, request: WhyHeadsRequest) -> Tensor:
-    """The weights of the made-up head, (T, T): tokens of neither kind have the query and the key 0."""
-    x_TK = torch.zeros(len(reading.tokens), 2)  # (1, 0) is an article, (0, 1) a noun
-    for place, kind in enumerate(kinds(reading)):
-        if kind is not None:
-            x_TK[place, kind] = 1
-    w_q_KK = torch.tensor([request.article_query, request.noun_query]).T
-    w_k_KK = torch.tensor([request.article_key, request.noun_key]).T
-    score_TT = attention.scaled(attention.scores(x_TK @ w_q_KK.T, x_TK @ w_k_KK.T), 2)
-    return attention.weights(score_TT if request.ahead else attention.masked(score_TT))
-
-
-def given(weight_TT: Tensor, from_T: Tensor, to_T: Tensor) -> float:
-    """How much tokens of one kind give those of another, on average; no number where there is none."""
-    return weight_TT[from_T][:, to_T].sum(-1).mean().item()
-
-
-def uniform(n_tokens: int, *, ahead: bool = False) -> Tensor:
-    """The weights of a head that looks at everything it may see alike, (T, T)."""
-    seen_TT = torch.ones(n_tokens, n_tokens)
-    seen_TT = seen_TT if ahead else seen_TT.tril()
-    return seen_TT / seen_TT.sum(-1, keepdim=True)
+def toy_head(request: WhyHeadsRequest) -> ToyHead:
+    """The made-up head of a request."""
+    return ToyHead(
+        article_query=request.article_query,
+        noun_query=request.noun_query,
+        article_key=request.article_key,
+        noun_key=request.noun_key,
+        has_mask=not request.no_mask,
+    )
 
 
 def pattern_scores(weight_HTT: Tensor, ids: Sequence[int], *, broken: bool = False) -> Tensor:
-    """The score of some heads for each of TEXT_PATTERNS, (H, P); broken, the next token counts as the previous one."""
+    """The score of some heads for each of TEXT_PATTERNS, (H, P); if broken, of the next token, not the previous one."""
     score_HP = text_scores(weight_HTT, ids)
     if broken:
         score_HP[:, TEXT_PATTERNS.index("previous token")] = weight_HTT.diagonal(1, 1, 2).mean(-1)
     return score_HP
 
 
-def every_head(reading: Reading, request: WhyHeadsRequest) -> Tensor:
-    """The same of all heads of the model, (L, H, P)."""
+def model_pattern_scores(reading: Reading, *, broken: bool) -> Tensor:
+    """The score of every head of the model for each of TEXT_PATTERNS, (L, H, P)."""
     heads = range(reading.config.n_heads)
     layers = (reading.trace.stage("weights", layer, heads).cpu() for layer in range(reading.config.n_layers))
-    return torch.stack([pattern_scores(weight_HTT, reading.tokens.ids, broken=request.broken) for weight_HTT in layers])
+    return torch.stack([pattern_scores(weight_HTT, reading.tokens.ids, broken=broken) for weight_HTT in layers])
 
 
-def queries_and_keys(reading: Reading, request: WhyHeadsRequest) -> tuple[Tensor, Tensor]:
-    """Of the real head, as it uses them; (T, D) each."""
-    layer, heads = request.layer, [request.head]
-    return reading.trace.queries(layer, heads)[0].cpu(), reading.trace.keys(layer, heads)[0].cpu()
+def head_plane(reading: Reading, layer: int, head: int) -> Points:
+    """The first queries and keys of a head, in the plane through 0 that retains most of their squared lengths.
 
-
-def space(reading: Reading, request: WhyHeadsRequest) -> Points:
-    """The first queries and keys of the real head in one plane through 0: the one that keeps most of their lengths.
-
-    The keys' mean is taken from each: it adds the same to every score of a query, which changes no weight.
+    The mean key is subtracted from each key: that changes all scores of a query by the same number, and no weight.
     """
-    q_TD, k_TD = (x_TD[:N_PLANE] for x_TD in queries_and_keys(reading, request))
-    both_XD = torch.cat((q_TD, k_TD - k_TD.mean(0)))
-    _, length_D, axis_DD = torch.linalg.svd(both_XD, full_matrices=False)
-    place_X2 = both_XD @ axis_DD[:2].T
-    part_D = length_D.square() / length_D.square().sum().clamp_min(1e-12)
-    names = [(group, name) for group in ("query", "key") for name in reading.token_labels[:N_PLANE]]
+    q_TD, k_TD = (rows(layer, [head])[0].cpu()[:N_PLANE_TOKENS] for rows in (reading.trace.queries, reading.trace.keys))
+    vector_XD = torch.cat((q_TD, k_TD - k_TD.mean(0)))
+    _, length_D, axis_DD = torch.linalg.svd(vector_XD, full_matrices=False)
+    point_X2 = vector_XD @ axis_DD[:2].T
+    fraction_D = length_D.square() / length_D.square().sum().clamp_min(1e-12)
+    names = [(group, label) for group in ("query", "key") for label in reading.token_labels[:N_PLANE_TOKENS]]
     return Points(
-        title=f"queries, and keys less their mean: layer {request.layer}, head {request.head}, {len(q_TD)} tokens",
-        x_axis=f"{part_D[0]:.0%} of all squared lengths",
-        y_axis=f"{part_D[1]:.0%}",
+        title=f"Queries, and keys minus their mean: layer {layer}, head {head}, {len(q_TD)} tokens",
+        x_axis=f"{fraction_D[0]:.0%} of all squared lengths",
+        y_axis=f"{fraction_D[1]:.0%}",
         points=[
             Point(name=name, group=group, x=x, y=y)
-            for (group, name), (x, y) in zip(names, place_X2.tolist(), strict=True)
+            for (group, name), (x, y) in zip(names, point_X2.tolist(), strict=True)
         ],
     )
 
 
-def best_pairs(reading: Reading, request: WhyHeadsRequest) -> Bars:
-    """The pairs of tokens, whatever their places, with the highest mean score, counted from the mean of its row."""
-    score_TT = reading.trace.stage("scaled", request.layer, [request.head])[0].cpu()
-    score_TT = score_TT - (score_TT * uniform(len(score_TT))).sum(-1, keepdim=True)
+def best_pairs(reading: Reading, layer: int, head: int) -> Bars:
+    """The pairs of tokens with the highest mean score over all their positions.
+
+    The mean of its row is subtracted from each score.
+    """
+    score_TT = reading.trace.stage("scaled", layer, [head])[0].cpu()
+    score_TT = score_TT - (score_TT * uniform_weights(len(score_TT))).sum(-1, keepdim=True)
     ids_T = torch.tensor(reading.tokens.ids)
     query_N, key_N = torch.ones_like(score_TT).tril().nonzero().T
     pair_N2 = torch.stack((ids_T[query_N], ids_T[key_N]), dim=1)
-    found_F2, of_N, count_F = torch.unique(pair_N2, dim=0, return_inverse=True, return_counts=True)
-    mean_F = torch.zeros(len(found_F2)).index_add(0, of_N, score_TT[query_N, key_N]) / count_F
-    best = mean_F.topk(min(N_PAIRS, len(mean_F)))
+    pair_U2, index_N, count_U = torch.unique(pair_N2, dim=0, return_inverse=True, return_counts=True)
+    mean_U = torch.zeros(len(pair_U2)).index_add(0, index_N, score_TT[query_N, key_N]) / count_U
+    best = mean_U.topk(min(N_TOKEN_PAIRS, len(mean_U)))
     label = reading.model.tokenizer.label
-    names = [" → ".join(label(id) for id in found_F2[place].tolist()) for place in best.indices.tolist()]
     return Bars(
-        title="highest scores, query → key, counted from the mean of the row", labels=names, values=numbers(best.values)
+        title="Highest scores, query → key, minus the mean of the row",
+        labels=[" → ".join(label(id) for id in pair_U2[index].tolist()) for index in best.indices.tolist()],
+        values=numbers(best.values),
     )
 
 
 def compute(reading: Reading, request: WhyHeadsRequest) -> WhyHeadsResult:
-    """The made-up head on this text, a real one beside it, and every head by what it does."""
-    token_labels, kind_of = reading.token_labels, kinds(reading)
-    score_LHP = every_head(reading, request)
-    even_P = text_scores(uniform(len(token_labels))[None], reading.tokens.ids)[0]
-    heads = [f"head {head}" for head in range(reading.config.n_heads)]
-    at = TEXT_PATTERNS.index(request.pattern)
+    """A made-up head on this text, a head of the model, and the patterns of all heads."""
+    layer, head, labels, kinds = request.layer, request.head, reading.token_labels, word_kinds(reading)
+    toy, score_LHP = toy_head(request), model_pattern_scores(reading, broken=request.broken)
+    toy_TT = toy.weights(kinds)
+    uniform_P = text_scores(uniform_weights(len(labels))[None], reading.tokens.ids)[0]
+    heads = [f"head {index}" for index in range(reading.config.n_heads)]
     return WhyHeadsResult(
-        words=Chips(
-            title="kinds of words",
-            rows=[
-                ChipRow(
-                    name="",
-                    chips=[
-                        Chip(text=piece, about="other" if kind is None else KINDS[kind].split()[-1])
-                        for piece, kind in zip(token_labels, kind_of, strict=True)
-                    ],
-                )
-            ],
-        ),
-        plane=Points(
-            title="queries and keys of the made-up head: pull their tips",
-            x_axis="article",
-            y_axis="noun",
-            points=[
-                Point(name=name, group=group, x=values[0], y=values[1])
-                for group, name, values in (
-                    ("query", KINDS[1], request.noun_query),
-                    ("query", KINDS[0], request.article_query),
-                    ("key", KINDS[1], request.noun_key),
-                    ("key", KINDS[0], request.article_key),
-                )
-            ],
-            arrows=True,
-            limit=LIMIT,
-            draggable=["noun_query", "article_query", "noun_key", "article_key"],
-        ),
-        toy=probabilities("weights of the made-up head", token_labels, token_labels, toy_weights(reading, request)),
-        found=_found(toy_weights(reading, request), kind_of, request),
+        word_kinds=word_chips(labels, kinds),
+        toy_arrows=toy.arrows(),
+        toy_weights=probabilities("Attention weights of the made-up head", labels, labels, toy_TT),
+        toy_facts=toy_facts(toy_TT, kinds, has_mask=toy.has_mask),
         weights=probabilities(
-            f"weights of layer {request.layer}, head {request.head}",
-            token_labels,
-            token_labels,
-            reading.trace.stage("weights", request.layer, [request.head])[0],
+            f"Attention weights, layer {layer}, head {head}",
+            labels,
+            labels,
+            reading.trace.stage("weights", layer, [head])[0],
         ),
-        space=space(reading, request),
-        pairs=best_pairs(reading, request),
-        everywhere=probabilities(
-            f"mean weight on: {request.pattern} ({len(score_LHP)} layers × {len(heads)} heads)",
-            [f"layer {layer}" for layer in range(len(score_LHP))],
+        head_plane=head_plane(reading, layer, head),
+        best_pairs=best_pairs(reading, layer, head),
+        model_scores=probabilities(
+            f"Mean weight of all heads, {request.pattern} ({len(score_LHP)} layers × {len(heads)} heads)",
+            [f"layer {index}" for index in range(len(score_LHP))],
             heads,
-            score_LHP[..., at],
+            score_LHP[..., TEXT_PATTERNS.index(request.pattern)],
             selects=("layer", "head"),
         ),
-        layer_heads=probabilities(
-            f"all patterns, layer {request.layer}", heads, TEXT_PATTERNS, score_LHP[request.layer], selects=("head", "")
+        layer_scores=probabilities(
+            f"Mean weight for each pattern, layer {layer}", heads, TEXT_PATTERNS, score_LHP[layer], selects=("head", "")
         ),
-        labels=Chips(
-            title=f"what each head of layer {request.layer} does most",
+        head_patterns=Chips(
+            title=f"Strongest pattern of each head, layer {layer}",
             rows=[
                 ChipRow(
                     name="",
                     chips=[
-                        _label(name, score_P, even_P)
-                        for name, score_P in zip(heads, score_LHP[request.layer], strict=True)
+                        _pattern_chip(name, score_P, uniform_P)
+                        for name, score_P in zip(heads, score_LHP[layer], strict=True)
                     ],
                 )
             ],
         ),
-        marks=_marks(f"layer {request.layer}, head {request.head}", score_LHP[request.layer, request.head], even_P),
+        head_facts=_head_facts(f"Layer {layer}, head {head}", score_LHP[layer, head], uniform_P),
     )
 
 
-def _found(weight_TT: Tensor, kind_of: Sequence[int | None], request: WhyHeadsRequest) -> Facts:
-    article_T, noun_T = (torch.tensor([kind == one for kind in kind_of]) for one in (0, 1))
-    even_TT = uniform(len(kind_of), ahead=request.ahead)
-    return facts(
-        "who finds whom, by mean weight",
-        {
-            "nouns give articles": given(weight_TT, noun_T, article_T),
-            "nouns that look alike everywhere would": given(even_TT, noun_T, article_T),
-            "articles give nouns": given(weight_TT, article_T, noun_T),
-            "articles that look alike everywhere would": given(even_TT, article_T, noun_T),
-        },
-    )
-
-
-def _label(name: str, score_P: Tensor, even_P: Tensor) -> Chip:
+def _pattern_chip(name: str, score_P: Tensor, uniform_P: Tensor) -> Chip:
     best = int(score_P.nan_to_num(-1).argmax())
-    times = (score_P[best] / even_P[best]).item()
-    called = TEXT_PATTERNS[best] if times >= LEAST_RATIO else f"none; most is {TEXT_PATTERNS[best]}"
-    return Chip(text=name, about=f"{called}, {score_P[best]:.2f} = {times:.1f} × uniform")
+    ratio = (score_P[best] / uniform_P[best]).item()
+    pattern = TEXT_PATTERNS[best] if ratio >= MIN_RATIO else f"none; highest: {TEXT_PATTERNS[best]}"
+    return Chip(text=name, about=f"{pattern}, {score_P[best]:.2f} = {ratio:.1f} × that of equal weights")
 
 
-def _marks(title: str, score_P: Tensor, even_P: Tensor) -> Facts:
-    said = [
-        "nothing to measure" if math.isnan(score) else f"{score:.4f}; uniform {even:.4f}; ratio {score / even:.2f}"
-        for score, even in zip(score_P.tolist(), even_P.tolist(), strict=True)
+def _head_facts(title: str, score_P: Tensor, uniform_P: Tensor) -> Facts:
+    lines = [
+        "nothing to measure"
+        if math.isnan(score)
+        else f"{score:.4f}; with equal weights {uniform:.4f}; ratio {score / uniform:.2f}"
+        for score, uniform in zip(score_P.tolist(), uniform_P.tolist(), strict=True)
     ]
-    return Facts(title=title, names=[*TEXT_PATTERNS], values=[*said])
+    return Facts(title=title, names=[*TEXT_PATTERNS], values=[*lines])
 
 
-def by_loop(pattern: TextPattern, weight: Sequence[Sequence[float]], ids: Sequence[int]) -> float:
-    """What a head has of a pattern, weight by weight.
+def score_by_loop(pattern: TextPattern, weight: Sequence[Sequence[float]], ids: Sequence[int]) -> float:
+    """The score of a head for a pattern, computed weight by weight; NaN if the text has nothing to measure.
 
-    >>> by_loop("previous token", [[1.0, 0.0], [0.25, 0.75]], [7, 8])
+    >>> score_by_loop("previous token", [[1.0, 0.0], [0.25, 0.75]], [7, 8])
     0.25
     """
-    found = []
+    weights = []
     for i, row in enumerate(weight):
-        twins = [row[j] for j in range(i) if ids[j] == ids[i]]
+        same_token = [row[j] for j in range(i) if ids[j] == ids[i]]
         if pattern == "previous token" and i > 0:
-            found.append(row[i - 1])
+            weights.append(row[i - 1])
         elif pattern == "current token":
-            found.append(row[i])
+            weights.append(row[i])
         elif pattern == "first token" and i > 0:
-            found.append(row[0])
-        elif pattern == "same token before" and twins:
-            found.append(sum(twins))
-    return sum(found) / len(found) if found else math.nan
-
-
-def drawn_weights(plane: Points, kind_of: Sequence[int | None], *, ahead: bool) -> Iterator[list[float]]:
-    """Row by row, the softmax of the dot products of the arrows in a picture."""
-    tips = {(point.group, point.name): (point.x, point.y) for point in plane.points}
-
-    def tip(group: str, kind: int | None) -> tuple[float, float]:
-        return (0.0, 0.0) if kind is None else tips[group, KINDS[kind]]
-
-    for i, asking in enumerate(kind_of):
-        x, y = tip("query", asking)
-        keys = [tip("key", kind) for kind in (kind_of if ahead else kind_of[: i + 1])]
-        powers = [math.exp((x * across + y * up) / math.sqrt(2)) for across, up in keys]
-        yield [power / sum(powers) for power in powers] + [0.0] * (len(kind_of) - len(powers))
+            weights.append(row[0])
+        elif pattern == "same token before" and same_token:
+            weights.append(sum(same_token))
+    return sum(weights) / len(weights) if weights else math.nan
 
 
 def checks(reading: Reading, request: WhyHeadsRequest) -> Iterator[Check]:
-    """Scores of patterns are what loops over the weights find; the made-up head is a softmax of what is drawn."""
+    """A loop gives the scores of the patterns; the weights of the made-up head are a softmax of its arrows."""
     shown = compute(reading, request)
     weight_HTT = reading.trace.stage("weights", request.layer, range(reading.config.n_heads)).cpu()
-    score_LHP = every_head(reading, request)
+    score_LHP = model_pattern_scores(reading, broken=request.broken)
     means = Arithmetic(n_terms=len(reading.tokens))
-    for place, pattern in enumerate(TEXT_PATTERNS):
-        looped_H = torch.tensor([by_loop(pattern, weight, reading.tokens.ids) for weight in weight_HTT.tolist()])
-        name, score_H = (
-            f"{pattern}: this layer's scores differ from those of a loop by",
-            score_LHP[request.layer, :, place],
-        )
-        if looped_H.isnan().all() and score_H.isnan().all():
+    for index, pattern in enumerate(TEXT_PATTERNS):
+        loop_H = torch.tensor([score_by_loop(pattern, weight, reading.tokens.ids) for weight in weight_HTT.tolist()])
+        score_H = score_LHP[request.layer, :, index]
+        name = f"a loop over the weights gives the same scores of this layer: {pattern}"
+        if loop_H.isnan().all() and score_H.isnan().all():
             yield does_not_apply(name, "this text has nothing to measure")
         else:
-            yield equal(name, score_H, looped_H, means, 1.0)
-    yield at_least(0, score_LHP.nan_to_num(0).min().item(), "the smallest score of any head is")
-    yield at_most(1 + means.error(), score_LHP.nan_to_num(0).max().item(), "the largest score of any head is")
-    toy_TT = torch.tensor(shown.toy.values)
-    drawn_TT = torch.tensor(list(drawn_weights(shown.plane, kinds(reading), ahead=request.ahead)))
-    name = "the made-up weights differ from a softmax of the arrows' products by"
-    yield equal(name, toy_TT, drawn_TT, means, LIMIT**2)  # the largest score that arrows of this length have is 35
-    for name, weight_TT in (("made-up", toy_TT), ("real", weight_HTT)):
+            yield equal(name, score_H, loop_H, means, 1.0)
+    yield at_least(0, score_LHP.nan_to_num(0).min().item(), "no score of a head is below 0 (smallest score)")
+    yield at_most(1 + means.error(), score_LHP.nan_to_num(0).max().item(), "none is above 1 (largest score)")
+    toy_TT = torch.tensor(shown.toy_weights.values)
+    arrows_TT = torch.tensor(
+        list(weights_of_arrows(shown.toy_arrows, word_kinds(reading), has_mask=not request.no_mask))
+    )
+    name = "the weights of the made-up head are a softmax of its arrows' dot products"
+    yield equal(name, toy_TT, arrows_TT, means, TOY_LIMIT**2)  # scores are at most 2 · 5² / √2 = 35
+    for name, weight_TT in (("made-up head", toy_TT), ("heads of the layer", weight_HTT)):
         sums = weight_TT.sum(-1)
-        yield equal(f"rows of {name} weights sum to 1, to within", sums, torch.ones_like(sums), means)
+        yield equal(f"each row of weights sums to 1: {name}", sums, torch.ones_like(sums), means)
 
 
 LESSON = Lesson(
@@ -334,5 +266,5 @@ LESSON = Lesson(
     compute=compute,
     checks=checks,
     breaks="count the next token instead of the previous one",
-    code=("model/attention.py: scores", "model/heads.py: text_scores", "app/lessons/why_heads.py: toy_weights"),
+    code=("model/attention.py: scores", "model/heads.py: text_scores", "app/lessons/toy_head.py: ToyHead"),
 )
