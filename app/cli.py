@@ -130,8 +130,8 @@ def fetch(
     console.print(f"{name} is in {folder}", soft_wrap=True)
 
 
-@main.command()
-def train(
+@main.command("train")
+def train_model(
     texts: Annotated[list[Path], typer.Argument(help="Text files, with a line <|endoftext|> between two texts.")],
     out: Annotated[Path, typer.Option(help="Folder of the run. The same command continues a run that was stopped.")],
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = Recipe.n_steps,
@@ -244,10 +244,10 @@ def _settings(**options: str | int | Path | None) -> Settings:
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        raise _stop("; ".join(_message(detail) for detail in error.errors())) from error
+        raise _stop("; ".join(_setting_error(detail) for detail in error.errors())) from error
 
 
-def _message(detail: ErrorDetails) -> str:
+def _setting_error(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     return f"{'.'.join(map(str, detail['loc']))}: {message}" if detail["loc"] else message
 

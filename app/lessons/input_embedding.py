@@ -105,11 +105,11 @@ def compute(reading: Reading, request: InputEmbeddingRequest) -> InputEmbeddingR
             (sum_TM @ sum_TM.T).softmax(-1),
             selects=("token", "other_token"),
         ),
-        facts=_pair_facts(labels, token, other_token, {"token vectors": token_TM, "sums": sum_TM}),
+        facts=_cosine_facts(labels, token, other_token, {"token vectors": token_TM, "sums": sum_TM}),
     )
 
 
-def _pair_facts(labels: list[str], token: int, other_token: int | None, vectors: Mapping[str, Tensor]) -> Facts:
+def _cosine_facts(labels: list[str], token: int, other_token: int | None, vectors: Mapping[str, Tensor]) -> Facts:
     """Cosine similarity and dot product of two tokens, for each kind of vectors, (T, M)."""
     if other_token is None:
         return facts(labels[token], {"the same token again": "nowhere in this text: choose another one"})

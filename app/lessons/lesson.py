@@ -41,7 +41,7 @@ class LessonRequest(TokensRequest):
     broken: bool = Field(False, title="Break it", description="compute it wrongly on purpose, so that a check fails")
 
 
-def check_heads(request: LessonRequest, config: Config, model: str) -> None:
+def check_request_heads(request: LessonRequest, config: Config, model: str) -> None:
     """Refuse a layer or head that the model does not have, in any field of a request, even one that is not used.
 
     A field holds a layer, a head or a list of heads if its `kind`, or else its name, is "layer", "head" or "heads".

@@ -146,7 +146,7 @@ def compute(reading: Reading, request: ProjectionsRequest) -> ProjectionsResult:
     projection = chosen_projection(reading, request)
     x_TI, y_TO, labels = projection.x_TI, projection.y_TO, projection.labels
     n_outputs, n_inputs = projection.weight_OI.shape
-    pair = _pair(reading, request, len(labels))
+    pair = _chosen_tokens(reading, request, len(labels))
     name = matrix_label(request)
     singular_R = singular_values(projection.rows_OI)
     lost_T = null_part(x_TI, projection.weight_OI).norm(dim=1) / x_TI.norm(dim=1).clamp_min(1e-12)
@@ -154,7 +154,7 @@ def compute(reading: Reading, request: ProjectionsRequest) -> ProjectionsResult:
     return ProjectionsResult(
         inputs=points(f"Vectors before the matrix, ({len(labels)} × {n_inputs})", x_TI, labels, pair),
         outputs=points(f"Vectors after the matrix, {name}, ({len(labels)} × {n_outputs})", y_TO, labels, pair),
-        pair_facts=_pair_facts(projection, *pair),
+        pair_facts=_projected_pair_facts(projection, *pair),
         distance_ratios=signed(
             f"Distance after / distance before, {n_points} tokens",
             labels[:N_POINTS],
@@ -182,13 +182,13 @@ def compute(reading: Reading, request: ProjectionsRequest) -> ProjectionsResult:
     )
 
 
-def _pair(reading: Reading, request: ProjectionsRequest, n_tokens: int) -> tuple[int, int]:
+def _chosen_tokens(reading: Reading, request: ProjectionsRequest, n_tokens: int) -> tuple[int, int]:
     """The positions of the two chosen tokens."""
     token, other_token = (reading.position(position) for position in (request.token, request.other_token))
     return min(token, n_tokens - 1), min(other_token, n_tokens - 1)
 
 
-def _pair_facts(projection: Projection, token: int, other_token: int) -> Facts:
+def _projected_pair_facts(projection: Projection, token: int, other_token: int) -> Facts:
     """Distance and cosine similarity of two tokens before and after the matrix."""
     x_TI, y_TO, labels = projection.x_TI, projection.y_TO, projection.labels
     before, after = (x_TI[token] - x_TI[other_token]).norm(), (y_TO[token] - y_TO[other_token]).norm()

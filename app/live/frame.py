@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 FRAME_MEDIA_TYPE = "application/vnd.lookback.frame"
-VERSION = 2  # of the header's fields; it stands in the addresses, /api/v2/live and /api/v2/view
+FRAME_VERSION = 2  # of the header's fields; it stands in the addresses, /api/v2/live and /api/v2/view
 Array = NDArray[np.float32] | NDArray[np.uint8]
 
 

@@ -142,7 +142,7 @@ async def post_predictions(request: PredictionsRequest, engine: EngineDep, clien
 
 
 @router.post(
-    f"/api/v{frame.VERSION}/view",
+    f"/api/v{frame.FRAME_VERSION}/view",
     summary="What the page shows, as a binary frame",
     tags=["page"],
     response_class=Response,

@@ -17,7 +17,7 @@ from app.engine import Engine
 from app.errors import AppError, ModelLoading, TextTooLong, UnsupportedByModel
 from app.lessons.checks import Check
 from app.lessons.controls import Control, make_controls
-from app.lessons.lesson import AnyLesson, LessonRequest, LessonResult, Reading, check_heads, lessons
+from app.lessons.lesson import AnyLesson, LessonRequest, LessonResult, Reading, check_request_heads, lessons
 from app.lessons.posts import SERIES
 from app.models import LoadedModel
 from app.routes import assets, pages
@@ -156,7 +156,7 @@ async def lesson_page(request: Request, slug: str, engine: EngineDep, client: Cl
             notice = str(error)
         except AppError as error:
             notice, status = str(error), error.status
-    previous, next_lesson = _neighbours(lesson)
+    previous, next_lesson = _previous_and_next(lesson)
     page = LessonPage(
         lesson=lesson,
         previous=previous,
@@ -263,7 +263,7 @@ async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tu
         raise TextTooLong(len(tokens), MAX_LESSON_TOKENS, "a lesson", "open it on the first page")
     if not lesson.fits(model.network.config):
         raise UnsupportedByModel(model.name, lesson.needs, engine.models.fallback)
-    check_heads(request, model.network.config, model.name)
+    check_request_heads(request, model.network.config, model.name)
     return model, tokens
 
 
@@ -276,7 +276,7 @@ def _choose_model(engine: Engine, lesson: AnyLesson, requested: str | None) -> t
     return model, ""
 
 
-def _neighbours(lesson: AnyLesson) -> tuple[AnyLesson | None, AnyLesson | None]:
+def _previous_and_next(lesson: AnyLesson) -> tuple[AnyLesson | None, AnyLesson | None]:
     order = list(lessons().values())
     at = order.index(lesson)
     return order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None

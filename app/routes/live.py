@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.live.frame import VERSION
+from app.live.frame import FRAME_VERSION
 from app.live.session import Session
 
 FOREIGN = 1008  # the code that closes the socket of a page of another site
@@ -15,7 +15,7 @@ FOREIGN = 1008  # the code that closes the socket of a page of another site
 router = APIRouter()
 
 
-@router.websocket(f"/api/v{VERSION}/live")
+@router.websocket(f"/api/v{FRAME_VERSION}/live")
 async def live(socket: WebSocket) -> None:
     """Serve one client until its socket is closed, idle for too long, or too fast."""
     if not _is_same_origin(socket):

@@ -34,7 +34,7 @@ import numpy as np
 from rich.console import Console
 
 from model.tokenizer import Tokenizer, TokenizerError
-from model.training.corpus import END, Ids, join_texts, split_texts
+from model.training.corpus import END_OF_TEXT, TokenIds, join_texts, split_texts
 from model.training.recipe import TrainingError
 from model.weights.names import WeightsError
 from model.weights.save import write_json
@@ -47,10 +47,10 @@ MEMORY = "1G"  # for sorting; larger data is sorted on disk
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts of a run as token ids, without END."""
+    """The texts of a run as token ids, without END_OF_TEXT."""
 
-    learn: Sequence[Ids]
-    held_out: Sequence[Ids]
+    learn: Sequence[TokenIds]
+    held_out: Sequence[TokenIds]
     n_held_out_bytes: int  # in UTF-8, without what separates the texts
     tokenizer: Tokenizer
 
@@ -89,13 +89,13 @@ def read_texts(run: Path) -> Texts:
     """The texts that `write_corpus` wrote.
 
     Raises:
-        TrainingError: if the tokens do not begin with END, or do not belong to the texts in held.txt.
+        TrainingError: if the tokens do not begin with END_OF_TEXT, or do not belong to the texts in held.txt.
         WeightsError, TokenizerError: if the run's tokenizer cannot be read.
         OSError: if another file cannot be read.
     """
     tokenizer = load_tokenizer(run)
-    if END not in tokenizer.special:
-        raise TrainingError(f"The tokenizer in {run} has no {END}, which separates texts.")
+    if END_OF_TEXT not in tokenizer.special:
+        raise TrainingError(f"The tokenizer in {run} has no {END_OF_TEXT}, which separates texts.")
     corpus = run / "corpus"
     learn, held_out = (list(_split_at_end(np.load(corpus / f"{name}.npy"), tokenizer)) for name in ("learn", "held"))
     texts = split_texts((corpus / "held.txt").read_text(encoding="utf-8"))
@@ -104,10 +104,10 @@ def read_texts(run: Path) -> Texts:
     return Texts(learn, held_out, sum(len(text.encode()) for text in texts), tokenizer)
 
 
-def _split_at_end(ids: Ids, tokenizer: Tokenizer) -> Iterator[Ids]:
-    starts = np.flatnonzero(ids == tokenizer.special[END])
+def _split_at_end(ids: TokenIds, tokenizer: Tokenizer) -> Iterator[TokenIds]:
+    starts = np.flatnonzero(ids == tokenizer.special[END_OF_TEXT])
     if not len(starts) or starts[0] > 0:
-        raise TrainingError(f"The tokens do not begin with {END}, so the beginnings of texts cannot be found.")
+        raise TrainingError(f"The tokens do not begin with {END_OF_TEXT}, so the beginnings of texts cannot be found.")
     for text in np.split(ids, starts)[1:]:
         yield text[1:]
 
@@ -164,7 +164,7 @@ def xz_bits_per_byte(texts: Texts) -> float:
     return 8 * (_compressed_size(learn + held_out) - _compressed_size(learn)) / texts.n_held_out_bytes
 
 
-def _as_file(texts: Sequence[Ids], tokenizer: Tokenizer) -> bytes:
+def _as_file(texts: Sequence[TokenIds], tokenizer: Tokenizer) -> bytes:
     """Texts as in a file, separated by END, without the space that the tokenizer put before each of them."""
     added = " " if tokenizer.prefix_space else ""
     return join_texts([*(tokenizer.decode(text.tolist()).removeprefix(added) for text in texts), ""]).encode()

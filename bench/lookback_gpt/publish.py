@@ -19,7 +19,7 @@ from model.generate import GREEDY, Prompt, Sampling, generate
 from model.gpt import GPT
 from model.heads import PROBE_PATTERNS, probe_scores, repetition_gain
 from model.tokenizer import Tokenizer
-from model.training.corpus import END, Corpus, n_easy_steps, open_corpus
+from model.training.corpus import END_OF_TEXT, Corpus, n_easy_steps, open_corpus
 from model.training.recipe import Recipe
 from model.training.record import Record, read_record
 from model.weights.catalogue import SHIPPED
@@ -122,7 +122,7 @@ def render_samples(model: GPT, tokenizer: Tokenizer) -> str:
 def continuations(model: GPT, tokenizer: Tokenizer, sampling: Sampling) -> list[str]:
     """The text that the model generates after each of OPENINGS, with one generator for all of them, seeded with 0."""
     generator = torch.Generator().manual_seed(0)
-    stop_ids = [tokenizer.special[END]]
+    stop_ids = [tokenizer.special[END_OF_TEXT]]
     texts = []
     for opening in OPENINGS:
         prompt = Prompt(ids=tokenizer.encode(opening).ids, sampling=sampling, generator=generator)

@@ -21,17 +21,17 @@ from model.training.recipe import Recipe, TrainingError
 from model.weights.save import write_atomic, write_json
 from model.weights.tokenizer_files import load_tokenizer
 
-END = "<|endoftext|>"  # a line between two texts of a file, and the token between two texts
+END_OF_TEXT = "<|endoftext|>"  # a line between two texts of a file, and the token between two texts
 HELD_OUT_FRACTION = 0.02  # of the texts; they are never used for training
 EASY_FRACTION = 0.64  # of the curriculum steps: previous-token and induction heads form only on easy sequences
 N_EASY_TOKENS = 64  # tokens per sequence of an easy step
 N_EASY_VOCAB = 1024  # token ids that easy steps use: the lowest, whose merges came first
 PAIR_FRACTION = 0.2  # of the sequences of an easy step consist of pairs that are repeated once
-N_PASSAGE = 2000  # characters; a file without END is split at paragraphs into passages of about this length
+N_PASSAGE = 2000  # characters; a file without END_OF_TEXT is split at paragraphs into passages of about this length
 
-_SEPARATOR = f"\n{END}\n"
+_SEPARATOR = f"\n{END_OF_TEXT}\n"
 
-Ids = np.ndarray[tuple[int], np.dtype[np.uint32]]
+TokenIds = np.ndarray[tuple[int], np.dtype[np.uint32]]
 Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
@@ -66,7 +66,7 @@ def read_texts(paths: Sequence[Path]) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise TrainingError(f"{path} cannot be read: {reason}.") from error
-        parts = split_texts(content) if END in content else _passages(content)
+        parts = split_texts(content) if END_OF_TEXT in content else _passages(content)
         texts |= dict.fromkeys(part for part in map(str.strip, parts) if part)
     return list(texts)
 
@@ -106,7 +106,9 @@ def train_tokenizer(folder: Path, texts: Sequence[str], n_vocab: int) -> Tokeniz
         TrainingError: if the texts have too few different tokens.
     """
     bpe = ByteLevelBPETokenizer(add_prefix_space=True)
-    bpe.train_from_iterator(texts, vocab_size=n_vocab, min_frequency=2, special_tokens=[END], show_progress=False)
+    bpe.train_from_iterator(
+        texts, vocab_size=n_vocab, min_frequency=2, special_tokens=[END_OF_TEXT], show_progress=False
+    )
     if bpe.get_vocab_size() < n_vocab:
         raise TrainingError(
             f"A vocabulary of {n_vocab:,} tokens was requested, but these texts have only {bpe.get_vocab_size():,}. "
@@ -115,17 +117,22 @@ def train_tokenizer(folder: Path, texts: Sequence[str], n_vocab: int) -> Tokeniz
     write_atomic(folder / "tokenizer.json", bpe.to_str(pretty=True).encode())
     write_json(
         folder / "tokenizer_config.json",
-        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "bos_token": END, "eos_token": END},
+        {
+            "tokenizer_class": "GPT2Tokenizer",
+            "add_prefix_space": True,
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+        },
     )
     return load_tokenizer(folder)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The token ids of all texts, one text after another, each after an END; memory-mapped from disk."""
+    """The token ids of all texts, one text after another, each after END_OF_TEXT; memory-mapped from disk."""
 
-    training: Ids
-    held_out: Ids
+    training: TokenIds
+    held_out: TokenIds
     n_held_out_bytes: int  # of the held-out texts in UTF-8
 
     @property
@@ -140,7 +147,7 @@ def write_corpus(folder: Path, texts: Sequence[str], tokenizer: Tokenizer) -> No
     Raises:
         OSError: if a file cannot be written.
     """
-    end = tokenizer.special[END]
+    end = tokenizer.special[END_OF_TEXT]
     training, held_out = split_held_out(texts)
     write_atomic(folder / "held.txt", join_texts(held_out).encode())
     for name, part in (("learn", training), ("held", held_out)):
@@ -205,7 +212,7 @@ def is_easy_step(recipe: Recipe, step: int) -> bool:
     return step < n_easy_steps(recipe)
 
 
-def _repeated_pairs(random: np.random.Generator, n_vocab: int, n_tokens: int) -> Ids:
+def _repeated_pairs(random: np.random.Generator, n_vocab: int, n_tokens: int) -> TokenIds:
     """Pairs of random tokens, each pair repeated once: a b a b c d c d.
 
     The next token is either the one before the current token, or cannot be predicted.
@@ -214,7 +221,7 @@ def _repeated_pairs(random: np.random.Generator, n_vocab: int, n_tokens: int) ->
     return tokens[random.integers(0, 4) :][:n_tokens].astype(np.uint32)
 
 
-def _repeated_tokens(random: np.random.Generator, n_vocab: int, n_tokens: int) -> Ids:
+def _repeated_tokens(random: np.random.Generator, n_vocab: int, n_tokens: int) -> TokenIds:
     """Some random tokens, repeated to the end; only induction can predict them (Olsson et al. 2022)."""
     n_min, n_max = max(2, n_tokens // 10), n_tokens // 2
     period = round(n_min * (n_max / n_min) ** random.random())

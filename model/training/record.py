@@ -11,13 +11,13 @@ from model.training.recipe import Recipe, TrainingError
 from model.weights.save import write_json
 
 RECORD = "training.json"
-VERSION = 2
+RECORD_VERSION = 2
 # Fields of the recipe in files without a version, and their names since version 2.
 RENAMED = {"late": "dropout_after", "drills": "curriculum", "n_texts": "batch_size"}
 
 
 @dataclass(frozen=True)
-class Point:
+class LossPoint:
     """One point of the curve."""
 
     step: int
@@ -33,12 +33,12 @@ class Record:
 
     recipe: Recipe
     step: int = 0  # how many steps were taken
-    curve: tuple[Point, ...] = ()
+    curve: tuple[LossPoint, ...] = ()
     losses: tuple[float, ...] = ()  # of the steps since the last point of the curve, in nats per token
 
     def as_dict(self) -> dict[str, object]:
         """The content of training.json."""
-        return {"version": VERSION} | dataclasses.asdict(self)
+        return {"version": RECORD_VERSION} | dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, object]) -> Self:
@@ -49,8 +49,8 @@ class Record:
             AttributeError, KeyError, TypeError, ValueError: if it is no such content.
         """
         version = raw.get("version")
-        if version not in (None, VERSION):
-            raise TrainingError(f"{RECORD} has the version {version}; Lookback reads {VERSION} and older")
+        if version not in (None, RECORD_VERSION):
+            raise TrainingError(f"{RECORD} has the version {version}; Lookback reads {RECORD_VERSION} and older")
         _check_names(raw, ("version", *_field_names(cls)), f"{RECORD}: ")
         recipe = cast(Mapping[str, object], raw["recipe"])
         if version is None:
@@ -60,16 +60,16 @@ class Record:
             raise TrainingError(f"{RECORD} has no recipe.{missing[0]}")
         points = cast(list[Mapping[str, float]], raw["curve"])
         for point in points:
-            _check_names(point, _field_names(Point), f"{RECORD}: curve[*].")
+            _check_names(point, _field_names(LossPoint), f"{RECORD}: curve[*].")
         return cls(
             Recipe(**recipe),  # type: ignore[arg-type]
             int(cast(int, raw["step"])),
-            tuple(Point(**point) for point in points),  # type: ignore[arg-type]
+            tuple(LossPoint(**point) for point in points),  # type: ignore[arg-type]
             tuple(cast(list[float], raw.get("losses", []))),
         )
 
 
-def _field_names(kind: type[Record] | type[Recipe] | type[Point]) -> tuple[str, ...]:
+def _field_names(kind: type[Record] | type[Recipe] | type[LossPoint]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 

@@ -28,14 +28,14 @@ from torch.nn import functional as F
 
 from model.dropout import Dropout
 from model.gpt import GPT
-from model.training.corpus import Batch, Corpus, Ids, is_easy_step, make_batch, n_easy_steps
+from model.training.corpus import Batch, Corpus, TokenIds, is_easy_step, make_batch, n_easy_steps
 from model.training.initial import init_model, reset_unused_embeddings
 from model.training.recipe import Recipe, TrainingError, differing_fields, is_saved_step
-from model.training.record import Point, Record, write_record
+from model.training.record import LossPoint, Record, write_record
 from model.weights.save import write_atomic, write_config, write_parameters
 
 RESUME = "resume.safetensors"
-N_POINTS = 50  # of the curve, about; the points of saved steps come in addition
+N_CURVE_POINTS = 50  # of the curve, about; the points of saved steps come in addition
 N_EVAL_CONTEXTS = 64  # contexts of held-out text per point of the curve; the last point uses all of them
 
 
@@ -91,7 +91,7 @@ def _log_step(folder: Path, record: Record, model: GPT, corpus: Corpus) -> Recor
     """Add a point to the curve and save a checkpoint, after the steps that get one."""
     recipe = record.recipe
     is_saved = is_saved_step(record.step) or record.step == recipe.n_steps
-    if is_saved or record.step % max(1, recipe.n_steps // N_POINTS) == 0:
+    if is_saved or record.step % max(1, recipe.n_steps // N_CURVE_POINTS) == 0:
         record = replace(record, curve=(*record.curve, _evaluate(record, model, corpus)), losses=())
     if is_saved:
         _save_checkpoint(folder, record, model)
@@ -182,19 +182,19 @@ def held_out_loss(
     return total / n_tokens, total / n_tokens / bytes_per_token / math.log(2)
 
 
-def _contexts(ids: Ids, n_context: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _contexts(ids: TokenIds, n_context: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Consecutive contexts, each with the token after it, (T+1,)."""
     for start in range(0, len(ids) - n_context, n_context):
         yield ids[start : start + n_context + 1].astype(np.int64)
 
 
-def _evaluate(record: Record, model: GPT, corpus: Corpus) -> Point:
+def _evaluate(record: Record, model: GPT, corpus: Corpus) -> LossPoint:
     """The point of the curve after the steps that were taken."""
     recipe = record.recipe
     max_contexts = None if record.step == recipe.n_steps else N_EVAL_CONTEXTS
     held_out, bits = held_out_loss(model, corpus, recipe, max_contexts=max_contexts)
     loss = sum(record.losses) / len(record.losses) if record.losses else held_out
-    return Point(record.step, record.step * recipe.batch_size * recipe.n_context, loss, held_out, bits)
+    return LossPoint(record.step, record.step * recipe.batch_size * recipe.n_context, loss, held_out, bits)
 
 
 def _save_checkpoint(folder: Path, record: Record, model: GPT) -> None:

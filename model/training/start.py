@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from model.tokenizer import Tokenizer
-from model.training.corpus import END, Corpus, open_corpus, read_texts, train_tokenizer, write_corpus
+from model.training.corpus import END_OF_TEXT, Corpus, open_corpus, read_texts, train_tokenizer, write_corpus
 from model.training.recipe import Recipe, TrainingError, differing_fields
 from model.training.record import load_record
 from model.training.run import RESUME
@@ -67,8 +67,8 @@ def _make_tokenizer(folder: Path, texts: Sequence[str], recipe: Recipe, given: P
     if given is None:
         return train_tokenizer(folder, texts, recipe.n_vocab)
     tokenizer = load_tokenizer(given)
-    if END not in tokenizer.special:
-        raise TrainingError(f"The tokenizer in {given} has no token {END}, which separates texts.")
+    if END_OF_TEXT not in tokenizer.special:
+        raise TrainingError(f"The tokenizer in {given} has no token {END_OF_TEXT}, which separates texts.")
     for name in TOKENIZER_FILES:
         if (given / name).is_file():
             write_atomic(folder / name, (given / name).read_bytes())

@@ -32,7 +32,7 @@ TEXT = "the fat cat sat"
 
 def address(call: str) -> str:
     """The address of a call; the one that returns frames has its own version."""
-    return f"/api/v{frame.VERSION if call == 'view' else 1}/{call}"
+    return f"/api/v{frame.FRAME_VERSION if call == 'view' else 1}/{call}"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from model.gpt import GPT
 from model.heads import PROBE_PATTERNS, probe_scores, repetition_gain, trace_scores
 from model.reading import read
 from model.tokenizer import Tokenizer
-from model.training.corpus import END, Corpus, split_texts
+from model.training.corpus import END_OF_TEXT, Corpus, split_texts
 from model.training.record import Record, read_record
 from model.training.run import held_out_loss
 from model.weights.catalogue import SHIPPED
@@ -55,7 +55,7 @@ def held_out(shipped: tuple[GPT, Tokenizer]) -> Corpus:
     """The held-out texts, tokenised as in training."""
     texts = split_texts((HERE / "held_out.txt").read_text(encoding="utf-8"))
     tokenizer = shipped[1]
-    ids = [id for text in texts for id in (tokenizer.special[END], *tokenizer.encode(text).ids)]
+    ids = [id for text in texts for id in (tokenizer.special[END_OF_TEXT], *tokenizer.encode(text).ids)]
     array = torch.tensor(ids).numpy().astype("uint32")
     return Corpus(array[:0], array, sum(len(text.encode()) for text in texts))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from model.training.corpus import (
-    END,
+    END_OF_TEXT,
     Batch,
     Corpus,
     _passages,
@@ -35,8 +35,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def test_a_file_is_split_at_its_end_lines_and_no_text_is_repeated(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text(f"one\n{END}\ntwo\n\nlines\n{END}\none\n")
-    (tmp_path / "b.txt").write_text(f"two\n\nlines\n{END}\nthree")
+    (tmp_path / "a.txt").write_text(f"one\n{END_OF_TEXT}\ntwo\n\nlines\n{END_OF_TEXT}\none\n")
+    (tmp_path / "b.txt").write_text(f"two\n\nlines\n{END_OF_TEXT}\nthree")
     assert read_texts([tmp_path / "a.txt", tmp_path / "b.txt"]) == ["one", "two\n\nlines", "three"]
 
 
