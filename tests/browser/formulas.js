@@ -1,9 +1,9 @@
 // Two functions that test_formulas.py runs in a page: `gather` puts the formulas of all lessons on it, `ink` measures
-// what they have drawn in a screenshot of it. A box is [left, top, right, bottom] in CSS pixels of the page.
+// their shapes in a screenshot. A box is [left, top, right, bottom] in CSS pixels of the page.
 ({
   /**
-   * Show nothing but the formulas of these lessons. The fonts that they loaded, and the shapes that must be drawn, each
-   * with its own box and the box of its content.
+   * Shows only the formulas of these lessons. Returns the fonts that they loaded, and the shapes that must be drawn,
+   * each with its own box and the box of its content.
    * @param {string[]} slugs
    */
   async gather(slugs) {
@@ -47,10 +47,10 @@
   },
 
   /**
-   * The ink of each shape: where it begins and ends (`ink`), where that of its content does (`content`), down the page
-   * for radicals and brackets, across it for braces; null where there is none. Of a radical also how much of its
-   * content's width one row of pixels covers, above the middle of the content (`bar`).
-   * @param {{png: string, shapes: object[], ratio: number}} screenshot `ratio` is pixels to a CSS pixel
+   * Where the pixels of each shape begin and end (`ink`), and those of its content (`content`): vertically for radicals
+   * and brackets, horizontally for braces; null if there are none. For radicals also the largest fraction of the
+   * content's width that one row of pixels covers, above the middle of the content (`bar`).
+   * @param {{png: string, shapes: object[], ratio: number}} screenshot `ratio` is screenshot pixels per CSS pixel
    */
   async ink({ png, shapes, ratio }) {
     const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));

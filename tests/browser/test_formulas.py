@@ -1,4 +1,4 @@
-"""Every formula of every lesson as Chromium and Firefox draw it: radicals have their ink, brackets their height."""
+"""Chromium and Firefox draw every formula of every lesson: radicals are complete, and brackets have the right size."""
 
 import base64
 import json
@@ -18,9 +18,9 @@ from tests.browser.server import Server
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 SCRIPT = (Path(__file__).parent / "formulas.js").read_text()
-RATIO = 2  # pixels of the screenshot to a CSS pixel
-SIZE_PX = 20  # of the font: no bracket is made smaller than it is there
-LINE_PX = 2.0  # the thickness of a line, with its smoothing
+RATIO = 2  # pixels of the screenshot per CSS pixel
+FONT_PX = 20  # no bracket is smaller than in plain text of this size
+LINE_PX = 2.0  # the thickness of an antialiased line
 
 Evaluate = Callable[[str, Any], Any]
 Screenshot = Callable[[], bytes]
@@ -28,7 +28,7 @@ Screenshot = Callable[[], bytes]
 
 @contextmanager
 def in_chromium(browser: Browser, url: str) -> Iterator[tuple[Evaluate, Screenshot]]:
-    """A page of Chromium: how to evaluate a function in it, and how to take a picture of all of it."""
+    """A page in Chromium: functions that evaluate a script in it, and take a screenshot of all of it."""
     with browser.new_context(viewport=WIDE, device_scale_factor=RATIO) as context:
         page = context.new_page()
         page.goto(url)
@@ -37,9 +37,9 @@ def in_chromium(browser: Browser, url: str) -> Iterator[tuple[Evaluate, Screensh
 
 @contextmanager
 def in_firefox(_: Browser, url: str) -> Iterator[tuple[Evaluate, Screenshot]]:
-    """The same of Firefox."""
+    """The same in Firefox."""
     if firefox.find() is None:
-        pytest.skip("no Firefox here; `python -m tests.browser.firefox` gets one where it can")
+        pytest.skip("no Firefox found; `python -m tests.browser.firefox` installs one")
     with firefox.start() as page:
         page.resize(WIDE["width"], WIDE["height"], RATIO)
         page.goto(url)
@@ -48,7 +48,7 @@ def in_firefox(_: Browser, url: str) -> Iterator[tuple[Evaluate, Screenshot]]:
 
 @pytest.fixture(scope="module", params=[in_chromium, in_firefox])
 def drawn(request: pytest.FixtureRequest, browser: Browser, server: Server, screenshots: Path) -> dict[str, Any]:
-    """What `gather` in formulas.js returns, each shape with its ink."""
+    """The result of `gather` in formulas.js; each shape also has the result of `ink`, as `measured`."""
     with request.param(browser, f"{server.url}/lessons/symbols") as (evaluate, screenshot):
         page: dict[str, Any] = evaluate(f"(slugs) => {SCRIPT}.gather(slugs)", list(lessons()))
         png = screenshot()
@@ -61,7 +61,7 @@ def drawn(request: pytest.FixtureRequest, browser: Browser, server: Server, scre
 
 
 def shapes(drawn: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The shapes of a kind; a test of none would hold."""
+    """The shapes of a kind, at least one: without any, a test would pass without testing anything."""
     chosen = [shape for shape in drawn["shapes"] if shape["kind"] == kind]
     assert chosen
     return chosen
@@ -74,7 +74,7 @@ def test_no_formula_is_missing_or_cut_and_the_served_font_draws_them(drawn: dict
     assert "STIX Two Math" in drawn["fonts"]
 
 
-def test_a_radical_has_a_sign_as_high_as_its_content_and_a_bar_over_all_of_it(drawn: dict[str, Any]) -> None:
+def test_a_radical_is_as_high_as_its_content_and_its_bar_covers_all_of_it(drawn: dict[str, Any]) -> None:
     radicals = shapes(drawn, "radical")
     assert len(radicals) == sum(len(re.findall(r"\\sqrt", path.read_text())) for path in TEMPLATES.rglob("*.html"))
     for shape in radicals:
@@ -91,10 +91,10 @@ def test_a_bracket_is_as_high_as_its_content_and_not_much_higher(drawn: dict[str
         assert top <= content_top + LINE_PX, json.dumps(shape)
         assert bottom >= content_bottom - LINE_PX, json.dumps(shape)
         _, box_top, _, box_bottom = shape["content"]
-        assert bottom - top < 1.5 * max(box_bottom - box_top, SIZE_PX), json.dumps(shape)
+        assert bottom - top < 1.5 * max(box_bottom - box_top, FONT_PX), json.dumps(shape)
 
 
-def test_a_brace_is_as_wide_as_what_stands_over_it(drawn: dict[str, Any]) -> None:
+def test_a_brace_is_as_wide_as_its_content(drawn: dict[str, Any]) -> None:
     for shape in shapes(drawn, "brace"):
         (left, right), (content_left, content_right) = shape["measured"]["ink"], shape["measured"]["content"]
         assert right - left > 0.85 * (content_right - content_left), json.dumps(shape)

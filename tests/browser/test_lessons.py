@@ -21,15 +21,17 @@ from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
 
 SLUGS = tuple(lessons())
-OF_EVERY_KIND = ("vectors", "tokens", "batches", "multi-head")  # together they have all kinds of controls and panels
+VARIED = ("vectors", "tokens", "batches", "multi-head")  # together they have all kinds of controls and panels
 FIRST = "the fat cat sat on the mat"
-CALM = "() => !document.body.classList.contains('stale')"
-DRAWN = f"{CALM} && [...document.querySelectorAll('[data-panel] .figure')].every((place) => 'drawn' in place.dataset)"
-CHANGED = (
-    "(before) => [...document.querySelectorAll('[data-panel] :is(table, .chips)')]"
-    ".map((place) => place.textContent).join() !== before"
+SETTLED = "() => !document.body.classList.contains('stale')"
+DRAWN = (
+    f"{SETTLED} && [...document.querySelectorAll('[data-panel] .figure')].every((figure) => 'drawn' in figure.dataset)"
 )
-WRITTEN = (
+NUMBERS_CHANGED = (
+    "(before) => [...document.querySelectorAll('[data-panel] :is(table, .chips)')]"
+    ".map((element) => element.textContent).join() !== before"
+)
+ADDRESS_IS_CURRENT = (
     "() => location.search.slice(1) === String(new URLSearchParams("
     "[...new FormData(document.getElementById('lesson'))].filter(([, value]) => value !== '')))"
 )
@@ -37,7 +39,7 @@ WRITTEN = (
 OPEN_TABLES = """addEventListener("DOMContentLoaded", () => {
   for (const details of document.querySelectorAll("[data-panel] details")) details.open = true;
 })"""
-FOLLOWED = (
+RESIZED = (
     "() => [...document.querySelectorAll('[data-panel] .figure svg')].every((svg) => svg.clientWidth <= innerWidth)"
 )
 
@@ -55,7 +57,7 @@ def tab_with_open_tables(browser: Browser, server: Server) -> Iterator[Tab]:
         yield opened
 
 
-def brought_to_front(opened: Tab) -> Page:
+def front_page(opened: Tab) -> Page:
     """The page of a tab, in front, wide and light."""
     opened.page.bring_to_front()  # Chromium draws a hidden tab only once a second
     opened.page.set_viewport_size(WIDE)
@@ -65,7 +67,7 @@ def brought_to_front(opened: Tab) -> Page:
 
 @pytest.fixture
 def page(shared_tab: Tab) -> Iterator[Page]:
-    yield brought_to_front(shared_tab)
+    yield front_page(shared_tab)
     shared_tab.check()
 
 
@@ -79,7 +81,7 @@ def numbers(page: Page) -> str:
 
 
 def change(control: Locator) -> None:
-    """Give a control another value, as a visitor does."""
+    """Give a control another value, as a user does."""
     field = control.locator("[name]").first
     kind = control.get_attribute("data-kind")
     if kind == "text":
@@ -108,27 +110,27 @@ def restore(control: Locator) -> None:
 
 
 def test_the_chosen_lessons_have_all_kinds_of_controls_and_panels(server: Server) -> None:
-    pages = "".join(httpx.get(f"{server.url}/lessons/{slug}").text for slug in OF_EVERY_KIND)
+    pages = "".join(httpx.get(f"{server.url}/lessons/{slug}").text for slug in VARIED)
     assert set(re.findall(r'data-kind="(\w+)"', pages)) == set(get_args(get_type_hints(Control)["kind"]))
-    panels = [panel for slug in OF_EVERY_KIND for panel in lessons()[slug].result_type.model_fields.values()]
+    panels = [panel for slug in VARIED for panel in lessons()[slug].result_type.model_fields.values()]
     assert {panel.annotation for panel in panels} == set(get_args(get_args(Panel)[0]))
 
 
-@pytest.mark.parametrize("slug", OF_EVERY_KIND)
+@pytest.mark.parametrize("slug", VARIED)
 def test_every_control_changes_numbers_and_the_address_restores_them(
     tab_with_open_tables: Tab, server: Server, slug: str
 ) -> None:
-    page = brought_to_front(tab_with_open_tables)
+    page = front_page(tab_with_open_tables)
     go(page, server, slug)
     controls = page.locator("[data-control]").all()
     assert controls
     for control in controls:
         before = numbers(page)
         change(control)
-        page.wait_for_function(CHANGED, arg=before)
+        page.wait_for_function(NUMBERS_CHANGED, arg=before)
         restore(control)
-        page.wait_for_function(CALM)
-    page.wait_for_function(WRITTEN)
+        page.wait_for_function(SETTLED)
+    page.wait_for_function(ADDRESS_IS_CURRENT)
     after = numbers(page)
     page.reload()
     page.wait_for_function(DRAWN)
@@ -141,7 +143,7 @@ def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(
     page: Page, server: Server, slug: str
 ) -> None:
     go(page, server, slug)
-    if slug in OF_EVERY_KIND:  # the tables of all lessons would take axe minutes
+    if slug in VARIED:  # the tables of all lessons would take axe minutes
         for details in page.locator("[data-panel] details").all():
             details.evaluate("(details) => (details.open = true)")
     page.get_by_role("button", name="Prove it").click()
@@ -154,7 +156,7 @@ def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(
     page.locator("#checks [data-passed=false]").first.wait_for(state="detached")
     page.set_viewport_size(PHONE)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(FOLLOWED)
+    page.wait_for_function(RESIZED)
     assert violations(page) == ""
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
@@ -164,9 +166,7 @@ def violations(page: Page) -> str:
     return report.generate_report() if report.violations_count else ""
 
 
-def test_a_typed_text_is_read_kept_in_other_lessons_and_kept_when_it_cannot_be_read(
-    page: Page, shared_tab: Tab, server: Server
-) -> None:
+def test_a_text_is_kept_in_other_lessons_and_when_it_is_refused(page: Page, shared_tab: Tab, server: Server) -> None:
     shared_tab.monitor.allow("status of 422")
     go(page, server, SLUGS[0])
     page.locator("#text").fill("")
@@ -196,9 +196,9 @@ def test_the_tip_of_an_arrow_can_be_dragged_and_a_click_on_a_cell_selects_tokens
     page.mouse.down()
     page.mouse.move(tip["x"] - 100, tip["y"] + 60, steps=4)
     page.mouse.up()
-    across = page.locator("[data-control=b] [name]").first
-    page.wait_for_function("(input) => input.valueAsNumber < 0", arg=across.element_handle())
-    page.locator("[data-panel=arrow_facts] td", has_text="-").first.wait_for()  # they point apart
+    slider = page.locator("[data-control=b] [name]").first
+    page.wait_for_function("(input) => input.valueAsNumber < 0", arg=slider.element_handle())
+    page.locator("[data-panel=arrow_facts] td", has_text="-").first.wait_for()  # the angle is obtuse
     assert page.locator("[data-control=a] [name]").first.input_value() == "3"
 
     cells = page.locator("[data-panel=pairs] .figure .nsewdrag")
@@ -228,8 +228,10 @@ def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, ser
     assert page.get_by_label("Vectors shown").input_value() == "keys"
 
 
-@pytest.mark.parametrize("slug", ["vectors", "softmax", "tokens", "batches", "multi-head"])  # controls of every kind
-def test_without_scripts_the_form_gets_the_numbers(browser: Browser, server: Server, slug: str) -> None:
+@pytest.mark.parametrize(
+    "slug", ["vectors", "softmax", "tokens", "batches", "multi-head"]
+)  # together they have all kinds of controls
+def test_without_scripts_the_form_updates_the_numbers(browser: Browser, server: Server, slug: str) -> None:
     with tab(browser, server.url, java_script_enabled=False) as plain:
         plain.page.goto(f"{server.url}/lessons/{slug}?{urlencode({'text': FIRST, 'model': 'lookback-gpt'})}")
         before = numbers(plain.page)

@@ -1,4 +1,4 @@
-"""The page's numbers are the JSON API's, and nothing is drawn where there is none."""
+"""The page shows the numbers of the JSON API, and draws nothing for cells without a number."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.browser.server import Server
 
 TEXT = "the fat cat sat on the mat"
 N = 7
-BEHIND = np.triu_indices(N, 1)
+MASKED = np.triu_indices(N, 1)
 SEVEN_DIGITS = 5e-7
 
 # The colour in the middle of every cell of every thumbnail: [layer, head, query, key] -> [r, g, b, alpha]
@@ -32,7 +32,7 @@ def head_values(server: Server, layer: int, head: int, stage: str) -> Matrix:
     return np.array(reply["values"][0][0], dtype=np.float32).astype(np.float64)
 
 
-def test_every_stage_shows_the_numbers_of_the_api_and_none_behind_the_mask(home: Tab, server: Server) -> None:
+def test_every_stage_shows_the_numbers_of_the_api_and_none_of_masked_cells(home: Tab, server: Server) -> None:
     home.switch_to(TEXT, layer=3, head=2)
     drawn = {}
     for stage in ("scores", "scaled", "masked", "weights"):
@@ -40,10 +40,10 @@ def test_every_stage_shows_the_numbers_of_the_api_and_none_behind_the_mask(home:
         values = head_values(server, 3, 2, stage)
         z = drawn[stage] = home.z()
         if stage == "weights":
-            assert (values[BEHIND] == 0).all()
-            values[BEHIND] = np.nan  # not coloured as a weight of zero
+            assert (values[MASKED] == 0).all()
+            values[MASKED] = np.nan  # drawn without a colour, not as weight 0
         assert z.shape == values.shape == (N, N)
-        assert np.isnan(z[BEHIND]).all() == (stage in ("masked", "weights"))
+        assert np.isnan(z[MASKED]).all() == (stage in ("masked", "weights"))
         np.testing.assert_allclose(z, values, rtol=SEVEN_DIGITS, atol=1e-30)
     assert len({np.nansum(z).round(6) for z in drawn.values()}) == 4
 
@@ -56,17 +56,17 @@ def test_the_mask_is_hatched(home: Tab, stage: str) -> None:
     assert hatch
     assert plot
     cell = plot["width"] / N
-    assert hatch["x"] >= plot["x"] + 0.9 * cell  # it leaves the first key alone …
-    assert hatch["y"] + hatch["height"] <= plot["y"] + plot["height"] - 0.9 * cell  # … and the last query
+    assert hatch["x"] >= plot["x"] + 0.9 * cell  # the first key is not masked …
+    assert hatch["y"] + hatch["height"] <= plot["y"] + plot["height"] - 0.9 * cell  # … and neither is the last query
     assert hatch["width"] >= 5 * cell
     assert hatch["height"] >= 5 * cell
 
 
 def test_colours_of_weights_run_from_0_to_1_and_those_of_scores_around_0(home: Tab) -> None:
     def scale() -> tuple[float, float, list[str]]:
-        found: list[float] = home.figure.evaluate("(figure) => [figure._fullData[0].zmin, figure._fullData[0].zmax]")
+        limits: list[float] = home.figure.evaluate("(figure) => [figure._fullData[0].zmin, figure._fullData[0].zmax]")
         colours: list[str] = home.figure.evaluate("(figure) => figure._fullData[0].colorscale.map((stop) => stop[1])")
-        return found[0], found[1], colours
+        return limits[0], limits[1], colours
 
     home.switch_to(TEXT, stage="weights")
     low, high, weights = scale()
@@ -79,7 +79,7 @@ def test_colours_of_weights_run_from_0_to_1_and_those_of_scores_around_0(home: T
         assert scores != weights
 
 
-def test_hovering_over_a_cell_tells_its_exact_numbers(home: Tab, server: Server) -> None:
+def test_hovering_over_a_cell_shows_its_exact_numbers(home: Tab, server: Server) -> None:
     home.switch_to(TEXT, layer=11, head=7, stage="weights")
     values = {stage: head_values(server, 11, 7, stage) for stage in ("scores", "scaled", "weights")}
     for query, key in ((2, 1), (6, 0)):
@@ -96,11 +96,11 @@ def test_hovering_over_a_cell_tells_its_exact_numbers(home: Tab, server: Server)
     assert "masked −∞, weight 0.0" in (home.cell.text_content() or "")
 
 
-def test_the_grid_is_darker_where_a_weight_is_larger_and_empty_behind_the_mask(home: Tab, server: Server) -> None:
+def test_the_grid_is_darker_where_a_weight_is_larger_and_empty_where_it_is_masked(home: Tab, server: Server) -> None:
     home.switch_to(TEXT)
     weights = np.array(server.post("attention", text=TEXT)["values"])
     n_layers, n_heads = weights.shape[:2]
-    home.page.locator("#layer").fill("0")  # the frame around the chosen head lies on no other one
+    home.page.locator("#layer").fill("0")  # so that the frame of the chosen head covers no other thumbnail
     home.page.locator("#head").fill("0")
     home.wait_until_shown(layer=0, head=0)
     pixels = np.array(home.grid.evaluate(THUMBNAILS, [n_layers, n_heads, N]))[1:, 1:]
@@ -109,26 +109,26 @@ def test_the_grid_is_darker_where_a_weight_is_larger_and_empty_behind_the_mask(h
     assert (pixels[..., visible, 3] == 255).all()
     light = pixels[..., visible, :3].sum(-1).ravel()
     order = np.argsort(weights[..., visible].ravel())
-    assert np.diff(light[order]).max() <= 1  # a byte's rounding
+    assert np.diff(light[order]).max() <= 1  # colours are rounded to bytes
     assert light.max() - light.min() > 400
 
 
 def test_the_table_the_predictions_and_the_norms_are_those_of_the_api(home: Tab, server: Server) -> None:
     home.switch_to(TEXT, layer=3, head=2, query=4)
     weights = head_values(server, 3, 2, "weights")[4]
-    np.testing.assert_allclose([float(line[3]) for line in home.row().values()], weights, atol=1.1e-6)  # six places
-    predicted = server.post("predictions", text=TEXT, positions="all")["predictions"][4]
-    assert home.next_tokens() == [[one["text"], f"{100 * one['probability']:.2f} %"] for one in predicted["top"]]
-    words = home.page.locator("#next-summary").text_content() or ""
-    assert f"entropy {predicted['entropy_bits']:.2f} bits" in words
-    assert f"the actual next token, ·the, has a surprisal of {predicted['surprisal_bits']:.2f} bits" in words
+    np.testing.assert_allclose([float(line[3]) for line in home.row().values()], weights, atol=1.1e-6)  # six digits
+    prediction = server.post("predictions", text=TEXT, positions="all")["predictions"][4]
+    assert home.next_tokens() == [[token["text"], f"{100 * token['probability']:.2f} %"] for token in prediction["top"]]
+    summary = home.page.locator("#next-summary").text_content() or ""
+    assert f"entropy {prediction['entropy_bits']:.2f} bits" in summary
+    assert f"the actual next token, ·the, has a surprisal of {prediction['surprisal_bits']:.2f} bits" in summary
     norms = server.post("norms", text=TEXT)["norms"]
-    for name, of_tokens in home.norm_numbers().items():
-        np.testing.assert_allclose(np.transpose(of_tokens), [site[name] for site in norms], rtol=SEVEN_DIGITS)
+    for name, values in home.norm_numbers().items():
+        np.testing.assert_allclose(np.transpose(values), [site[name] for site in norms], rtol=SEVEN_DIGITS)
 
 
 @pytest.mark.parametrize(("panel", "name"), [(0, "mean"), (1, "variance"), (2, "rms")])
-def test_hovering_over_a_norm_tells_its_exact_number(home: Tab, server: Server, panel: int, name: str) -> None:
+def test_hovering_over_a_norm_shows_its_exact_number(home: Tab, server: Server, panel: int, name: str) -> None:
     home.switch_to(TEXT)
     norms = server.post("norms", text=TEXT)["norms"]
     site = norms[12]
