@@ -106,7 +106,7 @@ class Computed(NamedTuple):
     timings: Timings
 
 
-@router.get("/api/v1/lessons", summary="Lessons", tags=["lessons"])
+@router.get("/api/v2/lessons", summary="Lessons", tags=["lessons"])
 async def get_lessons() -> list[LessonInfo]:
     """All lessons in the order of the posts."""
     return [
@@ -116,7 +116,7 @@ async def get_lessons() -> list[LessonInfo]:
             title=lesson.title,
             about=lesson.about,
             page=f"/lessons/{slug}",
-            call=f"/api/v1/lessons/{slug}",
+            call=f"/api/v2/lessons/{slug}",
         )
         for slug, lesson in lessons().items()
     ]
@@ -201,7 +201,7 @@ def make_router() -> APIRouter:
             {"__doc__": lesson.result_type.__doc__, "__module__": __name__},
         )
         title = f"S{lesson.system:02} {lesson.title}"
-        path = f"/api/v1/lessons/{slug}"
+        path = f"/api/v2/lessons/{slug}"
         for address, call, reply_type, summary in (
             (path, compute, reply, title),
             (f"{path}/checks", check, ChecksReply, f"{title}: checks"),
@@ -309,4 +309,4 @@ def parse_query(lesson: AnyLesson, query: QueryParams, model: str) -> tuple[Less
 def curl(lesson: AnyLesson, request: LessonRequest, base: str) -> str:
     """A shell command that sends this request to the server at `base`."""
     body = json.dumps(request.model_dump(exclude_defaults=True), ensure_ascii=False).replace("'", "'\\''")
-    return f"curl {base}api/v1/lessons/{lesson.slug} --json '{body}'"
+    return f"curl {base}api/v2/lessons/{lesson.slug} --json '{body}'"

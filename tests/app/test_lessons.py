@@ -102,7 +102,7 @@ def fitting_model(client: TestClient, slug: str, model: str) -> str:
 
 def post(client: TestClient, path: str, fields: dict[str, object]) -> dict[str, object]:
     """The reply to a call of a lesson, by default on lookback-gpt and the sentence."""
-    response = client.post(f"/api/v1/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
+    response = client.post(f"/api/v2/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
     assert response.status_code == 200, response.text
     reply: dict[str, object] = response.json()
     return reply
@@ -245,7 +245,7 @@ def test_every_control_changes_a_number(lesson_client: TestClient, slug: str, na
 def test_an_empty_or_too_long_text_is_refused_with_a_reason(lesson_client: TestClient, slug: str) -> None:
     n, model = n_context(lesson_client, SHIPPED.name), SHIPPED.name
     for text, message in (("", "The text is empty"), ("the" + " the" * n, f"{n + 1} tokens")):
-        reply = lesson_client.post(f"/api/v1/lessons/{slug}", json={"text": text, "model": model})
+        reply = lesson_client.post(f"/api/v2/lessons/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
         assert message in reply.json()["detail"]
         page = lesson_client.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
@@ -287,12 +287,12 @@ def test_a_lesson_that_cannot_use_the_model_shows_lookback_gpt_and_says_so(
     lesson_client: TestClient, slug: str
 ) -> None:
     requested = default_model(lesson_client)
-    reply = lesson_client.post(f"/api/v1/lessons/{slug}", json={"text": SENTENCE, "model": requested})
+    reply = lesson_client.post(f"/api/v2/lessons/{slug}", json={"text": SENTENCE, "model": requested})
     page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": requested})
     assert page.status_code == 200
     assert reply.status_code == 422
     assert "Choose lookback-gpt" in reply.json()["detail"]
-    reply_without_model = lesson_client.post(f"/api/v1/lessons/{slug}", json={"text": SENTENCE})
+    reply_without_model = lesson_client.post(f"/api/v2/lessons/{slug}", json={"text": SENTENCE})
     assert reply_without_model.json()["model"] == "lookback-gpt"
     assert f"<b>{requested}</b> does not have; you see <b>lookback-gpt</b>" in page.text
     fitting_page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": "lookback-gpt"})
@@ -309,7 +309,7 @@ def test_the_list_of_lessons_is_in_order_and_its_links_keep_text_and_model(lesso
 
 def test_every_call_has_a_description(lesson_client: TestClient) -> None:
     paths = lesson_client.get("/openapi.json").json()["paths"]
-    for lesson in lesson_client.get("/api/v1/lessons").json():
+    for lesson in lesson_client.get("/api/v2/lessons").json():
         call = paths[lesson["call"]]["post"]
         assert call["description"]
         assert "broken" in call["description"]
@@ -334,7 +334,7 @@ def test_a_position_beyond_the_end_of_the_text_means_its_last_token(lesson_clien
 
 def test_a_second_text_of_the_batch_that_is_too_long_is_refused_with_a_reason(lesson_client: TestClient) -> None:
     fields = {"text": "a", "model": default_model(lesson_client), "second_text": "the" + " the" * 256}
-    reply = lesson_client.post("/api/v1/lessons/batches", json=fields)
+    reply = lesson_client.post("/api/v2/lessons/batches", json=fields)
     assert reply.status_code == 422
     assert "257 tokens" in reply.json()["detail"]
 
@@ -357,7 +357,7 @@ def test_a_layer_or_head_that_the_model_does_not_have_is_refused_with_the_same_m
 ) -> None:
     fields, message = impossible_fields(slug)
     for path in (slug, f"{slug}/checks"):
-        reply = lesson_client.post(f"/api/v1/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
+        reply = lesson_client.post(f"/api/v2/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
         assert (reply.status_code, message in reply.json()["detail"]) == (422, True)
     query = {name: "99" if value == [99] else str(value) for name, value in fields.items()}
     page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": SHIPPED.name, **query})

@@ -77,8 +77,8 @@ def test_a_lesson_replies_or_refuses_for_any_values_of_its_controls(client: Test
     @given(requests(slug))
     def run(fields: dict[str, object]) -> None:
         page = client.get(f"/lessons/{slug}", params=query_string(fields) | {"prove": "1"})
-        result = client.post(f"/api/v1/lessons/{slug}", json=fields)
-        checks = client.post(f"/api/v1/lessons/{slug}/checks", json=fields)
+        result = client.post(f"/api/v2/lessons/{slug}", json=fields)
+        checks = client.post(f"/api/v2/lessons/{slug}/checks", json=fields)
         for reply in (page, result, checks):
             assert reply.status_code in (200, 404, 413, 422), reply.text
         if checks.status_code == 200 and not fields.get("broken"):

@@ -94,7 +94,7 @@ def test_axes_are_reset_to_all_tokens_of_the_current_text(home: Tab, method: str
 
 
 def test_rows_with_equal_labels_are_all_drawn(home: Tab, server: Server) -> None:
-    call = "**/api/v1/lessons/input-embedding"
+    call = "**/api/v2/lessons/input-embedding"
 
     def make_labels_equal(route: Route) -> None:
         reply = route.fetch().json()
