@@ -175,7 +175,7 @@ def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, V
     plot_px = n_panels * (panel_px + GAP_PX) - GAP_PX
     data: list[Attributes] = []
     layout: Attributes = {
-        "title": _title(f"{model} · statistics before every norm, for every token"),
+        "title": _title(f"{model} · statistics before every norm"),
         "margin": MARGIN,
         "height": MARGIN["t"] + plot_px + 95,  # below the plot are the names of the sites
     }
