@@ -66,6 +66,20 @@ def context(weight_HTS: Tensor, v_HSD: Tensor) -> Tensor:
     return weight_HTS @ v_HSD
 
 
+def attention_weights(
+    score_HTS: Tensor,
+    d_head: int,
+    mask: Callable[[Tensor], Tensor] = masked,
+    normalise: Callable[[Tensor], Tensor] = weights,
+) -> Tensor:
+    """The weights of unscaled scores: scale, mask, softmax; same shape. Mask and softmax can be replaced.
+
+    >>> attention_weights(torch.tensor([[[0.0, 0.0], [0.0, 0.0]]]), d_head=4).tolist()
+    [[[1.0, 0.0], [0.5, 0.5]]]
+    """
+    return normalise(mask(scaled(score_HTS, d_head)))
+
+
 def fused_attention(q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, key_mask_BS: Tensor | None = None) -> Tensor:
     """Context vectors from torch's fused kernel, (B, H, T, D). The queries are those of the last T of the S tokens.
 
@@ -102,7 +116,7 @@ def staged_attention(
     """
     n_shared = q_BHTD.shape[1] // k_BGSD.shape[1]  # query heads per key head
     score_BHTS = scores(q_BHTD, k_BGSD.repeat_interleave(n_shared, 1))
-    weight_BHTS = normalise(mask(scaled(score_BHTS, q_BHTD.shape[-1])))
+    weight_BHTS = attention_weights(score_BHTS, q_BHTD.shape[-1], mask, normalise)
     return context(weight_BHTS, v_BGSD.repeat_interleave(n_shared, 1))
 
 

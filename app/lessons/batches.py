@@ -98,7 +98,7 @@ class PaddedBatch:
         q_BHTD, k_BGTD, _ = self.layers[layer]
         key_head = head // (q_BHTD.shape[1] // k_BGTD.shape[1])
         score_TT = attention.scores(q_BHTD[text, head].float(), k_BGTD[text, key_head].float())
-        return attention.weights(attention.masked(attention.scaled(score_TT, q_BHTD.shape[-1]))).cpu()
+        return attention.attention_weights(score_TT, q_BHTD.shape[-1]).cpu()
 
 
 def batch_texts(reading: Reading, request: BatchesRequest) -> list[Tokens]:

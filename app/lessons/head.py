@@ -40,7 +40,7 @@ def head_of_model(reading: Reading, layer: int, head: int, *, swap: bool = False
     if swap:
         q_TD, k_TD = k_TD, q_TD
     score_TT = attention.scores(q_TD, k_TD)
-    weight_TT = attention.weights(attention.masked(attention.scaled(score_TT, d)))
+    weight_TT = attention.attention_weights(score_TT, d)
     output_MD = reading.block(layer).attention.output.weight[:, head * d : (head + 1) * d].detach().float().cpu()
     norm_T = (v_TD @ output_MD.T).norm(dim=1)
     vectors = _vectors(q_TD, k_TD, v_TD, weight_TT)

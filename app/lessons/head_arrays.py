@@ -55,7 +55,7 @@ def array_steps(
         for linear in (layer_attention.key, layer_attention.value)
     )
     score_HTS = attention.scores(rotate(q_HTD), rotate(k_HSD))
-    weight_HTS = attention.weights(attention.masked(attention.scaled(score_HTS, d_head)))
+    weight_HTS = attention.attention_weights(score_HTS, d_head)
     context_HTD = attention.context(weight_HTS, v_HSD)
     context_THD = context_HTD.transpose(0, 1)
     on_H1 = torch.tensor([[head not in heads_off] for head in range(n_heads)], device=x_TM.device)
