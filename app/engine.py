@@ -122,10 +122,10 @@ class ResultStream(Generic[T]):
         self._cancel(self._job)
 
 
-def take_batch(remaining: Sequence[int], budget: int) -> list[int]:
+def split_budget(remaining: Sequence[int], budget: int) -> list[int]:
     """How many tokens of each waiting text to read in the next pass: first come, first served, within the budget.
 
-    >>> take_batch([3, 500, 1], budget=128)
+    >>> split_budget([3, 500, 1], budget=128)
     [3, 125, 0]
     """
     n_taken = []
@@ -145,7 +145,7 @@ class Engine:
         self.models = Models(sources, settings, self._worker, self._cache.evict_model, progress)
         self._waiting: list[Job] = []
         self._wake = asyncio.Event()
-        self._n_steps = 0  # that the worker has completed
+        self._n_iterations = 0  # that the worker has completed
         self.is_alive = True  # the worker accepts jobs
 
     @classmethod
@@ -230,13 +230,13 @@ class Engine:
         """
         n_failures = 0
         while n_failures < MAX_FAILURES:
-            n_steps_before = self._n_steps
+            n_iterations_before = self._n_iterations
             try:
                 await self._work()
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
-                n_failures = 1 if self._n_steps > n_steps_before else n_failures + 1
+                n_failures = 1 if self._n_iterations > n_iterations_before else n_failures + 1
                 log.exception("the worker loop failed; %d waiting texts fail with it", len(self._waiting))
                 self._fail_all(error)
         log.critical("the worker loop failed %d times in a row; the server ends", MAX_FAILURES)
@@ -260,8 +260,8 @@ class Engine:
             jobs = [job for job in self._waiting if job.model.network is self._waiting[0].model.network]
             for job in jobs:
                 job.running = True
-            await loop.run_in_executor(self._worker, self._step, jobs, loop)
-            self._n_steps += 1
+            await loop.run_in_executor(self._worker, self._iterate, jobs, loop)
+            self._n_iterations += 1
             await asyncio.sleep(0)  # lets clients that need no further result cancel now
             for job in jobs:
                 job.running = False
@@ -273,7 +273,7 @@ class Engine:
             for job in self._waiting:
                 job.ran = False
 
-    def _step(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
+    def _iterate(self, jobs: Sequence[Job], loop: asyncio.AbstractEventLoop) -> None:
         """One step of the worker: one forward pass over waiting tokens, then one result of each view."""
 
         def send(job: Job, event: object) -> None:
@@ -295,7 +295,7 @@ class Engine:
         started = time.perf_counter()
         for job in jobs:
             job.trace = job.trace or self._cache.longest_prefix(job.model.network, job.ids)
-        n_taken = take_batch([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
+        n_taken = split_budget([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
         batch = [(job, n) for job, n in zip(jobs, n_taken, strict=True) if n]
         self._read_batch(batch, send)
         read = [job for job in jobs if not job.done and not job.n_remaining]

@@ -26,7 +26,7 @@ class Figure(TypedDict):
     layout: Attributes
 
 
-class TraceMeta(TypedDict, total=False):
+class FigureMeta(TypedDict, total=False):
     """Where a Plotly trace gets its numbers and labels; static/types.d.ts has the same."""
 
     z: str  # the array of the cells
@@ -81,20 +81,20 @@ class Window:
     bottom: int  # after the last row
     left: int
     right: int  # after the last column
-    step: int = 1  # tokens per side of a cell; 1 shows every number
+    cell_size: int = 1  # tokens per side of a cell; 1 shows every number
 
     @property
     def height(self) -> int:
         """Rows of cells."""
-        return -(-(self.bottom - self.top) // self.step)
+        return -(-(self.bottom - self.top) // self.cell_size)
 
     @property
     def width(self) -> int:
         """Columns of cells."""
-        return -(-(self.right - self.left) // self.step)
+        return -(-(self.right - self.left) // self.cell_size)
 
 
-def head_figure(window: Window, stage: Stage, *, model: str, layer: int, index: int) -> Figure:
+def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: int) -> Figure:
     """One stage of one head as a heatmap: one row per query, one column per key.
 
     Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
@@ -102,15 +102,15 @@ def head_figure(window: Window, stage: Stage, *, model: str, layer: int, index: 
     automatic one for numbers around 0.
     """
     is_fine = max(window.height, window.width) <= 64
-    name = f"{model} · layer {layer}, head {index} · {STAGE_NAMES[stage]}"
-    if window.step > 1:
-        name += f" · each cell is the largest of {window.step}×{window.step}"
-    meta: TraceMeta = {
-        "z": "scaled" if stage == "masked" and window.step == 1 else stage,
-        "masked_from": (window.top - window.left) // window.step if stage in ("masked", "weights") else None,
+    name = f"{model} · layer {layer}, head {head} · {STAGE_NAMES[stage]}"
+    if window.cell_size > 1:
+        name += f" · each cell is the largest of {window.cell_size}×{window.cell_size}"
+    meta: FigureMeta = {
+        "z": "scaled" if stage == "masked" and window.cell_size == 1 else stage,
+        "masked_from": (window.top - window.left) // window.cell_size if stage in ("masked", "weights") else None,
         "signed": stage != "weights",
-        "x": [window.left, window.right, window.step],
-        "y": [window.top, window.bottom, window.step],
+        "x": [window.left, window.right, window.cell_size],
+        "y": [window.top, window.bottom, window.cell_size],
     }
     trace: Attributes = {
         "type": "heatmap",
@@ -133,7 +133,7 @@ def head_figure(window: Window, stage: Stage, *, model: str, layer: int, index: 
             "xaxis": {**axis, "range": across, "side": "bottom", "title": {"text": "key"}, "tickangle": -60},
             "yaxis": {**axis, "range": down, "scaleanchor": "x", "title": {"text": "query"}},
             "shapes": [{"type": "path", "path": path, "layer": "above", "line": {"width": 1}}]
-            if (path := hatch(window.height, window.width, (window.top - window.left) // window.step))
+            if (path := hatch(window.height, window.width, (window.top - window.left) // window.cell_size))
             else [],
             "margin": MARGIN,
         },
@@ -214,7 +214,7 @@ def _norm_panel(
     """One of the heatmaps of `norms_figure`, between two heights of the plot."""
     bottom, top = domain
     limit = max(float(np.abs(shade_TS).max()), 1e-6)
-    meta: TraceMeta = {"z": name, "customdata": name, "shade": SHADES[name], "y": [0, len(shade_TS), 1]}
+    meta: FigureMeta = {"z": name, "customdata": name, "shade": SHADES[name], "y": [0, len(shade_TS), 1]}
     return {
         "type": "heatmap",
         "meta": meta,
@@ -247,7 +247,7 @@ def filled(figure: Figure, arrays: Mapping[str, Values], tokens: Sequence[str]) 
 
 
 def _fill(trace: Attributes, arrays: Mapping[str, Values], tokens: Sequence[str]) -> Attributes:
-    meta = cast(TraceMeta, trace["meta"])
+    meta = cast(FigureMeta, trace["meta"])
     values = arrays[meta["z"]]
     if (offset := meta.get("masked_from")) is not None:
         values = np.where(np.tri(len(values), values.shape[1], offset, dtype=np.bool_), values, np.nan)

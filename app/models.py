@@ -56,7 +56,7 @@ class LoadedModel:
     name: str
     network: GPT
     tokenizer: Tokenizer
-    n_context: int  # tokens; the model's own limit, or a lower one of the operator
+    max_tokens: int  # the longest text: the model's context, or a lower limit of the operator
     step: int | None = None  # of its training; None is the finished model
     version: int = 0  # how often newer parameters have replaced it
 
@@ -78,12 +78,12 @@ class LoadedModel:
         """
         if not text:
             raise EmptyText
-        n_max = min(n_max or self.n_context, self.n_context)
+        n_max = min(n_max or self.max_tokens, self.max_tokens)
         try:
             tokens = self.tokenizer.encode(text, special_tokens=special_tokens, max_tokens=n_max)
         except TooManyTokens as error:
             n_context = self.network.config.n_context
-            is_limited = n_max == self.n_context < n_context  # by LOOKBACK_MAX_TOKENS
+            is_limited = n_max == self.max_tokens < n_context  # by LOOKBACK_MAX_TOKENS
             raise TextTooLong(error.n_tokens, n_max, self.name, n_context=n_context if is_limited else None) from error
         except TokenizerError as error:
             raise UnreadableText(str(error)) from error
@@ -125,7 +125,7 @@ class Entry:
     record: Record | None = None  # of its training, at that time
     checked_at: float = -float("inf")  # when the folder was last checked for newer parameters, monotonic clock
     reloading: asyncio.Task[None] | None = None
-    reloaded: str = ""  # for people: when newer parameters were loaded, or why they could not be
+    reload_message: str = ""  # for people: when newer parameters were loaded, or why they could not be
     patterns: dict[int | None, Tensor] = field(default_factory=dict)  # of its heads, by step
     steps: dict[int, LoadedModel] = field(default_factory=dict)  # at earlier steps, the least recently used first
     loading: bool = False
@@ -148,7 +148,9 @@ class Entry:
         is_running = self.record.step < self.record.recipe.n_steps
         step = f"Step {self.record.step:,} of {self.record.recipe.n_steps:,} of a run that is not finished."
         sentences = [step] if is_running else []
-        sentences += [f"{self.reloaded[0].upper()}{self.reloaded[1:].rstrip('.')}."] if self.reloaded else []
+        sentences += (
+            [f"{self.reload_message[0].upper()}{self.reload_message[1:].rstrip('.')}."] if self.reload_message else []
+        )
         return " ".join(sentences)
 
 
@@ -293,12 +295,12 @@ class Models:
                 self._on_unload(stale.network)
             entry.steps.clear()
             entry.patterns.clear()
-            entry.reloaded = f"newer parameters were loaded at {time.strftime('%H:%M:%S')}"
-            log.info("%s: %s", entry.source.name, entry.reloaded)
+            entry.reload_message = f"newer parameters were loaded at {time.strftime('%H:%M:%S')}"
+            log.info("%s: %s", entry.source.name, entry.reload_message)
         except (WeightsError, OSError) as error:
-            entry.reloaded = f"newer parameters could not be loaded: {error}"
+            entry.reload_message = f"newer parameters could not be loaded: {error}"
             entry.checked_at = time.monotonic() + ModelUnavailable.retry_after_s
-            log.error("%s: %s", entry.source.name, entry.reloaded)
+            log.error("%s: %s", entry.source.name, entry.reload_message)
         finally:
             entry.reloading = None
 

@@ -25,16 +25,16 @@ wanted:
 
 - `n_tokens` is the length of the text. Its first `n_shared` tokens are those that the client has; `tokens` are the
   others.
-- `heatmap`: the chosen head in `heatmap.window`, with `heatmap.step` tokens per side of a cell. Its first
+- `heatmap`: the chosen head in `heatmap.window`, with `heatmap.cell_size` tokens per side of a cell. Its first
   `heatmap.from` rows and columns are unchanged. `scores`, `scaled` and `weights` are the rows from there on,
-  `scores_columns` and `scaled_columns` the new columns of the rows before (weights of those are 0). If `heatmap.step`
+  `scores_columns` and `scaled_columns` the new columns of the rows before (weights of those are 0). If `heatmap.cell_size`
   is more than 1 there is `masked` too: on the diagonal the largest masked score is not the largest scaled one. `null`:
   the whole heatmap is unchanged.
 - `norms.from`: `mean`, `variance` and `rms` are those of the tokens from there on. Absent: they are unchanged.
 - `grid`: the array `grid` has rows of pixels from `grid.from` on, for the layers from `grid.layers[0]` up to, but not
   including, `grid.layers[1]`; `to_first_token` is for the tokens from `grid.n_sent` on. If `grid.n_sent` is not a
-  multiple of `grid.step`, a pixel of the first row is the larger of the new one and the one that the client has. The
-  rows of a long text come in several frames that have little else; a new `grid.step` starts anew. Until they come,
+  multiple of `grid.pixel_size`, a pixel of the first row is the larger of the new one and the one that the client has. The
+  rows of a long text come in several frames that have little else; a new `grid.pixel_size` starts anew. Until they come,
   rows of pixels that reach beyond `n_shared` belong to the previous text.
 - `done` is true in the last frame of a reply.
 

@@ -183,12 +183,12 @@ def predictions(
     return rows
 
 
-def step_for(n_tokens: int, n_cells: int) -> int:
+def block_size_for(n_tokens: int, n_cells: int) -> int:
     """Tokens per cell so that there are at most `n_cells` cells: 1, 2, 4, …
 
     A power of two, so that the borders of cells do not move until a growing text is twice as long.
 
-    >>> [step_for(n, 64) for n in (64, 65, 2048)]
+    >>> [block_size_for(n, 64) for n in (64, 65, 2048)]
     [1, 2, 32]
     """
     return 1 << max(0, -(-n_tokens // n_cells) - 1).bit_length()
@@ -200,12 +200,12 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
 
     Also the mean weight over heads that each token gives the first token, (L, T).
 
-    A pixel is the largest weight of the step_for(T, 64)² cells that it covers, because a mean would hide the lines and
+    A pixel is the largest weight of the block_size_for(T, 64)² cells that it covers, because a mean would hide the lines and
     single cells by which heads differ. The first `n_sent` tokens, which the client already has, are left out of both:
     if they end within a row of pixels, the first row here covers only the rest of it.
     """
     trace.check_finite()
-    n, step = trace.n_tokens, step_for(trace.n_tokens, N_THUMBNAIL)
+    n, step = trace.n_tokens, block_size_for(trace.n_tokens, N_THUMBNAIL)
     config = trace.model.config
     n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
     pictures, to_first = [], []
@@ -274,25 +274,28 @@ HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # left of the 
 
 
 @torch.inference_mode()
-def head_cells(trace: Trace, layer: int, head: int, window: Window, n_sent: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Scores, scaled scores and weights of one head in a window, float32, by name; a cell is the largest it covers.
+def head_cells(
+    trace: Trace, layer: int, head: int, window: Window, n_sent_cells: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """Scores, scaled scores and weights of one head in a window, float32, by name.
 
-    Where a cell covers several numbers, the masked scores come too: on the diagonal they differ from the scaled ones.
+    Each cell is the maximum over the numbers it covers. If it covers several, the masked scores come too: on the
+    diagonal they differ from the scaled ones.
 
-    If the client already has the first `n_sent` rows and columns of cells of the same window, these are left out: the
-    result has the rows below them and, as `scores_columns` and `scaled_columns`, the columns to the right of them.
-    (The weights of those columns are 0.)
+    If the client already has the first `n_sent_cells` rows and columns of cells of the same window, the result has only
+    the rows below them and, as `scores_columns` and `scaled_columns`, the columns to the right of them. (The weights of
+    those columns are 0.)
     """
     cells: dict[str, NDArray[np.float32]] = {}
-    top, left = window.top + n_sent * window.step, window.left + n_sent * window.step
+    top, left = window.top + n_sent_cells * window.cell_size, window.left + n_sent_cells * window.cell_size
     below, right = range(top, window.bottom), range(left, window.right)
     for name, values_HRT in trace.stages(layer, [head], below):
-        if name in HEAD_STAGES or window.step > 1:
-            cells[name] = _cells(values_HRT[..., window.left : window.right], window.step)
-    if n_sent:
+        if name in HEAD_STAGES or window.cell_size > 1:
+            cells[name] = _cells(values_HRT[..., window.left : window.right], window.cell_size)
+    if n_sent_cells:
         for name, values_HRT in trace.stages(layer, [head], range(window.top, top), right):
             if name in ("scores", "scaled"):
-                cells[f"{name}_columns"] = _cells(values_HRT, window.step)
+                cells[f"{name}_columns"] = _cells(values_HRT, window.cell_size)
     return cells
 
 

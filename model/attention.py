@@ -114,10 +114,10 @@ def staged_attention(
 
     `mask` turns scaled scores into masked ones, `normalise` turns these into weights; both (B, H, T, S).
     """
-    n_shared = q_BHTD.shape[1] // k_BGSD.shape[1]  # query heads per key head
-    score_BHTS = scores(q_BHTD, k_BGSD.repeat_interleave(n_shared, 1))
+    group_size = q_BHTD.shape[1] // k_BGSD.shape[1]  # query heads per key head
+    score_BHTS = scores(q_BHTD, k_BGSD.repeat_interleave(group_size, 1))
     weight_BHTS = attention_weights(score_BHTS, q_BHTD.shape[-1], mask, normalise)
-    return context(weight_BHTS, v_BGSD.repeat_interleave(n_shared, 1))
+    return context(weight_BHTS, v_BGSD.repeat_interleave(group_size, 1))
 
 
 class Heads(nn.Module):

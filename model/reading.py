@@ -100,8 +100,8 @@ class RaggedAttention:
         """Copy the keys and values of all layers into one tensor, zero-padded, with room for the new token."""
         n_keys = 1 + max(trace.n_tokens for trace in traces)
         like_LGTD = traces[0].chunks[0].keys_LGTD
-        n_layers, n_groups, _, d_head = like_LGTD.shape
-        self._keys = like_LGTD.new_zeros(n_layers, len(traces), n_groups, n_keys, d_head)
+        n_layers, n_kv_heads, _, d_head = like_LGTD.shape
+        self._keys = like_LGTD.new_zeros(n_layers, len(traces), n_kv_heads, n_keys, d_head)
         self._values = torch.zeros_like(self._keys)
         for text, trace in enumerate(traces):
             for offset, chunk in trace.with_offsets():

@@ -132,7 +132,7 @@ class Trace:
         return torch.cat([chunk.norms_STK for chunk in self.chunks], dim=1)
 
     @property
-    def residual_LT(self) -> Tensor:
+    def residual_norm_LT(self) -> Tensor:
         """The Euclidean length of the residual stream after each block: the input of the next norm."""
         rms_LT = self.norms_STK[2::2, :, STATISTICS.index("rms")]
         return rms_LT * math.sqrt(self.model.config.d_model)

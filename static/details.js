@@ -182,12 +182,12 @@ export function drawNextTokens(section, { tokens, header: { query, prediction } 
  * @param {HTMLElement} element @param {Picture} picture @param {number} row @param {number} column
  */
 export function drawCell(element, { tokens, head, cells }, row, column) {
-  const { window: [top, bottom, left, right], step } = cells;
+  const { window: [top, bottom, left, right], cell_size: cellSize } = cells;
   const width = head.weights.shape[1];
   const index = row * width + column;
   const exact = (/** @type {string} */ stage) => Number(head[stage].values[index].toPrecision(9)).toPrecision(7);
-  const [query, key] = [top + row * step, left + column * step];
-  const [lastQuery, lastKey] = [Math.min(query + step, bottom) - 1, Math.min(key + step, right) - 1];
+  const [query, key] = [top + row * cellSize, left + column * cellSize];
+  const [lastQuery, lastKey] = [Math.min(query + cellSize, bottom) - 1, Math.min(key + cellSize, right) - 1];
   const name = (/** @type {number} */ position) => [`${position} `, isolate(tokens[position].text)];
   const range = (/** @type {number} */ first, /** @type {number} */ last) => [...name(first), ...(last > first ? [" to ", ...name(last)] : [])];
   const masked = key > lastQuery ? "masked −∞, " : lastKey > query ? "" : `masked ${exact("scaled")}, `;
@@ -196,7 +196,7 @@ export function drawCell(element, { tokens, head, cells }, row, column) {
     ...range(query, lastQuery),
     " → key ",
     ...range(key, lastKey),
-    `: ${step > 1 ? "the largest " : ""}score ${exact("scores")}, scaled ${exact("scaled")}, ${masked}weight ${exact("weights")}`,
+    `: ${cellSize > 1 ? "the largest " : ""}score ${exact("scores")}, scaled ${exact("scaled")}, ${masked}weight ${exact("weights")}`,
   );
 }
 

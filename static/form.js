@@ -32,7 +32,7 @@ export function initForm() {
   onProgress(showProgress);
   addListeners();
   setLimits();
-  document.body.classList.add("live");
+  document.body.classList.add("has-script");
 }
 
 /** Record that a view has been drawn, so that the page is up to date. @param {import("./reader.js").View} view */

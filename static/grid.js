@@ -78,8 +78,8 @@ export class Grid {
   paintLayer(context, layer, palette) {
     const { picture, shape: [, nHeads] } = this;
     const { nTokens, side: nColumns, pixels } = picture.layers[layer];
-    const n = Math.ceil(picture.header.n_tokens / picture.step);
-    const nRows = Math.ceil(nTokens / picture.step); // the rows below have not arrived yet
+    const n = Math.ceil(picture.header.n_tokens / picture.pixelSize);
+    const nRows = Math.ceil(nTokens / picture.pixelSize); // the rows below have not arrived yet
     const side = Math.round(this.side * this.scale);
     const labelWidth = this.offset(0);
     const image = context.createImageData(this.canvas.width - labelWidth, side);

@@ -28,8 +28,8 @@ export class HeadPanel {
     this.zoom.listenTo(this.figure);
     this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.picture, ...cellOf(point)));
     this.figure.on("plotly_click", ({ points: [point] }) => {
-      const { window: [top], step } = this.picture.cells;
-      chooseQuery(top + step * cellOf(point)[0]);
+      const { window: [top], cell_size: cellSize } = this.picture.cells;
+      chooseQuery(top + cellSize * cellOf(point)[0]);
     });
     /** @type {HTMLElement} */ (document.querySelector(".stages")).addEventListener("click", chooseStage);
     onChange(({ stage }) => markStage(stage));

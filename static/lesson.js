@@ -16,7 +16,7 @@ const find = (id) => document.getElementById(id);
 
 const form = find("lesson");
 const slug = form.dataset.call.split("/").at(-1);
-document.body.classList.add("live");
+document.body.classList.add("has-script");
 
 /** @type {Map<string, {element: HTMLElement, figure: Figure | null, details: HTMLDetailsElement | null}>} */
 const panels = new Map(

@@ -18,8 +18,8 @@
  * @property {Float32Array} toFirstToken the weight from each token to the first one, averaged over heads
  */
 
-/** The part of the text that `head` of a picture covers; each cell covers step² numbers.
- *  @typedef {{window: import("./address.js").Window, step: number}} Cells */
+/** The part of the text that `head` of a picture covers; each cell covers cell_size² numbers.
+ *  @typedef {{window: import("./address.js").Window, cell_size: number}} Cells */
 
 /** @typedef {{figure: PlotlyFigure, arrays: Arrays}} Norms */
 
@@ -30,14 +30,14 @@
  * @property {Arrays} head scores, scaled scores and weights in the window, and the rows of the chosen query
  * @property {Cells | null} cells
  * @property {Norms | null} norms
- * @property {number} step tokens per pixel of the thumbnails
+ * @property {number} pixelSize tokens per pixel of the thumbnails
  * @property {(Thumbnails | undefined)[]} layers
  * @property {boolean} done true if everything has arrived
  */
 
 /** @type {Readonly<Picture>} */
 export const EMPTY_PICTURE = Object.freeze({
-  header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, cells: null, norms: null, step: 0, layers: [], done: false,
+  header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, cells: null, norms: null, pixelSize: 0, layers: [], done: false,
 });
 
 const ROWS = ["row_scores", "row_scaled", "row_weights"];
@@ -51,9 +51,9 @@ const STAGES = ["scores", "scaled", "masked", "weights"]; // masked scores are s
 export function applyFrame(before, { header, arrays }) {
   const picture = "n_shared" in header ? applyFirstFrame(before, header, arrays) : before;
   const { grid, done, timings } = header;
-  const extendable = grid && grid.step !== picture.step ? [] : picture.layers; // thumbnails of another scale cannot be extended
+  const extendable = grid && grid.pixel_size !== picture.pixelSize ? [] : picture.layers; // thumbnails of another scale cannot be extended
   const layers = grid ? addThumbnails(extendable, grid, arrays) : extendable;
-  return Object.freeze({ ...picture, header: { ...picture.header, timings }, step: grid?.step ?? picture.step, layers, done });
+  return Object.freeze({ ...picture, header: { ...picture.header, timings }, pixelSize: grid?.pixel_size ?? picture.pixelSize, layers, done });
 }
 
 /** The weight on the first token, averaged over all heads and all later tokens. Null if there are no later tokens, or if
@@ -81,16 +81,16 @@ function applyFirstFrame(previous, header, arrays) {
     },
     cells: header.heatmap ?? before.cells,
     norms: header.norms ? extendNorms(before.norms, header.norms, arrays) : before.norms,
-    layers: before.layers.map((layer) => layer && trimThumbnails(layer, nShared, before.step)),
+    layers: before.layers.map((layer) => layer && trimThumbnails(layer, nShared, before.pixelSize)),
   };
 }
 
 /** The cells of the chosen head. The first `from` rows and columns are copied from `before`; masked cells stay 0 or −∞.
  *  @param {Arrays} before @param {Cells & {from: number}} heatmap @param {Arrays} arrays @returns {Arrays} */
-function extendHead(before, { window: [top, bottom, left, right], step, from }, arrays) {
-  const [height, width] = [Math.ceil((bottom - top) / step), Math.ceil((right - left) / step)];
+function extendHead(before, { window: [top, bottom, left, right], cell_size: cellSize, from }, arrays) {
+  const [height, width] = [Math.ceil((bottom - top) / cellSize), Math.ceil((right - left) / cellSize)];
   return Object.fromEntries(
-    STAGES.filter((name) => arrays[name] || (before[name] && (name !== "masked" || step > 1))).map((name) => {
+    STAGES.filter((name) => arrays[name] || (before[name] && (name !== "masked" || cellSize > 1))).map((name) => {
       const values = new Float32Array(height * width);
       if (name === "masked") values.fill(-Infinity);
       if (from) copyMatrix(values, width, before[name], 0, 0);
@@ -129,9 +129,9 @@ function appendRows(before, n, { values: added, shape: [nRows, nColumns] }) {
 }
 
 /** The thumbnails of a layer after all tokens except the first `nShared` changed. A pixel that covers a changed token is
- *  no longer right. @param {Thumbnails} layer @param {number} nShared @param {number} step @returns {Thumbnails} */
-function trimThumbnails(layer, nShared, step) {
-  return layer.nTokens <= nShared ? layer : { ...layer, nTokens: Math.floor(nShared / step) * step };
+ *  no longer right. @param {Thumbnails} layer @param {number} nShared @param {number} pixelSize @returns {Thumbnails} */
+function trimThumbnails(layer, nShared, pixelSize) {
+  return layer.nTokens <= nShared ? layer : { ...layer, nTokens: Math.floor(nShared / pixelSize) * pixelSize };
 }
 
 /**
@@ -139,7 +139,7 @@ function trimThumbnails(layer, nShared, step) {
  * @param {(Thumbnails | undefined)[]} before @param {import("./types.js").GridHeader} header @param {Arrays} arrays
  * @returns {(Thumbnails | undefined)[]}
  */
-function addThumbnails(before, { layers: [begin, end], n_sent: nSent, from, step }, { grid, to_first_token: toFirst }) {
+function addThumbnails(before, { layers: [begin, end], n_sent: nSent, from, pixel_size: pixelSize }, { grid, to_first_token: toFirst }) {
   const [, nHeads, nRows, side] = grid.shape;
   const nNew = toFirst.shape[1];
   const layers = [...before];
@@ -154,7 +154,7 @@ function addThumbnails(before, { layers: [begin, end], n_sent: nSent, from, step
       }
       const source = ((layer - begin) * nHeads + head) * nRows * side;
       pixels.set(grid.values.subarray(source, source + nRows * side), target + from * side);
-      if (nSent % step) {
+      if (nSent % pixelSize) {
         // The old thumbnails cover a part of this row of pixels. A pixel is the largest weight of both parts.
         const [row, oldRow] = [target + from * side, (head * old.side + from) * old.side];
         for (let i = 0; i < old.side; i++) pixels[row + i] = Math.max(pixels[row + i], old.pixels[oldRow + i]);

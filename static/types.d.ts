@@ -3,8 +3,8 @@
 /** A token of the text, as in every reply: `tokens` in app/views.py. `start` and `end` count code points. */
 export type Token = { position: number; id: number; text: string; bytes: string; start: number; end: number };
 
-/** Where a trace of the server's figures gets its numbers and labels: TraceMeta in app/figures.py. */
-export type TraceMeta = {
+/** Where a trace of the server's figures gets its numbers and labels: FigureMeta in app/figures.py. */
+export type FigureMeta = {
   z: string;
   customdata?: string;
   masked_from?: number | null;
@@ -14,7 +14,7 @@ export type TraceMeta = {
   y?: [first: number, last: number, step: number];
 };
 
-export type PlotlyTrace = { type?: string; meta?: TraceMeta; [attribute: string]: unknown };
+export type PlotlyTrace = { type?: string; meta?: FigureMeta; [attribute: string]: unknown };
 export type PlotlyLayout = { title: { text: string }; height?: number; [attribute: string]: unknown };
 export type PlotlyAxis = { fixedrange?: boolean; range?: [number, number] };
 
@@ -53,7 +53,7 @@ export type Prediction = {
 export type Problem = { status: number; detail: string };
 
 /** Which thumbnails a frame contains: app/live/delta.py. */
-export type GridHeader = { layers: [begin: number, end: number]; step: number; from: number; n_sent: number };
+export type GridHeader = { layers: [begin: number, end: number]; pixel_size: number; from: number; n_sent: number };
 export type Window = import("./address.js").Window;
 
 /** The header of the first frame of a reply. The frames after it have only `grid`, `done` and `timings`. */
@@ -71,7 +71,7 @@ export type FirstHeader = {
   stage: string;
   query: number;
   prediction: Prediction;
-  heatmap: { window: Window; step: number; from: number } | null;
+  heatmap: { window: Window; cell_size: number; from: number } | null;
   figure: PlotlyFigure;
   norms?: { from: number; figure: PlotlyFigure };
   grid?: GridHeader;

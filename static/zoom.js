@@ -37,7 +37,7 @@ export class Zoom {
       const { cells, header } = this.picture;
       const { xaxis, yaxis } = /** @type {import("./types.js").PlotlyElement} */ (figure.element).layout;
       const requested = coveredTokens(cells, xaxis.range, yaxis.range);
-      if (cells.step > 1 || extendsBeyond(requested, cells.window))
+      if (cells.cell_size > 1 || extendsBeyond(requested, cells.window))
         update({ window: clampWindow(requested, cells.window, header.n_tokens) });
     });
   }
@@ -45,16 +45,16 @@ export class Zoom {
   /** Describe the window, and show the buttons that apply. @param {import("./picture.js").Picture} picture */
   draw(picture) {
     this.picture = picture;
-    const { header: { n_tokens: n }, cells: { window, step } } = picture;
+    const { header: { n_tokens: n }, cells: { window, cell_size: cellSize } } = picture;
     const isPart = !coversAll(window, n);
-    this.bar.hidden = step === 1 && !isPart && currentState().window === null;
+    this.bar.hidden = cellSize === 1 && !isPart && currentState().window === null;
     this.out.hidden = currentState().window === null;
     this.toToken.hidden = n <= N_EXACT;
-    const coarse = `Each cell shows the largest of ${step}×${step} numbers. Drag a box over the picture to zoom in.`;
+    const coarse = `Each cell shows the largest of ${cellSize}×${cellSize} numbers. Drag a box over the picture to zoom in.`;
     const [top, bottom, left, right] = window;
     const range = (/** @type {number} */ first, /** @type {number} */ end) => `${format(first)} to ${format(end - 1)}`;
     const part = `Queries ${range(top, bottom)}, keys ${range(left, right)} of ${format(n)} tokens`;
-    this.status.textContent = [isPart && `${part}${step > 1 ? "." : ": every number is shown."}`, step > 1 && coarse]
+    this.status.textContent = [isPart && `${part}${cellSize > 1 ? "." : ": every number is shown."}`, cellSize > 1 && coarse]
       .filter(Boolean)
       .join(" ");
   }
@@ -74,11 +74,11 @@ export function windowAround({ query, n_tokens: n }) {
 
 /** The tokens whose cells Plotly's ranges cover, fully or in part. A cell extends half a unit to both sides of its index.
  *  @param {Cells} cells @param {[number, number]} across @param {[number, number]} down @returns {Window} */
-export function coveredTokens({ window: [top, , left], step }, across, down) {
+export function coveredTokens({ window: [top, , left], cell_size: cellSize }, across, down) {
   /** @param {number} first @param {[number, number]} range @returns {[number, number]} */
   const along = (first, [from, to]) => [
-    first + step * Math.floor(Math.min(from, to) + 0.5 + TOLERANCE),
-    first + step * Math.ceil(Math.max(from, to) + 0.5 - TOLERANCE),
+    first + cellSize * Math.floor(Math.min(from, to) + 0.5 + TOLERANCE),
+    first + cellSize * Math.ceil(Math.max(from, to) + 0.5 - TOLERANCE),
   ];
   return [...along(top, down), ...along(left, across)];
 }

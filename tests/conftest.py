@@ -123,4 +123,4 @@ def serve(settings: Settings) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_llama: Path) -> LoadedModel:
     """The tiny Llama as the app loads it: 3 layers, 4 heads, a context of 64 tokens."""
-    return LoadedModel("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), n_context=64)
+    return LoadedModel("tiny", *load(tiny_llama, device=CPU, dtype=FLOAT), max_tokens=64)

@@ -231,13 +231,13 @@ def checks(reading: Reading, request: ActivationRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=7,
+    number=7,
     title="Why activations",
     posts=(MATHS_ADDENDUM, MATHS, chapter("4.3")),
     request_type=ActivationRequest,
     result_type=ActivationResult,
     compute=compute,
     checks=checks,
-    breaks="use a ReLU between the two maps where there should be no activation",
-    code=("model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/activation.py: activate, apply_merged"),
+    break_description="use a ReLU between the two maps where there should be no activation",
+    code_references=("model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/activation.py: activate, apply_merged"),
 )

@@ -114,13 +114,13 @@ def checks(reading: Reading, request: AllAtOnceRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=15,
+    number=15,
     title="All tokens at once",
     posts=(PART_7, chapter("3.3.2")),
     request_type=AllAtOnceRequest,
     result_type=AllAtOnceResult,
     compute=compute,
     checks=checks,
-    breaks="normalise over the wrong axis, so that columns sum to 1 and not rows",
-    code=("model/attention.py: scores, weights, context", "app/lessons/all_at_once.py: weight_matrix"),
+    break_description="normalise over the wrong axis, so that columns sum to 1 and not rows",
+    code_references=("model/attention.py: scores, weights, context", "app/lessons/all_at_once.py: weight_matrix"),
 )

@@ -162,13 +162,13 @@ def checks(reading: Reading, request: BakedBiasRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=3,
+    number=3,
     title="The bias baked in",
     posts=(MATRICES,),
     request_type=BakedBiasRequest,
     result_type=BakedBiasResult,
     compute=compute,
     checks=checks,
-    breaks="put the row of ones above X, while the bias stays the last column of W′",
-    code=("app/lessons/baked_bias.py: append_bias, append_ones", "model/linear.py: Linear"),
+    break_description="put the row of ones above X, while the bias stays the last column of W′",
+    code_references=("app/lessons/baked_bias.py: append_bias, append_ones", "model/linear.py: Linear"),
 )

@@ -239,13 +239,17 @@ def checks(reading: Reading, request: BatchesRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=21,
+    number=21,
     title="Batches",
     posts=(PART_11, chapter("3.5.4")),
     request_type=BatchesRequest,
     result_type=BatchesResult,
     compute=compute,
     checks=checks,
-    breaks="pad short texts on the left, without a mask for the padding",
-    code=("model/attention.py: Attention.forward", "app/engine.py: take_batch", "app/lessons/batches.py: PaddedBatch"),
+    break_description="pad short texts on the left, without a mask for the padding",
+    code_references=(
+        "model/attention.py: Attention.forward",
+        "app/engine.py: take_batch",
+        "app/lessons/batches.py: PaddedBatch",
+    ),
 )

@@ -239,15 +239,15 @@ def _torch_checks(reading: Reading, request: BottleneckRequest) -> Iterator[Chec
 
 
 LESSON = Lesson(
-    system=13,
+    number=13,
     title="Before transformers",
     posts=(PART_5, chapter("3.1"), chapter("3.2")),
     request_type=BottleneckRequest,
     result_type=BottleneckResult,
     compute=compute,
     checks=checks,
-    breaks="let attention attend to the last state only",
-    code=(
+    break_description="let attention attend to the last state only",
+    code_references=(
         "app/lessons/recurrent.py: Encoder, readout_accuracy",
         "app/lessons/bottleneck.py: attention_over",
         "model/trace.py: Trace.prefix, Chunk",

@@ -230,13 +230,13 @@ def _change_checks(reading: Reading, request: CausalMaskRequest) -> Iterator[Che
 
 
 LESSON = Lesson(
-    system=19,
+    number=19,
     title="The causal mask",
     posts=(PART_9, chapter("3.5")),
     request_type=CausalMaskRequest,
     result_type=CausalMaskResult,
     compute=compute,
     checks=checks,
-    breaks="compute every layer without a mask",
-    code=("model/attention.py: causal_mask, masked", "app/lessons/causal_mask.py: masked_weights"),
+    break_description="compute every layer without a mask",
+    code_references=("model/attention.py: causal_mask, masked", "app/lessons/causal_mask.py: masked_weights"),
 )

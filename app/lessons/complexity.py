@@ -148,7 +148,7 @@ def _length_facts(reading: Reading, n: int) -> Facts:
             "their memory in float32, in bytes": float(attention_weight_bytes(config, n)),
             "fraction of them that is masked": (n - 1) / (2 * n),
             "memory of cached keys and values, in bytes": float(n * cached_bytes_per_token(config)),
-            "longest text of the model, in tokens": float(reading.model.n_context),
+            "longest text of the model, in tokens": float(reading.model.max_tokens),
         },
     )
 
@@ -227,15 +227,15 @@ def _window_checks(reading: Reading, *, broken: bool) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=25,
+    number=25,
     title="What length costs",
     posts=(PART_14,),
     request_type=ComplexityRequest,
     result_type=ComplexityResult,
     compute=compute,
     checks=checks,
-    breaks="give the model the whole text instead of the window",
-    code=(
+    break_description="give the model the whole text instead of the window",
+    code_references=(
         "model/attention.py: scores, context",
         "model/trace.py: Trace",
         "app/lessons/cost.py: quadratic_operations",

@@ -224,20 +224,20 @@ def _statistics(x_TX: Tensor, training: DropoutRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=20,
+    number=20,
     title="Dropout",
     posts=(PART_10, chapter("3.5.2")),
     request_type=DropoutRequest,
     result_type=DropoutResult,
     compute=compute,
     checks=checks,
-    breaks="do not scale up the numbers that are not dropped",
-    code=(
+    break_description="do not scale up the numbers that are not dropped",
+    code_references=(
         "model/dropout.py: Dropout",
         "model/attention.py: Heads.forward",
         "model/gpt.py: Block",
         "app/lessons/dropout.py: apply_dropout",
     ),
-    needs="learned positions and dropout in its training",
-    fits=lambda config: config.positions == "learned",
+    requirement="learned positions and dropout in its training",
+    is_supported_by=lambda config: config.positions == "learned",
 )

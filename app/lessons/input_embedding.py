@@ -151,15 +151,15 @@ def _equal_token_checks(ids: Sequence[int], token_TM: Tensor, sum_TM: Tensor) ->
 
 
 LESSON = Lesson(
-    system=12,
+    number=12,
     title="Token + position",
     posts=(PART_6B, PART_3, chapter("2.8")),
     request_type=InputEmbeddingRequest,
     result_type=InputEmbeddingResult,
     compute=compute,
     checks=checks,
-    breaks="add the vector of the previous position to each token",
-    code=("model/positions.py: LearnedPositions", "app/lessons/input_embedding.py: embeddings"),
-    needs="learned positions",
-    fits=lambda config: config.positions == "learned",
+    break_description="add the vector of the previous position to each token",
+    code_references=("model/positions.py: LearnedPositions", "app/lessons/input_embedding.py: embeddings"),
+    requirement="learned positions",
+    is_supported_by=lambda config: config.positions == "learned",
 )

@@ -156,13 +156,17 @@ def _summed_in_loops(w_OI: Tensor, x_IT: Tensor, b_O: Tensor) -> Tensor:
 
 
 LESSON = Lesson(
-    system=2,
+    number=2,
     title="A layer of a network",
     posts=(MATRICES, MATHS),
     request_type=LayerRequest,
     result_type=LayerResult,
     compute=compute,
     checks=checks,
-    breaks="multiply each input by the weight of the input before it",
-    code=("model/linear.py: Linear", "model/mlp.py: GeluMLP, SwigluMLP", "app/lessons/layer.py: apply_layer"),
+    break_description="multiply each input by the weight of the input before it",
+    code_references=(
+        "model/linear.py: Linear",
+        "model/mlp.py: GeluMLP, SwigluMLP",
+        "app/lessons/layer.py: apply_layer",
+    ),
 )

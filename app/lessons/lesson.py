@@ -158,7 +158,7 @@ class Reading:
         return Arithmetic(n_terms=n_layers * self.config.d_model, dtype=self.dtype, n_roundings=2 * n_layers)
 
     @torch.inference_mode()
-    def weight_scale(self, layer: int) -> float:
+    def weight_error_scale(self, layer: int) -> float:
         """The scale of the rounding errors in a layer's attention weights.
 
         Softmax passes on at most half of an error in its scores, each of which is a sum q·k / √d_head.
@@ -200,19 +200,19 @@ ResultT = TypeVar("ResultT", bound=LessonResult)
 class Lesson(Generic[RequestT, ResultT]):
     """A mechanism: the type of its requests, how a result is computed, and what must hold for it."""
 
-    system: int  # its number, in the order of the posts
+    number: int  # its number, in the order of the posts
     title: str
     posts: Sequence[Reference]
     request_type: type[RequestT]
     result_type: type[ResultT]
     compute: Callable[[Reading, RequestT], ResultT]
     checks: Callable[[Reading, RequestT], Iterator[Check]]
-    breaks: str  # what is computed wrongly if the request has `broken`, in words
-    code: Sequence[str]  # where it is computed in Lookback's source: file, function
-    needs: str = ""  # what a model must have, in words; empty if nothing
-    fits: Callable[[Config], bool] = lambda _: True  # whether a model has what the lesson needs
+    break_description: str  # what is computed wrongly if the request has `broken`, in words
+    code_references: Sequence[str]  # where it is computed in Lookback's source: file, function
+    requirement: str = ""  # what a model must have, in words; empty if nothing
+    is_supported_by: Callable[[Config], bool] = lambda _: True  # whether a model has what the lesson needs
     slug: str = ""  # filled in by `lessons`: the name of its module
-    about: str = ""  # filled in by `lessons`: the first line of the module
+    summary: str = ""  # filled in by `lessons`: the first line of the module
 
     @property
     def panel_kinds(self) -> dict[str, str]:
@@ -229,11 +229,11 @@ def lessons() -> dict[str, AnyLesson]:
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     modules = {name: importlib.import_module(f"app.lessons.{name}") for name in names}
     filled_in: list[AnyLesson] = [
-        replace(module.LESSON, slug=name.replace("_", "-"), about=_about(module))
+        replace(module.LESSON, slug=name.replace("_", "-"), summary=_summary(module))
         for name, module in modules.items()
         if hasattr(module, "LESSON")
     ]
-    return {lesson.slug: lesson for lesson in sorted(filled_in, key=lambda lesson: lesson.system)}
+    return {lesson.slug: lesson for lesson in sorted(filled_in, key=lambda lesson: lesson.number)}
 
 
 def _kind(panel: object) -> str:
@@ -242,7 +242,7 @@ def _kind(panel: object) -> str:
     return str(panel.model_fields["kind"].default)
 
 
-def _about(module: ModuleType) -> str:
+def _summary(module: ModuleType) -> str:
     first_line = (module.__doc__ or "").splitlines()[0]
-    about = first_line.partition(": ")[2]
-    return about[:1].upper() + about[1:]
+    summary = first_line.partition(": ")[2]
+    return summary[:1].upper() + summary[1:]

@@ -190,12 +190,12 @@ def checks(reading: Reading, request: MultiHeadRequest) -> Iterator[Check]:
     separate = separate_heads(reading, request.layer, run.input_TM)
     x_TM = run.input_TM.float().cpu()
     arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
-    weight_scale = reading.weight_scale(request.layer)
-    context_scale = weight_scale * largest(separate.context_HTD)
+    weight_error_scale = reading.weight_error_scale(request.layer)
+    context_scale = weight_error_scale * largest(separate.context_HTD)
     query_scale = product_scales(x_TM, *parameters(layer_attention.query), reading.dtype).max().item()
     for name, split, separate_values, scale in (
         ("queries", steps[3].values, separate.q_HTD, query_scale),
-        ("weights", steps[5].values, separate.weight_HTS, weight_scale),
+        ("weights", steps[5].values, separate.weight_HTS, weight_error_scale),
         ("context vectors", context_HTD, separate.context_HTD, context_scale),
     ):
         yield equal(f"split heads have the same {name} as separate heads", split, separate_values, arithmetic, scale)
@@ -207,7 +207,7 @@ def checks(reading: Reading, request: MultiHeadRequest) -> Iterator[Check]:
         steps[-1].values,
         run.output_TM,
         arithmetic,
-        weight_scale * output_scale,
+        weight_error_scale * output_scale,
     )
     n_joined = trace_context_HTD.shape[0] * trace_context_HTD.shape[2]
     name = f"all heads together are as wide as the queries, {q_TX.shape[1]} (difference)"
@@ -232,15 +232,15 @@ def _input_check(reading: Reading, layer: int, x_TM: Tensor, q_TX: Tensor) -> Ch
 
 
 LESSON = Lesson(
-    system=22,
+    number=22,
     title="Many heads",
     posts=(PART_12, chapter("3.6")),
     request_type=MultiHeadRequest,
     result_type=MultiHeadResult,
     compute=compute,
     checks=checks,
-    breaks="split the queries wrongly: head h gets the features h, h + H, h + 2H, … instead of consecutive ones",
-    code=(
+    break_description="split the queries wrongly: head h gets the features h, h + H, h + 2H, … not consecutive ones",
+    code_references=(
         "model/attention.py: Attention.forward, Attention._split",
         "app/lessons/head_arrays.py: array_steps, separate_heads",
     ),

@@ -123,7 +123,9 @@ def checks(reading: Reading, request: OutputProjectionRequest) -> Iterator[Check
     context_TX = reading.trace.context(request.layer, range(config.n_heads)).transpose(0, 1).flatten(1).cpu()
     scale_TM = product_norms(context_TX, *parameters(reading.block(request.layer).attention.output))
     # Both sides compute scores from the same stored queries and keys, so these differ only by the eps of float32.
-    score_scale = reading.weight_scale(request.layer) * torch.finfo(torch.float32).eps / torch.finfo(reading.dtype).eps
+    score_scale = (
+        reading.weight_error_scale(request.layer) * torch.finfo(torch.float32).eps / torch.finfo(reading.dtype).eps
+    )
     scale = max(1.0, score_scale) * scale_TM.max().item()
     arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=3)
     sum_TM = added_HTM.sum(0) + bias_M
@@ -139,13 +141,13 @@ def checks(reading: Reading, request: OutputProjectionRequest) -> Iterator[Check
 
 
 LESSON = Lesson(
-    system=23,
+    number=23,
     title="What each head adds",
     posts=(PART_12, chapter("3.6")),
     request_type=OutputProjectionRequest,
     result_type=OutputProjectionResult,
     compute=compute,
     checks=checks,
-    breaks="leave the last head out of the sum",
-    code=("model/attention.py: Attention.forward", "app/lessons/output_projection.py: head_contributions"),
+    break_description="leave the last head out of the sum",
+    code_references=("model/attention.py: Attention.forward", "app/lessons/output_projection.py: head_contributions"),
 )

@@ -182,13 +182,13 @@ def checks(reading: Reading, request: ParallelRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=8,
+    number=8,
     title="Many at once",
     posts=(MATRICES, PART_7),
     request_type=ParallelRequest,
     result_type=ParallelResult,
     compute=compute,
     checks=checks,
-    breaks="skip the pairs below the diagonal in the loops, without copying them from above it",
-    code=("model/attention.py: scores", "app/lessons/parallel.py: dot_by_dot, row_by_row, one_product"),
+    break_description="skip the pairs below the diagonal in the loops, without copying them from above it",
+    code_references=("model/attention.py: scores", "app/lessons/parallel.py: dot_by_dot, row_by_row, one_product"),
 )

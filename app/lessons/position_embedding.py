@@ -207,18 +207,18 @@ def checks(reading: Reading, request: PositionEmbeddingRequest) -> Iterator[Chec
 
 
 LESSON = Lesson(
-    system=11,
+    number=11,
     title="Position vectors",
     posts=(PART_3, PART_6B, chapter("2.8")),
     request_type=PositionEmbeddingRequest,
     result_type=PositionEmbeddingResult,
     compute=compute,
     checks=checks,
-    breaks="give each position the vector of the one before it",
-    code=(
+    break_description="give each position the vector of the one before it",
+    code_references=(
         "model/positions.py: LearnedPositions",
         "app/lessons/position_embedding.py: position_table, captured_embeddings",
     ),
-    needs="learned positions",
-    fits=lambda config: config.positions == "learned",
+    requirement="learned positions",
+    is_supported_by=lambda config: config.positions == "learned",
 )

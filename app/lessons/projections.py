@@ -255,15 +255,15 @@ def _shape_checks(projection: Projection) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=5,
+    number=5,
     title="Projections",
     posts=(MATHS, PART_8, chapter("3.4")),
     request_type=ProjectionsRequest,
     result_type=ProjectionsResult,
     compute=compute,
     checks=checks,
-    breaks="give each output the row of W that belongs to the previous output",
-    code=(
+    break_description="give each output the row of W that belongs to the previous output",
+    code_references=(
         "model/linear.py: Linear",
         "model/attention.py: Attention",
         "app/lessons/geometry.py: singular_values, null_part",

@@ -233,13 +233,13 @@ def checks(reading: Reading, request: RowFormRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=4,
+    number=4,
     title="The form in production",
     posts=(MATRICES_IN_PRACTICE, chapter("3.4.2")),
     request_type=RowFormRequest,
     result_type=RowFormResult,
     compute=compute,
     checks=checks,
-    breaks="reshape W to (inputs × outputs) instead of transposing it",
-    code=("model/linear.py: Linear", "model/attention.py: Attention", "app/lessons/row_form.py: row_form"),
+    break_description="reshape W to (inputs × outputs) instead of transposing it",
+    code_references=("model/linear.py: Linear", "model/attention.py: Attention", "app/lessons/row_form.py: row_form"),
 )

@@ -168,7 +168,7 @@ def checks(reading: Reading, request: ScalingRequest) -> Iterator[Check]:
     weight_TT = weights_at(score_TT, width, 0.5)
     trace_weight_TT = reading.trace.stage("weights", request.layer, [request.head])[0].cpu()
     n = len(score_TT)
-    sums, scale = Arithmetic(n_terms=n), reading.weight_scale(request.layer)
+    sums, scale = Arithmetic(n_terms=n), reading.weight_error_scale(request.layer)
     yield equal("the exponent 0.5 gives the model's weights", weight_TT, trace_weight_TT, sums, scale)
     yield equal("each row of weights sums to 1", weight_TT.sum(-1), torch.ones(n), sums)
     scaled_TT = reading.trace.stage("scaled", request.layer, [request.head])[0].cpu() * math.sqrt(reading.config.d_head)
@@ -185,13 +185,13 @@ def checks(reading: Reading, request: ScalingRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=18,
+    number=18,
     title="Scaling by √d",
     posts=(PART_8, chapter("3.4")),
     request_type=ScalingRequest,
     result_type=ScalingResult,
     compute=compute,
     checks=checks,
-    breaks="divide by the width of the whole model, not of a head",
-    code=("model/attention.py: scaled", "app/lessons/scaling.py: weights_at"),
+    break_description="divide by the width of the whole model, not of a head",
+    code_references=("model/attention.py: scaled", "app/lessons/scaling.py: weights_at"),
 )

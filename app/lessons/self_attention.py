@@ -217,7 +217,7 @@ def checks(reading: Reading, request: SelfAttentionRequest) -> Iterator[Check]:
     weight_TT, context_TD = recompute_head(reading, request.layer, request.head, transpose=request.broken)
     trace_weight_TT = reading.trace.stage("weights", request.layer, [request.head])[0].cpu()
     trace_context_TD = reading.trace.context(request.layer, [request.head])[0].cpu()
-    config, scale = reading.config, reading.weight_scale(request.layer)
+    config, scale = reading.config, reading.weight_error_scale(request.layer)
     sums = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
     yield equal("softmax(QKᵀ / √d), masked, gives the model's weights", weight_TT, trace_weight_TT, sums, scale)
     value_scale = largest(head_of_model(reading, request.layer, request.head).vectors["values"])
@@ -226,13 +226,13 @@ def checks(reading: Reading, request: SelfAttentionRequest) -> Iterator[Check]:
     relative_LH = relative_weights(reading, noun, modifier)
     expected = trace_weight_TT[noun, modifier][None] * (noun + 1)
     # An error in a score changes a weight in proportion to that weight.
-    weight_scale = min(1.0, 4 * trace_weight_TT[noun, modifier].item())
+    weight_error_scale = min(1.0, 4 * trace_weight_TT[noun, modifier].item())
     yield equal(
         "weight × row length is that of the cell in the matrix of weights",
         relative_LH[request.layer, request.head][None],
         expected,
         Arithmetic(n_terms=config.d_head),
-        scale * weight_scale * (noun + 1),
+        scale * weight_error_scale * (noun + 1),
     )
     book = head_of_book(swap=request.broken)
     for name, actual, values in (
@@ -244,15 +244,15 @@ def checks(reading: Reading, request: SelfAttentionRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=16,
+    number=16,
     title="Queries, keys and values",
     posts=(PART_8, chapter("3.4")),
     request_type=SelfAttentionRequest,
     result_type=SelfAttentionResult,
     compute=compute,
     checks=checks,
-    breaks="swap queries and keys",
-    code=(
+    break_description="swap queries and keys",
+    code_references=(
         "model/attention.py: Attention.forward",
         "model/attention.py: scores, scaled, masked, weights, context",
         "app/lessons/head.py: head_of_model",

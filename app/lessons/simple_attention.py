@@ -130,13 +130,13 @@ def checks(reading: Reading, request: SimpleAttentionRequest) -> Iterator[Check]
 
 
 LESSON = Lesson(
-    system=14,
+    number=14,
     title="Attention without trainable weights",
     posts=(PART_6, PART_6B, chapter("3.3.1")),
     request_type=SimpleAttentionRequest,
     result_type=SimpleAttentionResult,
     compute=compute,
     checks=checks,
-    breaks="normalise over the wrong axis, so that columns sum to 1 and not rows",
-    code=("app/lessons/simple_attention.py: attend_simply",),
+    break_description="normalise over the wrong axis, so that columns sum to 1 and not rows",
+    code_references=("app/lessons/simple_attention.py: attend_simply",),
 )

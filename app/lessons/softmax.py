@@ -130,13 +130,13 @@ def checks(reading: Reading, request: SoftmaxRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=6,
+    number=6,
     title="Softmax",
     posts=(MATHS, PART_15, chapter("3.3")),
     request_type=SoftmaxRequest,
     result_type=SoftmaxResult,
     compute=compute,
     checks=checks,
-    breaks="take the naive softmax, whose exponentials overflow",
-    code=("model/attention.py: weights", "app/lessons/softmax.py: softmax"),
+    break_description="take the naive softmax, whose exponentials overflow",
+    code_references=("model/attention.py: weights", "app/lessons/softmax.py: softmax"),
 )

@@ -222,13 +222,13 @@ def _looked_up(reading: Reading) -> Tensor:
 
 
 LESSON = Lesson(
-    system=10,
+    number=10,
     title="Token vectors",
     posts=(PART_2, PART_3, chapter("2.7")),
     request_type=TokenEmbeddingRequest,
     result_type=TokenEmbeddingResult,
     compute=compute,
     checks=checks,
-    breaks="read the row of the next id",
-    code=("model/gpt.py: GPT.embed", "app/lessons/token_embedding.py: one_hot_product, similarities"),
+    break_description="read the row of the next id",
+    code_references=("model/gpt.py: GPT.embed", "app/lessons/token_embedding.py: one_hot_product, similarities"),
 )

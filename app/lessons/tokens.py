@@ -126,13 +126,13 @@ def checks(reading: Reading, request: TokensLessonRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=9,
+    number=9,
     title="Tokens",
     posts=(PART_2, chapter("2.2")),
     request_type=TokensLessonRequest,
     result_type=TokensLessonResult,
     compute=compute,
     checks=checks,
-    breaks="decode the tokens in reverse order",
-    code=("model/tokenizer.py: Tokenizer.encode", "model/tokenizer.py: Tokenizer.merge_steps"),
+    break_description="decode the tokens in reverse order",
+    code_references=("model/tokenizer.py: Tokenizer.encode", "model/tokenizer.py: Tokenizer.merge_steps"),
 )

@@ -165,13 +165,13 @@ def checks(reading: Reading, request: VectorsRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=1,
+    number=1,
     title="Vectors and the dot product",
     posts=(MATHS, MATHS_ADDENDUM, chapter("3.3.1")),
     request_type=VectorsRequest,
     result_type=VectorsResult,
     compute=compute,
     checks=checks,
-    breaks="multiply each feature by the feature before it",
-    code=("model/attention.py: scores", "app/lessons/vectors.py: dot_terms, cosine"),
+    break_description="multiply each feature by the feature before it",
+    code_references=("model/attention.py: scores", "app/lessons/vectors.py: dot_terms, cosine"),
 )

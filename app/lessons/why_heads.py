@@ -258,13 +258,13 @@ def checks(reading: Reading, request: WhyHeadsRequest) -> Iterator[Check]:
 
 
 LESSON = Lesson(
-    system=24,
+    number=24,
     title="Heads are dumb",
     posts=(PART_13, chapter("3.4")),
     request_type=WhyHeadsRequest,
     result_type=WhyHeadsResult,
     compute=compute,
     checks=checks,
-    breaks="count the next token instead of the previous one",
-    code=("model/attention.py: scores", "model/heads.py: text_scores", "app/lessons/toy_head.py: ToyHead"),
+    break_description="count the next token instead of the previous one",
+    code_references=("model/attention.py: scores", "model/heads.py: text_scores", "app/lessons/toy_head.py: ToyHead"),
 )

@@ -28,10 +28,10 @@ from model.trace import Trace
 N_CELLS = 256  # cells of a side of the chosen head's heatmap, at most. Larger windows have several tokens per cell,
 N_POOLED = 200  # and then at most this many cells, so that all of 2,048 tokens takes less than 4 MB
 FRAME_WEIGHTS = 8_000_000  # weights computed for the thumbnails of one frame: some tens of milliseconds
-TOP = 10  # next tokens
+N_NEXT_TOKENS = 10  # next tokens
 
-HeatmapHeader = TypedDict("HeatmapHeader", {"window": list[int], "step": int, "from": int})
-GridHeader = TypedDict("GridHeader", {"layers": list[int], "step": int, "from": int, "n_sent": int})
+HeatmapHeader = TypedDict("HeatmapHeader", {"window": list[int], "cell_size": int, "from": int})
+GridHeader = TypedDict("GridHeader", {"layers": list[int], "pixel_size": int, "from": int, "n_sent": int})
 NormsHeader = TypedDict("NormsHeader", {"from": int, "figure": figures.Figure})
 
 
@@ -68,21 +68,21 @@ class ClientState:
 
     model: str = ""  # its key
     ids: tuple[int, ...] = ()
-    head: tuple[int, int, Window] | None = None  # layer, head and the window of it
-    step: int = 0  # tokens per pixel of the thumbnails
+    sent_head: tuple[int, int, Window] | None = None  # layer, head and the window of it
+    pixel_size: int = 0  # tokens per pixel of the thumbnails
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
 
     def switch_text(self, model: LoadedModel, ids: tuple[int, ...]) -> int:
         """Change to another text; the number of its first tokens that the client already has."""
         n_shared = shared_prefix_length(self.ids, ids) if self.model == model.key else 0
-        step = views.step_for(len(ids), views.N_THUMBNAIL)
-        if not n_shared or step != self.step:
+        pixel_size = views.block_size_for(len(ids), views.N_THUMBNAIL)
+        if not n_shared or pixel_size != self.pixel_size:
             self.n_sent = [0] * model.network.config.n_layers
         # pixels that cover a removed token are no longer right
-        self.n_sent = [n if n <= n_shared else n_shared // step * step for n in self.n_sent]
+        self.n_sent = [n if n <= n_shared else n_shared // pixel_size * pixel_size for n in self.n_sent]
         if not n_shared:
-            self.head = None
-        self.model, self.ids, self.step = model.key, ids, step
+            self.sent_head = None
+        self.model, self.ids, self.pixel_size = model.key, ids, pixel_size
         return n_shared
 
 
@@ -124,11 +124,9 @@ def frames(
         "head": request.head,
         "stage": request.stage,
         "query": query,
-        "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], TOP)[0],
+        "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], N_NEXT_TOKENS)[0],
         "heatmap": heatmap,
-        "figure": figures.head_figure(
-            window, request.stage, model=model.title, layer=request.layer, index=request.head
-        ),
+        "figure": figures.head_figure(window, request.stage, model=model.title, layer=request.layer, head=request.head),
     }
     arrays |= views.row(trace, request.layer, request.head, query)
     plan = thumbnail_plan(model.network.config, n, client) if overview else []
@@ -159,17 +157,17 @@ def window_of(requested: tuple[int, int, int, int] | None, n_tokens: int) -> Win
     """The requested cells as far as the text reaches, aligned to whole cells; the whole text if None.
 
     >>> window_of(None, 7)
-    Window(top=0, bottom=7, left=0, right=7, step=1)
+    Window(top=0, bottom=7, left=0, right=7, cell_size=1)
     >>> window_of((100, 700, 3, 603), 1000)
-    Window(top=100, bottom=700, left=0, right=603, step=4)
+    Window(top=100, bottom=700, left=0, right=603, cell_size=4)
     """
     top, bottom, left, right = requested or (0, n_tokens, 0, n_tokens)
     bottom, right = min(bottom, n_tokens), min(right, n_tokens)
     if top >= bottom or left >= right:  # the text has become shorter than that
         top, bottom, left, right = 0, n_tokens, 0, n_tokens
     side = max(bottom - top, right - left)
-    step = 1 if side <= N_CELLS else views.step_for(side, N_POOLED)
-    return Window(top // step * step, bottom, left // step * step, right, step)
+    size = 1 if side <= N_CELLS else views.block_size_for(side, N_POOLED)
+    return Window(top // size * size, bottom, left // size * size, right, size)
 
 
 def thumbnail_plan(config: Config, n_tokens: int, client: ClientState) -> list[tuple[range, int]]:
@@ -178,7 +176,7 @@ def thumbnail_plan(config: Config, n_tokens: int, client: ClientState) -> list[t
     for n_sent, group in groupby(range(config.n_layers), key=lambda layer: client.n_sent[layer]):
         if n_sent < n_tokens:
             layers = list(group)
-            first = n_sent // client.step * client.step
+            first = n_sent // client.pixel_size * client.pixel_size
             n_weights = config.n_heads * (n_tokens - first) * (n_tokens + first) // 2
             n_layers = max(1, FRAME_WEIGHTS // n_weights)
             plan += [
@@ -195,8 +193,8 @@ def _grid(trace: Trace, layers: range, n_sent: int, client: ClientState) -> tupl
         client.n_sent[layer] = trace.n_tokens
     header: GridHeader = {
         "layers": [layers.start, layers.stop],
-        "step": client.step,
-        "from": n_sent // client.step,
+        "pixel_size": client.pixel_size,
+        "from": n_sent // client.pixel_size,
         "n_sent": n_sent,
     }
     return header, {"grid": pixels, "to_first_token": to_first_token}
@@ -207,13 +205,13 @@ def _heatmap(
 ) -> tuple[HeatmapHeader | None, Arrays]:
     """The cells of the chosen head that are new to the client; None if it has them all."""
     n_cells, before = 0, None
-    if client.head and client.head[:2] == (request.layer, request.head):
-        before = client.head[2]
+    if client.sent_head and client.sent_head[:2] == (request.layer, request.head):
+        before = client.sent_head[2]
         n_cells = n_reusable_cells(before, window, n_shared)
-    client.head = request.layer, request.head, window
+    client.sent_head = request.layer, request.head, window
     header: HeatmapHeader = {
         "window": [window.top, window.bottom, window.left, window.right],
-        "step": window.step,
+        "cell_size": window.cell_size,
         "from": n_cells,
     }
     if n_cells and n_cells >= max(window.height, window.width):
@@ -223,13 +221,13 @@ def _heatmap(
 
 def n_reusable_cells(before: Window, wanted: Window, n_shared: int) -> int:
     """Cells per side of the client's heatmap that are still right if the first `n_shared` tokens are unchanged."""
-    if (before.top, before.left, before.step) != (wanted.top, wanted.left, wanted.step):
+    if (before.top, before.left, before.cell_size) != (wanted.top, wanted.left, wanted.cell_size):
         return 0
     if before == wanted and n_shared >= max(before.bottom, before.right):
         return max(before.height, before.width)
     if before.top or before.left or before.bottom != before.right or wanted.bottom != wanted.right:
         return 0  # a window of part of the text is always sent whole
-    return min(before.bottom, wanted.bottom, n_shared) // before.step
+    return min(before.bottom, wanted.bottom, n_shared) // before.cell_size
 
 
 def _norms(trace: Trace, model: LoadedModel, n_shared: int) -> tuple[NormsHeader, dict[str, NDArray[np.float32]]]:

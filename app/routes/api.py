@@ -156,14 +156,14 @@ async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) 
     `arrays` names. The arrays are
 
     - `scores`, `scaled`, `weights` of the chosen head (float32, query × key) in the header's `heatmap.window`. Up to
-      256 tokens each cell is one weight; in a larger window each cell is the largest of `heatmap.step`² of them.
+      256 tokens each cell is one weight; in a larger window each cell is the largest of `heatmap.cell_size`² of them.
       Request a smaller `window` to see them all;
     - `row_scores`, `row_scaled`, `row_weights`: the numbers of the chosen query, exact;
 
     and with `overview` also
 
     - `grid` (uint8, layer × head × row × column): the weights of all heads as thumbnails; 255 is a weight of 1, and
-      each pixel is the largest of `grid.step`² weights; `to_first_token` (float32, layer × token): the weight that
+      each pixel is the largest of `grid.pixel_size`² weights; `to_first_token` (float32, layer × token): the weight that
       each token gives the first token, averaged over heads;
     - `mean`, `variance`, `rms` before every norm (float32, token × site).
 

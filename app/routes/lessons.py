@@ -72,10 +72,10 @@ class SymbolsPage:
 class LessonInfo(BaseModel):
     """A lesson, and its addresses."""
 
-    system: str
+    number: str
     slug: str
     title: str
-    about: str
+    summary: str
     page: str
     call: str
 
@@ -111,10 +111,10 @@ async def get_lessons() -> list[LessonInfo]:
     """All lessons in the order of the posts."""
     return [
         LessonInfo(
-            system=f"S{lesson.system:02}",
+            number=f"S{lesson.number:02}",
             slug=slug,
             title=lesson.title,
-            about=lesson.about,
+            summary=lesson.summary,
             page=f"/lessons/{slug}",
             call=f"/api/v2/lessons/{slug}",
         )
@@ -184,7 +184,7 @@ def sections() -> dict[str, list[AnyLesson]]:
     """The lessons by the titles of their sections."""
     lessons_of: dict[str, list[AnyLesson]] = {title: [] for title in SECTIONS}
     for lesson in lessons().values():
-        title = [title for title, first in SECTIONS.items() if lesson.system >= first][-1]
+        title = [title for title, first in SECTIONS.items() if lesson.number >= first][-1]
         lessons_of[title].append(lesson)
     return lessons_of
 
@@ -200,7 +200,7 @@ def make_router() -> APIRouter:
             (LessonReply, lesson.result_type),
             {"__doc__": lesson.result_type.__doc__, "__module__": __name__},
         )
-        title = f"S{lesson.system:02} {lesson.title}"
+        title = f"S{lesson.number:02} {lesson.title}"
         path = f"/api/v2/lessons/{slug}"
         for address, call, reply_type, summary in (
             (path, compute, reply, title),
@@ -235,7 +235,7 @@ def _calls(lesson: AnyLesson) -> tuple[Call, Call]:
 
     for call in (compute, check):
         call.__annotations__["request"] = lesson.request_type
-    compute.__doc__ = f"{(inspect.getdoc(lesson.compute) or '').strip()} `broken`: {lesson.breaks}."
+    compute.__doc__ = f"{(inspect.getdoc(lesson.compute) or '').strip()} `broken`: {lesson.break_description}."
     check.__doc__ = inspect.getdoc(lesson.checks)
     return compute, check
 
@@ -256,13 +256,13 @@ async def _check(engine: Engine, client: Client, lesson: AnyLesson, request: Les
 
 async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tuple[LoadedModel, Tokens]:
     """The requested model, or if none is requested one that has what the lesson needs, and the tokens of the text."""
-    if request.model is None and not lesson.fits(engine.models.shape(engine.models.default)[0]):
+    if request.model is None and not lesson.is_supported_by(engine.models.shape(engine.models.default)[0]):
         request = request.model_copy(update={"model": engine.models.fallback})
     model, tokens = await service.model_and_tokens(engine, request)
     if len(tokens) > MAX_LESSON_TOKENS:
         raise TextTooLong(len(tokens), MAX_LESSON_TOKENS, "a lesson", "open it on the first page")
-    if not lesson.fits(model.network.config):
-        raise UnsupportedByModel(model.name, lesson.needs, engine.models.fallback)
+    if not lesson.is_supported_by(model.network.config):
+        raise UnsupportedByModel(model.name, lesson.requirement, engine.models.fallback)
     check_request_heads(request, model.network.config, model.name)
     return model, tokens
 
@@ -271,7 +271,7 @@ def _choose_model(engine: Engine, lesson: AnyLesson, requested: str | None) -> t
     """The model to show, and the requested one if it does not have what the lesson needs."""
     models = engine.models
     model = requested or (models.default if models.ready else models.fallback)
-    if model in models.entries and not lesson.fits(models.shape(model)[0]):
+    if model in models.entries and not lesson.is_supported_by(models.shape(model)[0]):
         return models.fallback, model
     return model, ""
 

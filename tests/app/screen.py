@@ -67,7 +67,7 @@ def tensors(arrays: dict[str, Any]) -> dict[str, Array]:
 def thumbnails(picture: dict[str, Any]) -> Array:
     """The thumbnails of all layers, cut to the current text; (layers, heads, pixels, pixels)."""
     n = picture["header"]["n_tokens"]
-    side = -(-n // picture["step"])
+    side = -(-n // picture["pixelSize"])
     layers = picture["layers"]
     assert [layer["nTokens"] for layer in layers] == [n] * len(layers)
     squares = [layer["pixels"].reshape(-1, layer["side"], layer["side"]) for layer in layers]

@@ -69,7 +69,7 @@ def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None
 def assert_no_wrong_pixels(shown: dict[str, Any], expected: dict[str, Any]) -> None:
     """While thumbnails are incomplete, their complete rows of pixels are right; an incomplete row, which also covers
     tokens that are not sent yet, has no pixel that is larger than it will be."""
-    step = shown["step"]
+    step = shown["pixelSize"]
     for layer, rows in zip(shown["layers"], thumbnails(expected).astype(int), strict=False):
         n_whole, n_drawn, side = layer["nTokens"] // step, -(-layer["nTokens"] // step), layer["side"]
         n_columns = min(side, rows.shape[-1])
@@ -233,7 +233,7 @@ def test_a_window_lies_inside_the_text_and_has_a_limited_number_of_cells(
     assert 0 <= window.top < window.bottom <= n
     assert 0 <= window.left < window.right <= n
     assert max(window.height, window.width) <= delta.N_CELLS + 1
-    assert window.top % window.step == window.left % window.step == 0
+    assert window.top % window.cell_size == window.left % window.cell_size == 0
 
 
 @pytest.mark.parametrize(
@@ -255,5 +255,5 @@ def test_unchanged_cells_of_a_heatmap_are_reused(before: Window, wanted: Window,
 def test_the_thumbnails_of_a_long_text_come_in_frames_of_a_few_layers(tiny_model: LoadedModel) -> None:
     n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, for 38 tokens
     assert n_weights <= delta.FRAME_WEIGHTS < 2 * n_weights
-    state = ClientState("tiny", (), None, step=8, n_sent=[0, 0, 8])
+    state = ClientState("tiny", (), None, pixel_size=8, n_sent=[0, 0, 8])
     assert thumbnail_plan(tiny_model.network.config, 38, state) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import engine as engine_module
-from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, take_batch
+from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, split_budget
 from app.errors import Busy, ModelLoading, ModelNotHere, ModelTooLarge, ModelUnavailable, OutOfMemory, UnknownModel
 from app.models import Entry, LoadedModel
 from app.settings import Settings
@@ -301,7 +301,7 @@ def test_torch_is_used_in_only_one_thread(tiny_llama: Path, monkeypatch: pytest.
 
 @given(st.lists(st.integers(0, 300), max_size=12), st.integers(1, 200))
 def test_a_batch_takes_tokens_in_the_order_of_the_queue_within_its_budget(remaining: list[int], budget: int) -> None:
-    taken = take_batch(remaining, budget)
+    taken = split_budget(remaining, budget)
     assert sum(taken) == min(budget, sum(remaining))
     for n, n_remaining in zip(taken, remaining, strict=True):
         assert 0 <= n <= n_remaining
@@ -552,7 +552,7 @@ def test_a_failure_of_the_worker_loop_fails_the_waiting_texts_and_the_loop_conti
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await loaded_model(engine)
             with monkeypatch.context() as patch:
-                patch.setattr(engine, "_step", None)  # the worker cannot call it
+                patch.setattr(engine, "_iterate", None)  # the worker cannot call it
                 with pytest.raises(TypeError):
                     await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens)
             assert (await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens))[0] == 2
@@ -568,7 +568,7 @@ def test_a_worker_loop_that_keeps_failing_ends_the_process(tiny_llama: Path, mon
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await loaded_model(engine)
-            monkeypatch.setattr(engine, "_step", None)
+            monkeypatch.setattr(engine, "_iterate", None)
             for _ in range(engine_module.MAX_FAILURES):
                 with pytest.raises(TypeError):
                     await engine.compute(model, text(1, 2), lambda trace: trace.n_tokens)

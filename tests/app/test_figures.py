@@ -22,7 +22,7 @@ def values(seed: int = 0) -> Any:
 
 
 def head(stage: Stage) -> Any:
-    return figures.head_figure(Window(0, N, 0, N), stage, model="tiny", layer=3, index=1)
+    return figures.head_figure(Window(0, N, 0, N), stage, model="tiny", layer=3, head=1)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -76,7 +76,7 @@ def test_masked_cells_do_not_widen_the_colour_range_of_masked_scores() -> None:
 
 
 def test_a_window_has_the_labels_of_its_own_tokens_and_leaves_its_masked_cells_blank() -> None:
-    figure = figures.head_figure(Window(3, 5, 1, 5), "weights", model="tiny", layer=0, index=0)
+    figure = figures.head_figure(Window(3, 5, 1, 5), "weights", model="tiny", layer=0, head=0)
     trace: Any = figures.filled(figure, {"weights": np.ones((2, 4), np.float32)}, TOKENS)["data"][0]
     assert (trace["y"], trace["x"]) == (
         ["3 the", "4 &lt;b&gt;x&lt;/b&gt;"],
@@ -86,7 +86,7 @@ def test_a_window_has_the_labels_of_its_own_tokens_and_leaves_its_masked_cells_b
 
 
 def test_the_title_and_the_labels_say_if_cells_cover_several_tokens() -> None:
-    figure: Any = figures.head_figure(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, index=0)
+    figure: Any = figures.head_figure(Window(0, 5, 0, 5, 2), "weights", model="tiny", layer=0, head=0)
     assert "each cell is the largest of 2×2" in figure["layout"]["title"]["text"]
     filled: Any = figures.filled(figure, {"weights": np.ones((3, 3), np.float32)}, TOKENS)
     assert filled["data"][0]["x"][0] == "0–1 the"
@@ -111,4 +111,4 @@ def test_the_hatch_covers_only_masked_cells_inside_the_heatmap(height: int, widt
 
 
 def test_the_heatmap_of_one_token_has_no_hatch() -> None:
-    assert figures.head_figure(Window(0, 1, 0, 1), "weights", model="m", layer=0, index=0)["layout"]["shapes"] == []
+    assert figures.head_figure(Window(0, 1, 0, 1), "weights", model="m", layer=0, head=0)["layout"]["shapes"] == []

@@ -75,7 +75,7 @@ def loaded_models(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict
         SHIPPED.name: SHIPPED.fetch(settings.cache, lambda *_: None),
     }
     return {
-        (name, dtype): LoadedModel(name, *load(folder, device=CPU, dtype=dtype), n_context=64)
+        (name, dtype): LoadedModel(name, *load(folder, device=CPU, dtype=dtype), max_tokens=64)
         for name, folder in folders.items()
         for dtype in (FLOAT, torch.bfloat16)
     }
@@ -96,7 +96,7 @@ def run_checks(loaded: LoadedModel, slug: str, text: str, *, broken: bool = Fals
 
 def fitting_model(client: TestClient, slug: str, model: str) -> str:
     """This model if the lesson can use it, else lookback-gpt."""
-    fits = lessons()[slug].fits(client.app.state.engine.models.shape(model)[0])  # type: ignore[attr-defined]
+    fits = lessons()[slug].is_supported_by(client.app.state.engine.models.shape(model)[0])  # type: ignore[attr-defined]
     return model if fits else SHIPPED.name
 
 
@@ -141,15 +141,15 @@ def test_all_checks_pass_on_every_text_in_both_dtypes_and_one_fails_when_the_les
     loaded_models: dict[tuple[str, torch.dtype], LoadedModel], slug: str, dtype: torch.dtype
 ) -> None:
     for loaded in (loaded for (_, own_dtype), loaded in loaded_models.items() if own_dtype == dtype):
-        if not lessons()[slug].fits(loaded.network.config):
+        if not lessons()[slug].is_supported_by(loaded.network.config):
             continue
-        for text in (*TEXTS, "the" + " the" * (loaded.n_context - 1)):
+        for text in (*TEXTS, "the" + " the" * (loaded.max_tokens - 1)):
             failed = [check for check in run_checks(loaded, slug, text) if check.passed is False]
             assert failed == [], (loaded.name, text)
         assert any(check.passed is False for check in run_checks(loaded, slug, SENTENCE, broken=True))
 
 
-@pytest.mark.parametrize("slug", [slug for slug in SLUGS if not lessons()[slug].needs])
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if not lessons()[slug].requirement])
 def test_all_checks_pass_for_smollm2_and_one_fails_when_the_lesson_is_broken(
     smollm2: tuple[GPT, Tokenizer], slug: str
 ) -> None:
@@ -162,7 +162,7 @@ def test_all_checks_pass_for_smollm2_and_one_fails_when_the_lesson_is_broken(
 
 @lru_cache(maxsize=1)
 def _loaded_smollm2(network: GPT, tokenizer: Tokenizer) -> LoadedModel:
-    return LoadedModel("smollm2-135m", network, tokenizer, n_context=64)
+    return LoadedModel("smollm2-135m", network, tokenizer, max_tokens=64)
 
 
 @pytest.mark.parametrize("slug", [slug for slug in SLUGS if hasattr(lesson_module(slug), "equal")])
@@ -282,7 +282,7 @@ def test_the_page_has_the_numbers_of_the_api_without_any_script(lesson_client: T
         assert check.name.replace("'", "&#39;") in page.text
 
 
-@pytest.mark.parametrize("slug", [slug for slug, lesson in lessons().items() if lesson.needs])
+@pytest.mark.parametrize("slug", [slug for slug, lesson in lessons().items() if lesson.requirement])
 def test_a_lesson_that_cannot_use_the_model_shows_lookback_gpt_and_says_so(
     lesson_client: TestClient, slug: str
 ) -> None:
@@ -422,7 +422,7 @@ def test_the_number_of_merges_is_that_of_the_tokenizer(
 
 def test_an_id_without_a_token_has_a_label(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
-    loaded = LoadedModel("wide", *load(folder, device=CPU, dtype=FLOAT), n_context=64)
+    loaded = LoadedModel("wide", *load(folder, device=CPU, dtype=FLOAT), max_tokens=64)
     assert make_reading(loaded, SENTENCE).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
 
 

@@ -15,8 +15,8 @@ function frame(nShared, tokens, { heatmap, grid = null, arrays = {} }) {
 }
 
 const TWO = applyFrame(EMPTY_PICTURE, frame(0, ["the", "cat"], {
-  heatmap: { window: [0, 2, 0, 2], step: 1, from: 0 },
-  grid: { layers: [0, 1], n_sent: 0, from: 0, step: 1 },
+  heatmap: { window: [0, 2, 0, 2], cell_size: 1, from: 0 },
+  grid: { layers: [0, 1], n_sent: 0, from: 0, pixel_size: 1 },
   arrays: {
     weights: matrix(2, 1, 0, 0.25, 0.75),
     scores: matrix(2, 5, 6, 7, 8),
@@ -27,8 +27,8 @@ const TWO = applyFrame(EMPTY_PICTURE, frame(0, ["the", "cat"], {
 
 test("an appended token adds a row, and a column of scores; its weights on later tokens stay 0", () => {
   const three = applyFrame(TWO, frame(2, ["sat"], {
-    heatmap: { window: [0, 3, 0, 3], step: 1, from: 2 },
-    grid: { layers: [0, 1], n_sent: 2, from: 2, step: 1 },
+    heatmap: { window: [0, 3, 0, 3], cell_size: 1, from: 2 },
+    grid: { layers: [0, 1], n_sent: 2, from: 2, pixel_size: 1 },
     arrays: {
       weights: matrix(3, 0.5, 0.25, 0.25),
       scores: matrix(3, 1, 2, 3),
@@ -46,13 +46,13 @@ test("an appended token adds a row, and a column of scores; its weights on later
 
 test("the mean weight on the first token needs a later token, and does not count removed ones", () => {
   assert.equal(meanToFirstToken(TWO), 0.25);
-  const cut = applyFrame(TWO, frame(1, [], { heatmap: { window: [0, 1, 0, 1], step: 1, from: 1 } }));
+  const cut = applyFrame(TWO, frame(1, [], { heatmap: { window: [0, 1, 0, 1], cell_size: 1, from: 1 } }));
   assert.deepEqual(cut.tokens, ["the"]);
   assert.equal(meanToFirstToken(cut), null);
 });
 
 test("nothing is kept for another model or another text", () => {
-  const replaced = applyFrame(TWO, frame(0, ["x"], { heatmap: { window: [0, 1, 0, 1], step: 1, from: 0 }, arrays: { weights: matrix(1, 1) } }));
+  const replaced = applyFrame(TWO, frame(0, ["x"], { heatmap: { window: [0, 1, 0, 1], cell_size: 1, from: 0 }, arrays: { weights: matrix(1, 1) } }));
   assert.deepEqual(replaced.tokens, ["x"]);
   assert.deepEqual(replaced.layers, []); // the other model may have fewer layers
   assert.equal(replaced.norms, null);
@@ -61,7 +61,7 @@ test("nothing is kept for another model or another text", () => {
 
 test("pixels that cover a removed token are dropped, with the whole row", () => {
   const thumbnails = { nTokens: 4, side: 2, pixels: Uint8Array.of(255, 0, 64, 191), toFirstToken: Float32Array.of(1, 0.25, 0.5, 0.5) };
-  const coarse = { ...TWO, step: 2, tokens: ["the", "cat", "sat", "on"], layers: [thumbnails] };
+  const coarse = { ...TWO, pixelSize: 2, tokens: ["the", "cat", "sat", "on"], layers: [thumbnails] };
   const nTokens = (nShared) => applyFrame(coarse, frame(nShared, ["x"], { heatmap: null })).layers[0].nTokens;
   assert.deepEqual([4, 3, 2, 1].map(nTokens), [4, 2, 2, 0]); // two tokens per pixel
 });
@@ -70,7 +70,7 @@ test("thumbnails of another scale replace those of all layers", () => {
   const layers = [{ nTokens: 2, side: 2, pixels: Uint8Array.of(255, 0, 64, 191), toFirstToken: Float32Array.of(1, 0.25) }];
   const coarse = applyFrame({ ...TWO, layers: [...layers, ...layers] }, frame(2, ["sat"], {
     heatmap: null,
-    grid: { layers: [0, 1], n_sent: 0, from: 0, step: 2 },
+    grid: { layers: [0, 1], n_sent: 0, from: 0, pixel_size: 2 },
     arrays: { grid: { values: Uint8Array.of(255, 0, 64, 191), shape: [1, 1, 2, 2] }, to_first_token: matrix(3, 1, 0.25, 0.5) },
   }));
   assert.deepEqual(coarse.layers.map(({ nTokens }) => nTokens), [3]); // the second layer has not arrived

@@ -7,7 +7,7 @@ import "./browser.js";
 const { clampWindow, coveredTokens, windowAround } = await import("../../static/zoom.js");
 
 test("a box covers the cells that it touches; a cell extends half a unit to both sides of its index", () => {
-  const whole = { window: [0, 10, 0, 10], step: 1 };
+  const whole = { window: [0, 10, 0, 10], cell_size: 1 };
   assert.deepEqual(coveredTokens(whole, [-0.5, 9.5], [9.5, -0.5]), [0, 10, 0, 10]);
   assert.deepEqual(coveredTokens(whole, [1.5, 3.5], [6.5, 4.5]), [5, 7, 2, 4]); // rows run down
   assert.deepEqual(coveredTokens(whole, [1.49, 3.51], [6.51, 4.49]), [5, 7, 2, 4]); // an overlap of 1 % is ignored
@@ -15,7 +15,7 @@ test("a box covers the cells that it touches; a cell extends half a unit to both
 });
 
 test("a cell of several tokens counts as all of them, counted from the start of the window", () => {
-  assert.deepEqual(coveredTokens({ window: [100, 1100, 8, 1008], step: 4 }, [-0.5, 0.5], [2.5, 1.5]), [108, 112, 8, 12]);
+  assert.deepEqual(coveredTokens({ window: [100, 1100, 8, 1008], cell_size: 4 }, [-0.5, 0.5], [2.5, 1.5]), [108, 112, 8, 12]);
 });
 
 test("the window around a token is the largest that shows every number, and is inside the text", () => {

@@ -44,7 +44,7 @@ def assert_same(trace: Trace, fresh: Trace) -> None:
             assert_close(trace.stage(stage, layer, heads), fresh.stage(stage, layer, heads))
         assert_close(trace.context(layer, heads), fresh.context(layer, heads))
     assert_close(trace.norms_STK, fresh.norms_STK)
-    assert_close(trace.residual_LT, fresh.residual_LT)
+    assert_close(trace.residual_norm_LT, fresh.residual_norm_LT)
     assert_close(trace.logits(range(fresh.n_tokens)), fresh.logits(range(fresh.n_tokens)))
 
 

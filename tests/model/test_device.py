@@ -43,7 +43,12 @@ def test_everything_computed_from_a_text_is_on_the_models_device(network: GPT) -
     for trace in traces:
         tensors = [tensor for chunk in trace.chunks for tensor in chunk.tensors]
         tensors += [values for _, values in trace.stages(0, [0, 1])]
-        tensors += [trace.context(1, [0]), trace.logits([0, 1]), trace.logits([trace.n_tokens - 1]), trace.residual_LT]
+        tensors += [
+            trace.context(1, [0]),
+            trace.logits([0, 1]),
+            trace.logits([trace.n_tokens - 1]),
+            trace.residual_norm_LT,
+        ]
         assert {tensor.device for tensor in tensors} == {META}
 
 

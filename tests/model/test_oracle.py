@@ -89,7 +89,7 @@ def test_norm_statistics_equal_those_of_the_residual_stream_of_transformers(netw
         torch.testing.assert_close(norm_TK[:, 1], variance_T, atol=1e-5, rtol=1e-5)
         if layer:
             torch.testing.assert_close(
-                trace.residual_LT[layer - 1], hidden[layer][0].norm(dim=-1), atol=1e-4, rtol=1e-5
+                trace.residual_norm_LT[layer - 1], hidden[layer][0].norm(dim=-1), atol=1e-4, rtol=1e-5
             )
     torch.testing.assert_close(trace.hidden_TM, hidden[-1][0], atol=1e-5, rtol=1e-5)
 
