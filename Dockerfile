@@ -20,7 +20,7 @@ RUN touch README.md \
 
 COPY . .
 RUN python -m pip install --constraint constraints.txt --no-deps .
-RUN LOOKBACK_CACHE=/opt/weights lookback fetch smollm2-135m
+RUN LOOKBACK_WEIGHTS_DIR=/opt/weights lookback fetch smollm2-135m
 
 
 FROM ${PYTHON}
@@ -31,7 +31,7 @@ COPY --from=build --chown=lookback:lookback /opt/weights /opt/weights
 COPY --from=build /opt/lookback /opt/lookback
 
 ENV PATH=/opt/lookback/bin:$PATH \
-    LOOKBACK_CACHE=/opt/weights \
+    LOOKBACK_WEIGHTS_DIR=/opt/weights \
     LOOKBACK_HOST=0.0.0.0 \
     LOOKBACK_PORT=8000
 USER lookback

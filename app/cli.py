@@ -26,7 +26,7 @@ from model.training.recipe import Recipe, TrainingError
 
 main = typer.Typer(help="See, live, what every attention head of a GPT attends to.", no_args_is_help=True)
 
-Cache = Annotated[Path | None, typer.Option(help="Folder for fetched weights. [LOOKBACK_CACHE]")]
+WeightsDir = Annotated[Path | None, typer.Option(help="Folder for fetched weights. [LOOKBACK_WEIGHTS_DIR]")]
 
 # Options of `lookback train` that were renamed.
 RENAMED_OPTIONS = {"--rate": "--learning-rate", "--late": "--dropout-after", "--drills": "--curriculum"}
@@ -47,10 +47,10 @@ def serve(
     model: Annotated[str | None, typer.Option(help="Name of a model, or a checkpoint folder. [LOOKBACK_MODEL]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [LOOKBACK_DEVICE]")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. [LOOKBACK_DTYPE]")] = None,
-    cache: Cache = None,
+    weights_dir: WeightsDir = None,
 ) -> None:
     """Serve the pages and the JSON API. The model is fetched and loaded in the background."""
-    settings = _settings(host=host, port=port, model=model, device=device, dtype=dtype, cache=cache)
+    settings = _settings(host=host, port=port, model=model, device=device, dtype=dtype, weights_dir=weights_dir)
     # torch's threads spin while they wait for each other, by OpenMP's default for about a millisecond. If a browser or
     # the event loop needs the core meanwhile, a spinning thread takes it from a working one, and a text takes four
     # times as long. A shorter spin costs nothing measurable on an idle machine. Training keeps the default: its steps
@@ -86,13 +86,13 @@ def serve(
 
 @main.command()
 def models(
-    cache: Cache = None,
+    weights_dir: WeightsDir = None,
     model: Annotated[
         str | None, typer.Option(help="The default model; a folder is listed, too. [LOOKBACK_MODEL]")
     ] = None,
 ) -> None:
     """List the models, and whether their weights are on this machine."""
-    settings = _settings(cache=cache, model=model)
+    settings = _settings(weights_dir=weights_dir, model=model)
     from model.weights.catalogue import catalogue
     from model.weights.names import WeightsError
 
@@ -100,7 +100,7 @@ def models(
     try:
         for source in catalogue(settings.model).values():
             config = source.config()
-            weights = "here" if source.local(settings.cache) else source.fetch_command
+            weights = "here" if source.local(settings.weights_dir) else source.fetch_command
             shape = f"{config.n_layers} × {config.n_heads}"
             context = f"{config.n_context:,}"
             if config.n_context > settings.max_tokens:
@@ -113,16 +113,17 @@ def models(
 
 @main.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name of a model; `lookback models` lists them.")], cache: Cache = None
+    name: Annotated[str, typer.Argument(help="Name of a model; `lookback models` lists them.")],
+    weights_dir: WeightsDir = None,
 ) -> None:
     """Fetch the weights of a model, so that serving it needs no network."""
-    settings = _settings(cache=cache)
+    settings = _settings(weights_dir=weights_dir)
     from model.weights.catalogue import catalogue
     from model.weights.names import WeightsError
 
     with byte_bar() as bar:
         try:
-            folder = catalogue(name)[name].fetch(settings.cache, TaskProgress(bar))
+            folder = catalogue(name)[name].fetch(settings.weights_dir, TaskProgress(bar))
         except KeyError as error:
             raise _stop(f"{name} is a folder; there is nothing to fetch.") from error
         except WeightsError as error:

@@ -63,7 +63,10 @@ def end_process() -> None:
 
 @dataclass(eq=False)
 class Job:
-    """A text, and the view to compute from its trace. While `running`, only the worker changes a job."""
+    """A text, and the view to compute from its trace.
+
+    While it is `running`, only the worker changes it, except `cancelled`.
+    """
 
     model: LoadedModel
     ids: tuple[int, ...]
@@ -118,7 +121,7 @@ class ResultStream(Generic[T]):
             yield cast("ReadingProgress | tuple[T, Timings]", event)
 
     def cancel(self) -> None:
-        """Compute nothing more for this job. What the worker computes at the moment still comes."""
+        """Compute nothing more for this job. A result that is being computed is still delivered."""
         self._cancel(self._job)
 
 
@@ -225,8 +228,8 @@ class Engine:
     async def _supervise(self) -> None:
         """Restart the worker loop when it fails; the jobs it had fail with it, later ones run.
 
-        If it fails MAX_FAILURES times in a row, whatever the jobs are, the process ends: it is better to be neither
-        ready nor alive than to let every client wait.
+        If it fails MAX_FAILURES times in a row, whatever the jobs are, the process ends, so that whatever supervises it
+        can start another one.
         """
         n_failures = 0
         while n_failures < MAX_FAILURES:

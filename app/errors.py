@@ -78,7 +78,9 @@ class TextTooLong(InvalidText):
         if n_context:
             limit = f"{reader} reads {n_context:,}, but LOOKBACK_MAX_TOKENS limits texts to {n_max:,} here"
             instead = "start Lookback with a larger LOOKBACK_MAX_TOKENS"
-        super().__init__(f"This text is {n_tokens:,} tokens; {limit}. Remove {n_tokens - n_max:,}, or {instead}.")
+        super().__init__(
+            f"This text has {n_tokens:,} tokens; {limit}. Remove {n_tokens - n_max:,} tokens, or {instead}."
+        )
 
 
 class UnreadableText(InvalidText):
@@ -175,7 +177,7 @@ class UnknownModel(AppError):
 
 
 class ModelNotHere(AppError):
-    """The model is known, but its weights are not on this machine, and clients may not have them fetched."""
+    """The model is known, but its weights are not on this machine, and clients may not ask the server to fetch them."""
 
     status = 404
     title = "The model is not here"
@@ -183,7 +185,7 @@ class ModelNotHere(AppError):
     def __init__(self, name: str, command: str) -> None:
         super().__init__(
             f"The weights of {name} are not on this machine. The operator of this server can fetch them with "
-            f"`{command}`, or let clients fetch them with LOOKBACK_MODELS={name}."
+            f"`{command}`, or allow clients to ask for them with LOOKBACK_MODELS={name}."
         )
 
 
@@ -196,7 +198,7 @@ class ModelTooLarge(AppError):
     def __init__(self, name: str, n_needed: int, n_free: int, n_budget: int) -> None:
         """All numbers are bytes."""
         super().__init__(
-            f"{name} needs {n_needed / 1e6:,.0f} MB while it is loaded; {n_free / 1e6:,.0f} MB of the "
+            f"{name} needs {n_needed / 1e6:,.0f} MB for loading; {n_free / 1e6:,.0f} MB of the "
             f"{n_budget / 1e6:,.0f} MB for models can be freed. The operator of this server can raise "
             "LOOKBACK_MODELS_MB."
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
@@ -33,7 +34,7 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Lookback",
-        version="2",
+        version=version("lookback"),
         description=description(sources, settings),
         lifespan=lifespan,
         docs_url=None,

@@ -43,7 +43,7 @@ from model.weights.sources import Progress, Source
 log = logging.getLogger("lookback")
 
 CHECK_EVERY_S = 1.0  # how often a folder is checked for newer parameters of a training run
-MAX_STEPS = 24  # training steps of a model in memory; saved steps double, so no run saves more
+MAX_STEPS = 24  # training steps of a model in memory; saved steps are powers of two, so a run has fewer
 RETRY_S = (30, 60, 120, 300, 600)  # until the default model is loaded again, after one failure, two, …
 
 State = Literal["ready", "loading", "failed", "available", "not here"]
@@ -67,7 +67,7 @@ class LoadedModel:
 
     @property
     def key(self) -> str:
-        """A name that no other parameters have or had."""
+        """Identifies these exact parameters; it changes on every reload."""
         return f"{self.title} {self.version}"
 
     def tokens(self, text: str, *, special_tokens: bool = False, n_max: int | None = None) -> Tokens:
@@ -330,10 +330,10 @@ class Models:
         return "available" if self._may_load(name) else "not here"
 
     def _may_load(self, name: str) -> bool:
-        """Whether clients may load this model: those that the settings name; without any, those on this machine."""
+        """Whether clients may load this model: those in LOOKBACK_MODELS if it is set, else those on this machine."""
         if name in (self.default, self.fallback, *self.settings.models):
             return True
-        return not self.settings.models and self.entries[name].source.local(self.settings.cache) is not None
+        return not self.settings.models and self.entries[name].source.local(self.settings.weights_dir) is not None
 
     def _check_budget(self, name: str) -> None:
         """Refuse a model that cannot fit into the memory budget.
@@ -348,7 +348,7 @@ class Models:
                 raise ModelTooLarge(name, n_needed, max(0, n_free), self._budget)
 
     def _n_bytes_needed(self, name: str) -> int:
-        """The memory that a model needs while it is loaded, in bytes: twice its parameters.
+        """The memory that loading a model needs, in bytes: twice its parameters.
 
         The parameters are in memory once as they are in the file, and once more in oneDNN's layout.
         """
@@ -392,7 +392,7 @@ class Models:
             self._start_load(entry)
 
     def _fetch(self, entry: Entry) -> Path:
-        return entry.source.fetch(self.settings.cache, lambda *progress: self._report(entry, *progress))
+        return entry.source.fetch(self.settings.weights_dir, lambda *progress: self._report(entry, *progress))
 
     def _load_folder(self, entry: Entry, folder: Path) -> LoadedModel:
         self._report(entry, "loading the weights", 0, 0)

@@ -27,21 +27,21 @@ wanted:
   others.
 - `heatmap`: the chosen head in `heatmap.window`, with `heatmap.cell_size` tokens per side of a cell. Its first
   `heatmap.from` rows and columns are unchanged. `scores`, `scaled` and `weights` are the rows from there on,
-  `scores_columns` and `scaled_columns` the new columns of the rows before (weights of those are 0). If `heatmap.cell_size`
-  is more than 1 there is `masked` too: on the diagonal the largest masked score is not the largest scaled one. `null`:
-  the whole heatmap is unchanged.
+  `scores_columns` and `scaled_columns` the new columns of the rows before (weights of those are 0). If
+  `heatmap.cell_size` is more than 1 there is `masked` too: on the diagonal the largest masked score is not the largest
+  scaled one. `null`: the whole heatmap is unchanged.
 - `norms.from`: `mean`, `variance` and `rms` are those of the tokens from there on. Absent: they are unchanged.
 - `grid`: the array `grid` has rows of pixels from `grid.from` on, for the layers from `grid.layers[0]` up to, but not
   including, `grid.layers[1]`; `to_first_token` is for the tokens from `grid.n_sent` on. If `grid.n_sent` is not a
-  multiple of `grid.pixel_size`, a pixel of the first row is the larger of the new one and the one that the client has. The
-  rows of a long text come in several frames that have little else; a new `grid.pixel_size` starts anew. Until they come,
-  rows of pixels that reach beyond `n_shared` belong to the previous text.
+  multiple of `grid.pixel_size`, a pixel of the first row is the larger of the new one and the one that the client has.
+  The rows of a long text come in several frames that have little else. If `grid.pixel_size` changes, discard all
+  thumbnails. Until the new rows arrive, rows of pixels beyond `n_shared` belong to the previous text.
 - `done` is true in the last frame of a reply.
 
-Other frames are `{"seq", "progress": {"n_read", "n_tokens"}}` (tokens of a long text that are read), `{"seq",
-"problem", "retry_after_s"}`, and `{"pong"}` in reply to `{"ping": …}`. The server closes a socket with 4000 after 15
-minutes without a request, with 4008 above 60 messages per second, with 1009 if a message is over 1 MiB, and with 1003
-if a message is not text.
+Other frames have a header without arrays: `{"seq", "progress": {"n_read", "n_tokens"}}` (tokens of a long text that are
+read), `{"seq", "problem", "retry_after_s"}`, and `{"pong": 1}` in reply to `{"ping": 1}`. The server closes a socket with
+4000 after 15 minutes without a request, with 4008 above 60 messages per second, with 1009 if a message is over 1 MiB, and
+with 1003 if a message is not text.
 """
 
 

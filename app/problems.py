@@ -125,7 +125,7 @@ def install(app: FastAPI, page: RenderError) -> None:
             return reply(request, of_validation(ValueError(UNREADABLE)))
         detail = {
             404: f"There is nothing at {request.url.path[:200]}. See /docs for all addresses. "
-            "If your page was open while the server was updated, reload it.",
+            "Some calls have moved from /api/v1 to /api/v2; reload a page that was open while the server was updated.",
             405: f"{request.url.path[:200]} does not accept {request.method}. See /docs for its methods.",
         }.get(error.status_code, str(error.detail))
         kind, title = "/problems/http-error", str(error.detail)

@@ -63,12 +63,14 @@ class TokensRequest(_Request):
 
 
 class AttentionRequest(TokensRequest):
-    """Which heads, and which stage of them."""
+    """A text, and which heads and stage of attention to return."""
 
     layers: Indices | None = Field(None, description="layers, in the order of the reply; all if left out")
     heads: Indices | None = Field(None, description="heads of each layer, in the order of the reply; all if left out")
     stage: Stage = Field(
-        "weights", description="`scores` q·k; `scaled`: divided by √d_head; `masked`; `weights`: after softmax"
+        "weights",
+        description="`scores`: q·k; `scaled`: divided by √d_head; `masked`: −∞ (`null` in JSON) for later tokens; "
+        "`weights`: after softmax, 0 for later tokens",
     )
 
 
@@ -110,23 +112,23 @@ class LiveRequest(PageRequest):
 class ModelInfo(_Reply):
     """A model: its shape, where it comes from, and whether it is ready."""
 
-    name: str
-    family: Literal["gpt2", "llama"]
+    name: str = Field(description="for the field `model` of requests")
+    family: Literal["gpt2", "llama"] = Field(description="the architecture")
     n_layers: int
     n_heads: int = Field(description="query heads of each layer")
     n_kv_heads: int = Field(description="key and value heads of each layer, shared by the query heads")
     d_model: int = Field(description="features of the residual stream")
     d_head: int = Field(description="features of a query, a key, a value")
-    n_vocab: int
+    n_vocab: int = Field(description="rows of the token embedding")
     n_context: int = Field(description="the longest text that the model can read, in tokens")
     max_tokens: int = Field(description="the longest text that this server reads, in tokens: `n_context` or less")
     max_tokens_from: Literal["n_context", "LOOKBACK_MAX_TOKENS"] = Field(
         description="what limits `max_tokens`: the model, or a setting of this server"
     )
-    n_parameters: int = Field(description="tied ones counted once")
-    norm: Literal["layernorm", "rmsnorm"]
-    positions: Literal["learned", "rotary"]
-    tied: bool = Field(description="the unembedding is the embedding")
+    n_parameters: int = Field(description="a matrix that is used twice is counted once")
+    norm: Literal["layernorm", "rmsnorm"] = Field(description="the kind of all its norms")
+    positions: Literal["learned", "rotary"] = Field(description="learned vectors, or rotated queries and keys")
+    tied: bool = Field(description="whether the unembedding is the same matrix as the embedding")
     about: str = Field(description="the model, the precision of its weights, and the dtype of the computation")
     source: str = Field(description="where the weights come from")
     state: Literal["ready", "loading", "failed", "available", "not here"] = Field(
@@ -134,9 +136,9 @@ class ModelInfo(_Reply):
         "request fetches them"
     )
     command: str | None = Field(description="the command with which the operator fetches it; `null` unless `not here`")
-    default: bool
+    default: bool = Field(description="whether it is used if a request names no model")
     device: str | None = Field(description="where it runs; `null` until it is ready")
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["float32", "bfloat16"] = Field(description="of the computation")
 
 
 class ModelsReply(_Reply):
@@ -234,17 +236,17 @@ class AttentionReply(TokensReply):
 class NormStatistics(_Reply):
     """One norm: each list has one number per token. Variances are biased (divided by the number of features)."""
 
-    site: str = Field(examples=["layers.0.norm_1", "norm_final"])
+    site: str = Field(description="which norm", examples=["layers.0.norm_1", "norm_final"])
     layer: int | None = Field(description="`null` for the final norm")
     kind: Literal["layernorm", "rmsnorm"]
-    eps: float
+    eps: float = Field(description="added to the variance or mean square before the root")
     mean: list[float] = Field(description="of the features before the norm")
-    variance: list[float]
+    variance: list[float] = Field(description="of the features before the norm")
     rms: list[float] = Field(description="root of the mean of squares")
     normalised_mean: list[float] = Field(description="after normalising, before gain and bias")
-    normalised_variance: list[float]
+    normalised_variance: list[float] = Field(description="after normalising, before gain and bias")
     output_mean: list[float] = Field(description="after gain and bias")
-    output_variance: list[float]
+    output_variance: list[float] = Field(description="after gain and bias")
 
 
 class NormsReply(TokensReply):

@@ -1,4 +1,4 @@
-"""Settings of the operator, read once at the start: field `x` comes from LOOKBACK_X or from an option of `lookback`."""
+"""Settings of the operator, read once at the start: field `x` comes from LOOKBACK_X; some are also options."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import torch  # takes seconds to import, and settings are also read to refuse them or to print help
 
 REMOVED = {
-    "LOOKBACK_MAX_LOADED": "LOOKBACK_MODELS_MB limits the memory of all models together",
-    "LOOKBACK_KEPT_MB": "it is LOOKBACK_CACHE_MB now",
+    "LOOKBACK_MAX_LOADED": "set LOOKBACK_MODELS_MB, the memory of all models together,",
+    "LOOKBACK_KEPT_MB": "set LOOKBACK_CACHE_MB",
+    "LOOKBACK_CACHE": "set LOOKBACK_WEIGHTS_DIR",
 }
 
 
@@ -27,12 +28,14 @@ class Settings(BaseSettings):
     model: str = Field("smollm2-135m", description="the model to open with: a name, or a checkpoint folder")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="names of the models that clients may have fetched and loaded, separated by commas; "
-        "if empty, those whose weights are on this machine. The default model is always allowed",
+        description="names of the models that clients may ask the server to fetch and load, separated by "
+        "commas; if empty, those whose weights are on this machine. The default model is always allowed",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run; auto means CUDA if available")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the computation")
-    cache: Path = Field(default_factory=lambda: user_cache_path("lookback"), description="folder for fetched weights")
+    weights_dir: Path = Field(
+        default_factory=lambda: user_cache_path("lookback"), description="folder for fetched weights"
+    )
     max_tokens: int = Field(2_048, ge=1, description="the longest text, in tokens, even if the model could read more")
     max_body_bytes: int = Field(1_048_576, ge=1, description="the longest request, in bytes")
     max_json_numbers: int = Field(4_000_000, ge=1, description="the most numbers in one JSON reply")
@@ -65,7 +68,7 @@ class Settings(BaseSettings):
     def _refuse_removed(self) -> Self:
         for name, instead in REMOVED.items():
             if name in os.environ:
-                raise ValueError(f"{name} is no setting any more: {instead}. Remove it from the environment")
+                raise ValueError(f"{name} is no setting any more. Remove it, and {instead} instead")
         return self
 
     @property

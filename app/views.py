@@ -200,9 +200,9 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
 
     Also the mean weight over heads that each token gives the first token, (L, T).
 
-    A pixel is the largest weight of the block_size_for(T, 64)² cells that it covers, because a mean would hide the lines and
-    single cells by which heads differ. The first `n_sent` tokens, which the client already has, are left out of both:
-    if they end within a row of pixels, the first row here covers only the rest of it.
+    A pixel is the largest weight of the block_size_for(T, 64)² cells that it covers, because a mean would hide the
+    lines and single cells by which heads differ. The first `n_sent` tokens, which the client already has, are left
+    out of both: if they end within a row of pixels, the first row here covers only the rest of it.
     """
     trace.check_finite()
     n, step = trace.n_tokens, block_size_for(trace.n_tokens, N_THUMBNAIL)

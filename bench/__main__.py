@@ -40,7 +40,7 @@ class Measurement(StrEnum):
 
 def bench(
     quick: Annotated[
-        bool, typer.Option(help="Texts of 8 and 128 tokens, few rounds, four typists: three minutes.")
+        bool, typer.Option(help="Texts of 8 and 128 tokens, few rounds, four typists: two to three minutes.")
     ] = False,
     only: Annotated[list[Measurement] | None, typer.Option(help="Make only this measurement; may be repeated.")] = None,
     out: Annotated[Path, typer.Option(help="The JSON file to write.")] = HERE / "results.json",
@@ -77,7 +77,7 @@ def print_tables(run: Results) -> None:
 def _measure(measurements: set[Measurement], quick: bool) -> Results:
     settings = Settings()
     torch.set_num_threads(1)
-    folder = NAMED[0].fetch(settings.cache, lambda *_: None)
+    folder = NAMED[0].fetch(settings.weights_dir, lambda *_: None)
     passages = Passages(load_tokenizer(folder), PASSAGE.read_text())
     rounds, batch_rounds = (QUICK_ROUNDS, QUICK_BATCH_ROUNDS) if quick else (ROUNDS, BATCH_ROUNDS)
     run = Results(machine.describe(), {"model": NAMED[0].name, "dtype": "float32", "quick": quick, "rounds": rounds})

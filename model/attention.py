@@ -2,7 +2,7 @@
 
 scores -> scaled -> masked -> weights -> context. The network itself uses the fused kernel (`fused_attention`), which
 never stores a weight. To show the weights, the stages are computed from the same queries, keys and values. A test
-proves that both give the same context vectors.
+checks that both give the same context vectors.
 """
 
 # shapes: B texts, H query heads, G key and value heads, T queries, S keys, D features of a head, M features of a token
@@ -128,9 +128,10 @@ class Heads(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, attend: AttentionFn = fused_attention) -> Tensor:
-        """Context vectors, (B, H, T, D). `attend` may use more keys and values than those of this pass.
+        """Context vectors, (B, H, T, D). `attend` may prepend cached keys and values.
 
-        Dropout of attention weights, in training, needs the weights: then the stages are computed, over whole texts.
+        With attention dropout, in training, the stages are computed over whole texts, because the fused kernel has no
+        weights to drop.
         """
         if not self.training or self.dropout.rate == 0:
             return attend(q_BHTD, k_BGTD, v_BGTD)

@@ -1,4 +1,4 @@
-"""Reading texts: hooks on, one forward pass over the new tokens of several texts, hooks off -> a Trace for each.
+"""Reads texts: one forward pass over the new tokens of several texts, with hooks, continues the Trace of each.
 
 The network does not know that it is observed. Each text continues from its trace so far.
 """

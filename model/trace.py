@@ -19,7 +19,8 @@ from model import attention
 from model.gpt import GPT
 from model.sites import STATISTICS, Stage
 
-# Tokens per chunk. Larger chunks cost more to copy where two texts start to differ, smaller ones more to concatenate.
+# Tokens per chunk. Larger chunks cost more to copy where two texts start to differ; smaller ones cost more to
+# concatenate, because there are more of them.
 N_CHUNK = 32
 
 
@@ -165,8 +166,8 @@ class Trace:
     ) -> Iterator[tuple[Stage, Tensor]]:
         """The stages of some heads of a layer in their order, each (H, R, S), one row per query; float32.
 
-        `rows` and `keys` restrict them to consecutive queries and keys. Weights are right only if `keys` begins with
-        the first token and reaches at least to the last row.
+        `rows` and `keys` restrict them to consecutive queries and keys. Weights need all keys from the first token up
+        to the last query.
 
         Raises:
             NonFiniteNumber: if the forward pass or these scores overflowed.

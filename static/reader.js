@@ -48,13 +48,13 @@ export const onProgress = (report) => progressSubscribers.add(report);
 const live = new LiveTransport();
 const http = new HttpTransport();
 /** @type {Map<number, Request>} */
-const requests = new Map(); // those that may still get frames; the first frame for a newer one ends all older ones
+const requests = new Map(); // those that may still get frames; dropped once a newer request gets a frame
 /** @type {Request | null} */
 let pending = null; // the newest request, until its first frame arrives
 let seq = 0;
 let picture = EMPTY_PICTURE;
 let pictureKey = ""; // the model, step and text of the picture
-let cancelledKey = ""; // those that the user cancelled
+let cancelledKey = ""; // the model, step and text of the reading that the user cancelled
 /** @type {NoticeKind} */
 let noticeKind = ""; // of the latest notice
 let nFailures = 0; // requests in a row that reached no server

@@ -82,7 +82,7 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def smollm2_folder(settings: Settings) -> Path:
     """The folder of SmolLM2 as the app uses it. If it cannot be fetched, the tests that need it fail."""
-    return NAMED[0].fetch(settings.cache, lambda *_: None)
+    return NAMED[0].fetch(settings.weights_dir, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,9 @@ def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def client(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of an app that serves a tiny Llama with 3 layers and 4 heads."""
-    yield from serve(Settings(model=str(tiny_llama), cache=tmp_path_factory.mktemp("cache"), max_json_numbers=20_000))
+    yield from serve(
+        Settings(model=str(tiny_llama), weights_dir=tmp_path_factory.mktemp("cache"), max_json_numbers=20_000)
+    )
 
 
 def serve(settings: Settings) -> Iterator[TestClient]:

@@ -44,7 +44,7 @@ class LessonRequest(TokensRequest):
 def check_request_heads(request: LessonRequest, config: Config, model: str) -> None:
     """Refuse a layer or head that the model does not have, in any field of a request, even one that is not used.
 
-    A field holds a layer, a head or a list of heads if its `kind`, or else its name, is "layer", "head" or "heads".
+    The `kind` of a field, or else its name, says what the field holds: "layer", "head" or "heads".
 
     Raises:
         NoSuchHead: with the wrong number, and how many the model has.

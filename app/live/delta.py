@@ -25,8 +25,8 @@ from model.sites import Stage, norm_sites
 from model.tokenizer import Tokens
 from model.trace import Trace
 
-N_CELLS = 256  # cells of a side of the chosen head's heatmap, at most. Larger windows have several tokens per cell,
-N_POOLED = 200  # and then at most this many cells, so that all of 2,048 tokens takes less than 4 MB
+N_CELLS = 256  # cells per side of the chosen head's heatmap, at most; larger windows have several tokens per cell
+N_POOLED = 200  # cells per side if a cell covers several tokens, at most: all of 2,048 tokens then takes less than 4 MB
 FRAME_WEIGHTS = 8_000_000  # weights computed for the thumbnails of one frame: some tens of milliseconds
 N_NEXT_TOKENS = 10  # next tokens
 
@@ -73,7 +73,7 @@ class ClientState:
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
 
     def switch_text(self, model: LoadedModel, ids: tuple[int, ...]) -> int:
-        """Change to another text; the number of its first tokens that the client already has."""
+        """Switch to another text, and return how many of its first tokens the client already has."""
         n_shared = shared_prefix_length(self.ids, ids) if self.model == model.key else 0
         pixel_size = views.block_size_for(len(ids), views.N_THUMBNAIL)
         if not n_shared or pixel_size != self.pixel_size:
@@ -95,7 +95,7 @@ def frames(
     *,
     overview: bool = True,
 ) -> Iterator[Frame]:
-    """The frames to send, the most important first; `client` is updated. The header of the last one has `done`.
+    """The frames to send, the most important first; `client` is updated. `done` is true in the last one.
 
     Without `overview`, thumbnails and norms are left out.
 

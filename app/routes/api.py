@@ -163,8 +163,8 @@ async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) 
     and with `overview` also
 
     - `grid` (uint8, layer × head × row × column): the weights of all heads as thumbnails; 255 is a weight of 1, and
-      each pixel is the largest of `grid.pixel_size`² weights; `to_first_token` (float32, layer × token): the weight that
-      each token gives the first token, averaged over heads;
+      each pixel is the largest of `grid.pixel_size`² weights; `to_first_token` (float32, layer × token): the weight
+      that each token gives the first token, averaged over heads;
     - `mean`, `variance`, `rms` before every norm (float32, token × site).
 
     The live channel, described at the top, sends the same frames with only what is new in them.

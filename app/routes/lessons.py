@@ -72,12 +72,12 @@ class SymbolsPage:
 class LessonInfo(BaseModel):
     """A lesson, and its addresses."""
 
-    number: str
-    slug: str
+    number: str = Field(description="in the order of the posts; S17 is the first page itself", examples=["S16"])
+    slug: str = Field(description="its name in addresses")
     title: str
-    summary: str
-    page: str
-    call: str
+    summary: str = Field(description="what it is about, in one sentence")
+    page: str = Field(description="address of its page")
+    call: str = Field(description="address of its call, for POST")
 
 
 class LessonReply(BaseModel):

@@ -51,11 +51,11 @@ class Source(ABC):
         """The model's Config, known before any weight is fetched."""
 
     @abstractmethod
-    def local(self, cache: Path) -> Path | None:
+    def local(self, weights_dir: Path) -> Path | None:
         """The folder with the weights; None if they are not, or not completely, on this machine."""
 
     @abstractmethod
-    def fetch(self, cache: Path, progress: Progress) -> Path:
+    def fetch(self, weights_dir: Path, progress: Progress) -> Path:
         """Fetch the weights to this machine. Returns their folder.
 
         Raises:
@@ -78,11 +78,11 @@ class FolderSource(Source):
         """The Config in the folder."""
         return read_config_file(self.folder)
 
-    def local(self, cache: Path) -> Path:  # noqa: ARG002
+    def local(self, weights_dir: Path) -> Path:  # noqa: ARG002
         """The folder."""
         return self.folder
 
-    def fetch(self, cache: Path, progress: Progress) -> Path:  # noqa: ARG002
+    def fetch(self, weights_dir: Path, progress: Progress) -> Path:  # noqa: ARG002
         """The folder; there is nothing to fetch."""
         return self.folder
 
@@ -118,7 +118,7 @@ class HubSource(Source):
         numbers = {"n_layer": n_layers, "n_head": n_heads, "n_embd": d_model, "n_positions": 1024, "vocab_size": 50257}
         return read_config({"model_type": "gpt2", **numbers})
 
-    def local(self, cache: Path) -> Path | None:  # noqa: ARG002
+    def local(self, weights_dir: Path) -> Path | None:  # noqa: ARG002
         """The folder in the hub's cache, if it has every file."""
         try:
             folder = Path(snapshot_download(self.repo, allow_patterns=list(self.FILES), local_files_only=True))
@@ -126,9 +126,9 @@ class HubSource(Source):
             return None
         return folder if all((folder / name).is_file() for name in self.FILES) else None
 
-    def fetch(self, cache: Path, progress: Progress) -> Path:
+    def fetch(self, weights_dir: Path, progress: Progress) -> Path:
         """Download the files that are not in the hub's cache."""
-        if folder := self.local(cache):
+        if folder := self.local(weights_dir):
             return folder
         progress(f"fetching {self.repo} from the Hugging Face hub", 0, 0)
         try:

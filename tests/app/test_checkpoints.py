@@ -22,7 +22,7 @@ TEXT = "the fat cat sat"
 @pytest.fixture(scope="module")
 def client(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of an app that serves a tiny run of 12 steps, of which 0, 1, 2, 4 and 8 are saved."""
-    yield from serve(Settings(model=str(tiny_run), cache=tmp_path_factory.mktemp("cache")))
+    yield from serve(Settings(model=str(tiny_run), weights_dir=tmp_path_factory.mktemp("cache")))
 
 
 def post(client: TestClient, path: str, **fields: Any) -> Any:
@@ -84,7 +84,7 @@ def test_a_step_that_is_not_saved_is_refused_with_the_list_of_saved_steps(
 
 
 def test_a_model_without_saved_steps_has_one_checkpoint_without_a_number(tiny_llama: Path, tmp_path: Path) -> None:
-    for client in serve(Settings(model=str(tiny_llama), cache=tmp_path)):
+    for client in serve(Settings(model=str(tiny_llama), weights_dir=tmp_path)):
         reply = client.get("/api/v2/models/tiny-llama/checkpoints").json()
         assert [checkpoint["step"] for checkpoint in reply["checkpoints"]] == [None]
         assert reply["curve"] == []

@@ -21,9 +21,9 @@ LOOKBACK = Path(sys.executable).with_name("lookback")
 
 def test_every_option_of_serve_is_also_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     help_text = CliRunner().invoke(main, ["serve", "--help"], env={"COLUMNS": "200"}).output
-    options = set(re.findall(r"--(\w+)", re.sub(r"\x1b\[[\d;]*m", "", help_text))) - {"help"}
-    assert options == {"host", "port", "model", "device", "dtype", "cache"}
-    assert options <= set(Settings.model_fields)
+    options = set(re.findall(r"--([\w-]+)", re.sub(r"\x1b\[[\d;]*m", "", help_text))) - {"help"}
+    assert options == {"host", "port", "model", "device", "dtype", "weights-dir"}
+    assert {option.replace("-", "_") for option in options} <= set(Settings.model_fields)
     monkeypatch.setenv("LOOKBACK_PORT", "9000")
     monkeypatch.setenv("LOOKBACK_DTYPE", "bfloat16")
     assert (Settings().port, Settings().dtype) == (9000, "bfloat16")
@@ -36,7 +36,7 @@ def test_a_setting_out_of_range_is_refused() -> None:
 
 def test_a_removed_setting_is_refused_with_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKBACK_MAX_LOADED", "3")
-    with pytest.raises(ValidationError, match="LOOKBACK_MAX_LOADED is no setting any more: LOOKBACK_MODELS_MB"):
+    with pytest.raises(ValidationError, match=r"LOOKBACK_MAX_LOADED is no setting any more.*LOOKBACK_MODELS_MB"):
         Settings()
 
 
@@ -46,7 +46,10 @@ def test_a_removed_setting_is_refused_with_its_replacement(monkeypatch: pytest.M
         ({"LOOKBACK_MODELS": "gpt5,gpt2"}, "LOOKBACK_MODELS names gpt5. Models: lookback-gpt, smollm2-135m, gpt2"),
         ({"LOOKBACK_DEVICE": "cuda"}, "The device is cuda, but PyTorch finds no CUDA here."),
         ({"LOOKBACK_MAX_LOADED": "3"}, "Error: LOOKBACK_MAX_LOADED is no setting any more"),
-        ({"LOOKBACK_KEPT_MB": "3"}, "Error: LOOKBACK_KEPT_MB is no setting any more: it is LOOKBACK_CACHE_MB now"),
+        (
+            {"LOOKBACK_KEPT_MB": "3"},
+            "Error: LOOKBACK_KEPT_MB is no setting any more. Remove it, and set LOOKBACK_CACHE_MB instead",
+        ),
     ],
 )
 def test_a_setting_with_which_nothing_can_be_served_is_refused_at_the_start(
@@ -64,7 +67,7 @@ def test_names_of_models_in_a_setting_are_separated_by_commas(monkeypatch: pytes
 
 
 def test_models_lists_every_model(tmp_path: Path) -> None:
-    output = CliRunner().invoke(main, ["models", "--cache", str(tmp_path)], env={"COLUMNS": "200"}).output
+    output = CliRunner().invoke(main, ["models", "--weights-dir", str(tmp_path)], env={"COLUMNS": "200"}).output
     for words in ("smollm2-135m", "30 × 9", "8,192", "2,048", "lookback fetch gpt2-xl", "gpt2-xl", "48 × 25"):
         assert words in output
 

@@ -58,7 +58,7 @@ def escaped(text: str) -> str:
 @pytest.fixture(scope="module")
 def lesson_client(tiny_llama: Path, settings: Settings) -> Iterator[TestClient]:
     """The app with two models: a tiny Llama, which some lessons cannot use, and lookback-gpt."""
-    yield from serve(Settings(model=str(tiny_llama), cache=settings.cache))
+    yield from serve(Settings(model=str(tiny_llama), weights_dir=settings.weights_dir))
 
 
 @pytest.fixture(params=["tiny-llama", "lookback-gpt"])
@@ -72,7 +72,7 @@ def loaded_models(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict
     folders = {
         "tiny-gpt2": tiny_gpt2,
         "tiny-llama": tiny_llama,
-        SHIPPED.name: SHIPPED.fetch(settings.cache, lambda *_: None),
+        SHIPPED.name: SHIPPED.fetch(settings.weights_dir, lambda *_: None),
     }
     return {
         (name, dtype): LoadedModel(name, *load(folder, device=CPU, dtype=dtype), max_tokens=64)

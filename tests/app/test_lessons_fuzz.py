@@ -24,7 +24,7 @@ SMALL_INDICES = st.integers(0, 5)  # of layers, heads and tokens; small models a
 @pytest.fixture(scope="module")
 def client(tiny_gpt2: Path, settings: Settings) -> Iterator[TestClient]:
     """The app with a tiny GPT-2 with 3 layers and 4 heads, which fits every lesson."""
-    yield from serve(Settings(model=str(tiny_gpt2), cache=settings.cache))
+    yield from serve(Settings(model=str(tiny_gpt2), weights_dir=settings.weights_dir))
 
 
 def values(schema: JsonSchemaValue) -> st.SearchStrategy[object]:

@@ -27,7 +27,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = torch.randn(N_VOCAB + 40, 32, generator=torch.Generator().manual_seed(3))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    yield from serve(Settings(model=str(folder), cache=tmp_path_factory.mktemp("cache"), max_tokens=8))
+    yield from serve(Settings(model=str(folder), weights_dir=tmp_path_factory.mktemp("cache"), max_tokens=8))
 
 
 def post(client: TestClient, call: str, **body: Any) -> Any:

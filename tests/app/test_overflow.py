@@ -41,7 +41,7 @@ def overflowing(folder: Path, name: str, factor: float = 3e38) -> Path:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = overflowing(tmp_path_factory.mktemp("overflow") / "huge", "model.layers.1.mlp.down_proj.weight")
-    yield from serve(Settings(model=str(folder), cache=tmp_path_factory.mktemp("cache"), dtype="float32"))
+    yield from serve(Settings(model=str(folder), weights_dir=tmp_path_factory.mktemp("cache"), dtype="float32"))
 
 
 @pytest.mark.parametrize(("name", "place"), PLACES.items())
@@ -136,7 +136,7 @@ def test_patterns_of_a_model_that_overflows_are_refused_with_the_same_error(clie
 
 
 def test_values_are_null_exactly_where_the_mask_is_false(tiny_llama: Path, tmp_path: Path) -> None:
-    for client in serve(Settings(model=str(tiny_llama), cache=tmp_path)):
+    for client in serve(Settings(model=str(tiny_llama), weights_dir=tmp_path)):
         reply = client.post("/api/v1/attention", json={"text": TEXT, "stage": "masked"}).json()
     for layer in reply["values"]:
         for head in layer:

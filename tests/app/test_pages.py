@@ -330,7 +330,7 @@ def test_the_context_of_a_page_is_what_its_template_uses(template: str, page: ty
 @pytest.fixture(scope="module")
 def trained_client(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A client of an app with a tiny GPT-2 whose training steps are saved."""
-    yield from serve(Settings(model=str(tiny_run), cache=tmp_path_factory.mktemp("cache")))
+    yield from serve(Settings(model=str(tiny_run), weights_dir=tmp_path_factory.mktemp("cache")))
 
 
 def test_the_training_page_shows_the_model_at_a_step(trained_client: TestClient) -> None:

@@ -42,7 +42,7 @@ def folder(tiny_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def client(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(models, "CHECK_EVERY_S", 0.0)
-    yield from serve(Settings(model=str(folder), cache=tmp_path / "cache"))
+    yield from serve(Settings(model=str(folder), weights_dir=tmp_path / "cache"))
 
 
 def weights(client: TestClient, **fields: Any) -> Any:

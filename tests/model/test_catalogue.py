@@ -97,7 +97,7 @@ def test_an_interrupted_conversion_leaves_no_folder(tmp_path: Path, monkeypatch:
 
 def test_the_error_for_an_unwritable_cache_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FetchError, match="LOOKBACK_CACHE names another folder"):
+    with pytest.raises(FetchError, match="LOOKBACK_WEIGHTS_DIR names another folder"):
         SMOLLM2.fetch(tmp_path / "file" / "cache", silent)
 
 
