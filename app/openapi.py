@@ -39,9 +39,9 @@ wanted:
 - `done` is true in the last frame of a reply.
 
 Other frames have a header without arrays: `{"seq", "progress": {"n_read", "n_tokens"}}` (tokens of a long text that are
-read), `{"seq", "problem", "retry_after_s"}`, and `{"pong": 1}` in reply to `{"ping": 1}`. The server closes a socket with
-4000 after 15 minutes without a request, with 4008 above 60 messages per second, with 1009 if a message is over 1 MiB, and
-with 1003 if a message is not text.
+read), `{"seq", "problem", "retry_after_s"}`, and `{"pong": 1}` in reply to `{"ping": 1}`. The server closes a socket
+with 4000 after 15 minutes without a request, with 4008 above 60 messages per second, with 1009 if a message is over
+1 MiB, and with 1003 if a message is not text.
 """
 
 

@@ -6,7 +6,7 @@ import { chooseQuery } from "./address.js";
 const N_ROWS = 256; // keys in the table, at most
 const N_DROPPED = 20; // dropped characters that are listed, at most
 
-/** @typedef {import("./picture.js").Picture} Picture */
+/** @typedef {import("./client_state.js").ClientState} ClientState */
 /** @typedef {import("./types.js").Token} Token */
 
 /**
@@ -78,7 +78,7 @@ function scrollWithin(list, item) {
   if (inner.bottom > outer.bottom) list.scrollTop += inner.bottom - outer.bottom + 4;
 }
 
-/** List the characters that are not in the vocabulary. @param {HTMLElement} element @param {Picture["header"]} header */
+/** List the characters that are not in the vocabulary. @param {HTMLElement} element @param {ClientState["header"]} header */
 export function drawDropped(element, { dropped }) {
   element.hidden = !dropped.length;
   const listed = dropped.slice(0, N_DROPPED).map(({ text, start }) => `${codePoint(text)} (character ${start})`);
@@ -97,16 +97,16 @@ export function drawAttentionSink(element, nTokens, meanWeight) {
 }
 
 /** Say how many layers of the grid are drawn, until all are.
- *  @param {HTMLElement} element @param {Picture} picture @param {number} nLayers */
+ *  @param {HTMLElement} element @param {ClientState} clientState @param {number} nLayers */
 export function drawGridProgress(element, { header: { n_tokens: n }, layers, done }, nLayers) {
   const nDrawn = layers.filter((layer) => layer?.nTokens === n).length;
   element.textContent = done ? "" : `${nDrawn} of ${nLayers} layers are drawn.`;
 }
 
 /** Draw the heading and the table of the chosen query. A table that is closed stays empty, because it costs time.
- *  @param {HTMLElement} section @param {Picture} picture @param {string} text */
-export function drawQuery(section, picture, text) {
-  const { header: { query }, tokens } = picture;
+ *  @param {HTMLElement} section @param {ClientState} clientState @param {string} text */
+export function drawQuery(section, clientState, text) {
+  const { header: { query }, tokens } = clientState;
   const split = splitCharacters(tokens, text)[query];
   section.querySelector("#query-title").replaceChildren(
     "What ",
@@ -116,12 +116,12 @@ export function drawQuery(section, picture, text) {
   );
   /** @type {HTMLDetailsElement} */
   const details = section.querySelector("#query-details");
-  const draw = () => (details.open ? drawTable(section, picture) : section.querySelector("#query-table tbody").replaceChildren());
+  const draw = () => (details.open ? drawTable(section, clientState) : section.querySelector("#query-table tbody").replaceChildren());
   details.ontoggle = draw;
   draw();
 }
 
-/** @param {HTMLElement} section @param {Picture} picture */
+/** @param {HTMLElement} section @param {ClientState} clientState */
 function drawTable(section, { header: { n_tokens: n, query }, tokens, head }) {
   const [scores, scaled, weights] = ["scores", "scaled", "weights"].map((name) => head[`row_${name}`].values);
   let keys = tokens.map((token) => token.position);
@@ -158,7 +158,7 @@ function createRow() {
   return createElement("tr", {}, name, ...numbers, createElement("td", { className: "weight" }, text(), createMeter(0)));
 }
 
-/** Draw the most probable next tokens. @param {HTMLElement} section @param {Picture} picture */
+/** Draw the most probable next tokens. @param {HTMLElement} section @param {ClientState} clientState */
 export function drawNextTokens(section, { tokens, header: { query, prediction } }) {
   const surprisal = prediction.surprisal_bits;
   const actual = surprisal === null ? [] : [" · the actual next token, ", isolate(tokens[query + 1].text), `, has a surprisal of ${surprisal.toFixed(2)} bits`];
@@ -179,7 +179,7 @@ export function drawNextTokens(section, { tokens, header: { query, prediction } 
 
 /**
  * Show the numbers of one cell at every stage.
- * @param {HTMLElement} element @param {Picture} picture @param {number} row @param {number} column
+ * @param {HTMLElement} element @param {ClientState} clientState @param {number} row @param {number} column
  */
 export function drawCell(element, { tokens, head, cells }, row, column) {
   const { window: [top, bottom, left, right], cell_size: cellSize } = cells;

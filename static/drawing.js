@@ -5,7 +5,7 @@ import { chooseByToken, drawAttentionSink, drawDropped, drawGridProgress, drawTo
 import { modelShape, showDrawn, showFacts } from "./form.js";
 import { Grid } from "./grid.js";
 import { HeadPanel } from "./head.js";
-import { meanToFirstToken } from "./picture.js";
+import { meanToFirstToken } from "./client_state.js";
 import { onView } from "./reader.js";
 import { onThemeChange } from "./theme.js";
 
@@ -17,7 +17,7 @@ export let view = null; // the one that is drawn
 
 /**
  * Draw every view that arrives. Call it after `initForm` and before `startReader`.
- * @param {(picture: import("./picture.js").Picture, text: string) => void} drawExtra draws what only this page shows
+ * @param {(clientState: import("./client_state.js").ClientState, text: string) => void} drawExtra draws what only this page shows
  * @param {() => void} redrawExtra draws it again in other colours
  */
 export function drawViews(drawExtra, redrawExtra) {
@@ -25,19 +25,19 @@ export function drawViews(drawExtra, redrawExtra) {
   const head = new HeadPanel();
 
   onView((newView) => {
-    const [before, { picture }] = [view?.picture, newView];
+    const [before, { clientState }] = [view?.clientState, newView];
     view = newView;
-    if (picture.head === before?.head) grid.addLayers(picture); // more thumbnails of the text that is already drawn
+    if (clientState.head === before?.head) grid.addLayers(clientState); // more thumbnails of the text that is already drawn
     else {
-      drawTokens(find("tokens"), picture.tokens, picture.header.query, view.text);
-      drawDropped(find("dropped"), picture.header);
-      head.draw(picture);
-      drawExtra(picture, view.text);
-      grid.draw(picture, modelShape());
+      drawTokens(find("tokens"), clientState.tokens, clientState.header.query, view.text);
+      drawDropped(find("dropped"), clientState.header);
+      head.draw(clientState);
+      drawExtra(clientState, view.text);
+      grid.draw(clientState, modelShape());
       showDrawn(view);
     }
-    drawAttentionSink(find("sink"), picture.header.n_tokens, meanToFirstToken(picture));
-    drawGridProgress(find("grid-progress"), picture, modelShape()[0]);
+    drawAttentionSink(find("sink"), clientState.header.n_tokens, meanToFirstToken(clientState));
+    drawGridProgress(find("grid-progress"), clientState, modelShape()[0]);
     showFacts(view);
   });
 

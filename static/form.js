@@ -38,13 +38,13 @@ export function initForm() {
 /** Record that a view has been drawn, so that the page is up to date. @param {import("./reader.js").View} view */
 export function showDrawn(view) {
   drawn = view;
-  const { header } = view.picture;
+  const { header } = view.clientState;
   document.body.dataset.shown = JSON.stringify([header.model, view.text, header.layer, header.head, header.stage]);
   document.body.classList.remove("stale");
 }
 
 /** Show which model read the text, how long that took, and over which transport. @param {import("./reader.js").View} view */
-export function showFacts({ picture: { header }, elapsed_ms, transport }) {
+export function showFacts({ clientState: { header }, elapsed_ms, transport }) {
   const { model: name, step, device, dtype, n_tokens: n, timings } = header;
   for (const about of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("p.about")))
     about.hidden = about.dataset.model !== name;
@@ -84,7 +84,7 @@ function updateForm(state) {
   for (const [field, value] of /** @type {[HTMLInputElement, number][]} */ ([[layer, state.layer], [head, state.head]]))
     if (Number(field.value) !== value) field.value = String(value);
   model.value = state.model; // an unknown model deliberately leaves the field empty
-  if (drawn && (drawn.picture.header.model !== state.model || drawn.step !== state.step || drawn.text !== state.text))
+  if (drawn && (drawn.clientState.header.model !== state.model || drawn.step !== state.step || drawn.text !== state.text))
     document.body.classList.add("stale");
 }
 
@@ -140,7 +140,7 @@ function addListeners() {
 function queryAfterEdit(before, after) {
   const { query } = currentState();
   if (isQuerySuggested() && text.selectionEnd === after.length) return null;
-  const token = drawn?.picture.tokens[query];
+  const token = drawn?.clientState.tokens[query];
   const start = (/** @type {string} */ whole) => [...whole].slice(0, token.end).join(""); // offsets count code points, strings UTF-16 units
   return token && start(before) === start(after) ? query : null;
 }

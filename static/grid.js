@@ -15,8 +15,8 @@ export class Grid {
   constructor(canvas, caption) {
     this.canvas = canvas;
     this.caption = caption;
-    /** @type {import("./picture.js").Picture | null} */
-    this.picture = null;
+    /** @type {import("./client_state.js").ClientState | null} */
+    this.clientState = null;
     /** @type {[number, number]} */
     this.shape = [0, 0]; // layers, heads
     this.side = 0; // px of a thumbnail
@@ -30,32 +30,32 @@ export class Grid {
     new ResizeObserver(() => this.redraw()).observe(canvas.parentElement);
   }
 
-  /** @param {import("./picture.js").Picture} picture @param {[layers: number, heads: number]} shape of the model */
-  draw(picture, shape) {
-    this.picture = picture;
+  /** @param {import("./client_state.js").ClientState} clientState @param {[layers: number, heads: number]} shape of the model */
+  draw(clientState, shape) {
+    this.clientState = clientState;
     this.shape = shape;
     this.resize();
     const context = this.canvas.getContext("2d");
     const palette = packedColours();
-    picture.layers.forEach((_, layer) => this.paintLayer(context, layer, palette));
+    clientState.layers.forEach((_, layer) => this.paintLayer(context, layer, palette));
     this.label(context);
     this.markChosen(context);
     this.describe(null);
   }
 
-  /** Draw the layers that have arrived since, of the same picture. @param {import("./picture.js").Picture} picture */
-  addLayers(picture) {
-    const before = this.picture.layers;
-    this.picture = picture;
+  /** Draw the layers of the same text that have arrived since. @param {import("./client_state.js").ClientState} clientState */
+  addLayers(clientState) {
+    const before = this.clientState.layers;
+    this.clientState = clientState;
     const context = this.canvas.getContext("2d");
     const palette = packedColours();
-    picture.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paintLayer(context, layer, palette));
+    clientState.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paintLayer(context, layer, palette));
     this.markChosen(context);
   }
 
-  /** Draw the same picture again, for another size, colour scheme or choice. */
+  /** Draw the same text again, for another size, colour scheme or choice. */
   redraw() {
-    if (this.picture) this.draw(this.picture, this.shape);
+    if (this.clientState) this.draw(this.clientState, this.shape);
   }
 
   /** Choose the size of thumbnails that fits the page, and clear the canvas. */
@@ -76,10 +76,10 @@ export class Grid {
   /** Draw the thumbnails of one layer. Where a pixel covers several cells, it shows the largest.
    *  @param {CanvasRenderingContext2D} context @param {number} layer @param {Uint32Array} palette */
   paintLayer(context, layer, palette) {
-    const { picture, shape: [, nHeads] } = this;
-    const { nTokens, side: nColumns, pixels } = picture.layers[layer];
-    const n = Math.ceil(picture.header.n_tokens / picture.pixelSize);
-    const nRows = Math.ceil(nTokens / picture.pixelSize); // the rows below have not arrived yet
+    const { clientState, shape: [, nHeads] } = this;
+    const { nTokens, side: nColumns, pixels } = clientState.layers[layer];
+    const n = Math.ceil(clientState.header.n_tokens / clientState.pixelSize);
+    const nRows = Math.ceil(nTokens / clientState.pixelSize); // the rows below have not arrived yet
     const side = Math.round(this.side * this.scale);
     const labelWidth = this.offset(0);
     const image = context.createImageData(this.canvas.width - labelWidth, side);
@@ -147,7 +147,7 @@ export class Grid {
 
   /** The head under the pointer, or null. @param {MouseEvent} event */
   headAt(event) {
-    if (!this.picture) return null;
+    if (!this.clientState) return null;
     const layer = Math.floor((event.offsetY - LABEL) / (this.side + GAP));
     const head = Math.floor((event.offsetX - LABEL) / (this.side + GAP));
     const [nLayers, nHeads] = this.shape;
@@ -171,7 +171,7 @@ export class Grid {
     /** @type {Record<string, [number, number]>} */
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const step = steps[event.key];
-    if (!step || !this.picture || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!step || !this.clientState || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const [nLayers, nHeads] = this.shape;
     const { layer, head } = currentState();

@@ -23,12 +23,12 @@ export class HeadPanel {
   constructor() {
     this.figure = new Figure(find("head-figure"));
     this.zoom = new Zoom(find("zoom"));
-    /** @type {import("./picture.js").Picture | null} */
-    this.picture = null; // the one that is drawn
+    /** @type {import("./client_state.js").ClientState | null} */
+    this.clientState = null; // the one that is drawn
     this.zoom.listenTo(this.figure);
-    this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.picture, ...cellOf(point)));
+    this.figure.on("plotly_hover", ({ points: [point] }) => drawCell(find("cell"), this.clientState, ...cellOf(point)));
     this.figure.on("plotly_click", ({ points: [point] }) => {
-      const { window: [top], cell_size: cellSize } = this.picture.cells;
+      const { window: [top], cell_size: cellSize } = this.clientState.cells;
       chooseQuery(top + cellSize * cellOf(point)[0]);
     });
     /** @type {HTMLElement} */ (document.querySelector(".stages")).addEventListener("click", chooseStage);
@@ -36,16 +36,16 @@ export class HeadPanel {
     markStage(currentState().stage);
   }
 
-  /** @param {import("./picture.js").Picture} picture */
-  draw(picture) {
-    const before = this.picture;
-    this.picture = picture;
+  /** @param {import("./client_state.js").ClientState} clientState */
+  draw(clientState) {
+    const before = this.clientState;
+    this.clientState = clientState;
     // If only the query or the text after the window changed, the heatmap is still right.
-    if (picture.head.scores !== before?.head.scores || picture.header.stage !== before.header.stage)
-      this.figure.draw(picture.header.figure, picture.head, picture.tokens.map((token) => token.text));
-    this.zoom.draw(picture);
-    find("head-layer").textContent = String(picture.header.layer);
-    find("head-index").textContent = String(picture.header.head);
+    if (clientState.head.scores !== before?.head.scores || clientState.header.stage !== before.header.stage)
+      this.figure.draw(clientState.header.figure, clientState.head, clientState.tokens.map((token) => token.text));
+    this.zoom.draw(clientState);
+    find("head-layer").textContent = String(clientState.header.layer);
+    find("head-index").textContent = String(clientState.header.head);
     find("cell").textContent = "";
   }
 

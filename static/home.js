@@ -14,19 +14,19 @@ const find = (id) => document.getElementById(id);
 
 initForm();
 const normsFigure = new Figure(find("norms-figure"));
-/** @type {import("./picture.js").Norms | null} */
+/** @type {import("./client_state.js").Norms | null} */
 let drawnNorms = null;
 let normsTimer = 0;
 
 drawViews(draw, () => normsFigure.redraw());
 
-/** @param {import("./picture.js").Picture} picture @param {string} text */
-function draw(picture, text) {
+/** @param {import("./client_state.js").ClientState} clientState @param {string} text */
+function draw(clientState, text) {
   /** @type {HTMLElement} */
   const numbers = document.querySelector(".numbers");
-  if (picture.norms !== drawnNorms) drawNorms();
-  drawQuery(numbers, picture, text);
-  drawNextTokens(numbers, picture);
+  if (clientState.norms !== drawnNorms) drawNorms();
+  drawQuery(numbers, clientState, text);
+  drawNextTokens(numbers, clientState);
 }
 
 /** Draw the norms after a pause in typing, because they take longest to draw. Until then they are dimmed. */
@@ -35,11 +35,11 @@ function drawNorms() {
   clearTimeout(normsTimer);
   normsTimer = setTimeout(async () => {
     if (document.body.classList.contains("stale")) return; // the next view brings its own norms
-    const { norms, tokens } = view.picture;
+    const { norms, tokens } = view.clientState;
     await normsFigure.draw(norms.figure, norms.arrays, tokens.map((token) => token.text));
     drawnNorms = norms;
-    if (norms === view.picture.norms) find("norms-figure").classList.remove("outdated");
-  }, view.picture.header.n_tokens <= N_QUICK ? 20 : 300);
+    if (norms === view.clientState.norms) find("norms-figure").classList.remove("outdated");
+  }, view.clientState.header.n_tokens <= N_QUICK ? 20 : 300);
 }
 
 startReader();

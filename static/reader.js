@@ -7,7 +7,7 @@ import { currentState, onChange } from "./address.js";
 import { decode } from "./frame.js";
 import { HttpTransport } from "./http.js";
 import { LiveTransport } from "./live.js";
-import { EMPTY_PICTURE, applyFrame } from "./picture.js";
+import { EMPTY_CLIENT_STATE, applyFrame } from "./client_state.js";
 
 const SLOW_MS = 700; // without a reply for this long, show that something is happening
 const RETRY_MS = [500, 1000, 2000, 4000];
@@ -15,7 +15,7 @@ const RETRY_MS = [500, 1000, 2000, 4000];
 /**
  * The result for a text, as far as it has arrived.
  * @typedef {object} View
- * @property {import("./picture.js").Picture} picture
+ * @property {import("./client_state.js").ClientState} clientState
  * @property {string} text
  * @property {number | null} step of the model's training
  * @property {number} elapsed_ms from the request to the result
@@ -52,8 +52,8 @@ const requests = new Map(); // those that may still get frames; dropped once a n
 /** @type {Request | null} */
 let pending = null; // the newest request, until its first frame arrives
 let seq = 0;
-let picture = EMPTY_PICTURE;
-let pictureKey = ""; // the model, step and text of the picture
+let clientState = EMPTY_CLIENT_STATE;
+let clientStateKey = ""; // the model, step and text of the client state
 let cancelledKey = ""; // the model, step and text of the reading that the user cancelled
 /** @type {NoticeKind} */
 let noticeKind = ""; // of the latest notice
@@ -126,7 +126,7 @@ function onEmptyText() {
 
 /** The body of an HTTP request for the newest state. Thumbnails and norms that the page has are not requested again. */
 function requestBody() {
-  return JSON.stringify({ ...pending.state, overview: !(picture.done && pictureKey === key(pending.state)) });
+  return JSON.stringify({ ...pending.state, overview: !(clientState.done && clientStateKey === key(pending.state)) });
 }
 
 /** @param {ArrayBuffer} buffer */
@@ -152,11 +152,11 @@ function onHttpReply(buffer) {
   apply(frame, pending, "http");
 }
 
-/** Update the picture by a frame, and show it if it is of the current text.
+/** Update the client state by a frame, and show it if it is of the current text.
  *  @param {import("./frame.js").Frame} frame @param {Request | null | undefined} request @param {View["transport"]} transport */
 function apply(frame, request, transport) {
-  picture = applyFrame(picture, frame);
-  if (request) pictureKey = key(request.state);
+  clientState = applyFrame(clientState, frame);
+  if (request) clientStateKey = key(request.state);
   if (!isCurrent(request)) return;
   if (!pending || request.seq === pending.seq) {
     pending = null;
@@ -164,7 +164,7 @@ function apply(frame, request, transport) {
     notify("", "");
   }
   const { text, step } = request.state;
-  const view = { picture, text, step, elapsed_ms: performance.now() - request.sentAt, transport };
+  const view = { clientState, text, step, elapsed_ms: performance.now() - request.sentAt, transport };
   for (const draw of viewSubscribers) draw(view);
 }
 

@@ -22,9 +22,9 @@ let trainingHistory = null; // of the chosen model, once it has arrived
 let controller = new AbortController();
 
 drawViews(
-  (picture, text) => {
-    drawNextTokens(document.querySelector(".next-tokens"), picture);
-    drawQuery(document.querySelector(".numbers"), picture, text);
+  (clientState, text) => {
+    drawNextTokens(document.querySelector(".next-tokens"), clientState);
+    drawQuery(document.querySelector(".numbers"), clientState, text);
   },
   () => {
     patterns.redraw();

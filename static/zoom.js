@@ -7,7 +7,7 @@ const N_EXACT = 256; // tokens per side of a window in which every number is sho
 const TOLERANCE = 0.02; // of a cell: a box that overlaps a cell by less was not meant to include it
 
 /** @typedef {import("./address.js").Window} Window */
-/** @typedef {import("./picture.js").Cells} Cells */
+/** @typedef {import("./client_state.js").Cells} Cells */
 
 /** Handles Plotly's zooming where finer numbers have to be requested, and has buttons that do the same. */
 export class Zoom {
@@ -20,9 +20,9 @@ export class Zoom {
     this.toToken = bar.querySelector(".zoom-to-token");
     /** @type {HTMLElement} */
     this.out = bar.querySelector(".zoom-out");
-    /** @type {import("./picture.js").Picture | null} */
-    this.picture = null; // the one that is drawn
-    this.toToken.addEventListener("click", () => update({ window: windowAround(this.picture.header) }));
+    /** @type {import("./client_state.js").ClientState | null} */
+    this.clientState = null; // the one that is drawn
+    this.toToken.addEventListener("click", () => update({ window: windowAround(this.clientState.header) }));
     this.out.addEventListener("click", () => {
       update({ window: null });
       this.toToken.focus(); // the other button is about to be hidden, and would lose the focus
@@ -33,8 +33,8 @@ export class Zoom {
   listenTo(figure) {
     figure.on("plotly_doubleclick", () => update({ window: null }));
     figure.on("plotly_relayout", (changed) => {
-      if (!this.picture || !Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) return;
-      const { cells, header } = this.picture;
+      if (!this.clientState || !Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) return;
+      const { cells, header } = this.clientState;
       const { xaxis, yaxis } = /** @type {import("./types.js").PlotlyElement} */ (figure.element).layout;
       const requested = coveredTokens(cells, xaxis.range, yaxis.range);
       if (cells.cell_size > 1 || extendsBeyond(requested, cells.window))
@@ -42,10 +42,10 @@ export class Zoom {
     });
   }
 
-  /** Describe the window, and show the buttons that apply. @param {import("./picture.js").Picture} picture */
-  draw(picture) {
-    this.picture = picture;
-    const { header: { n_tokens: n }, cells: { window, cell_size: cellSize } } = picture;
+  /** Describe the window, and show the buttons that apply. @param {import("./client_state.js").ClientState} clientState */
+  draw(clientState) {
+    this.clientState = clientState;
+    const { header: { n_tokens: n }, cells: { window, cell_size: cellSize } } = clientState;
     const isPart = !coversAll(window, n);
     this.bar.hidden = cellSize === 1 && !isPart && currentState().window === null;
     this.out.hidden = currentState().window === null;

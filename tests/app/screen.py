@@ -1,4 +1,4 @@
-"""What a page shows after it received frames, computed by the page's own script, static/picture.js, in Node."""
+"""What a page shows after it received frames, computed by the page's own script, static/client_state.js, in Node."""
 
 import atexit
 import base64
@@ -48,15 +48,15 @@ class Screen:
         self.receive(frame.encode({"timings": {}, **header}, arrays))
 
     @property
-    def picture(self) -> dict[str, Any]:
-        """All that the screen shows, as picture.js describes it; arrays are flat."""
+    def client_state(self) -> dict[str, Any]:
+        """All that the screen shows, as client_state.js describes it; arrays are flat."""
         self.receive(b"")
         node = _node()
         assert node.stdin
         assert node.stdout
         node.stdin.flush()
-        picture: dict[str, Any] = json.loads(node.stdout.readline(), object_hook=_decode_array)
-        return picture
+        client_state: dict[str, Any] = json.loads(node.stdout.readline(), object_hook=_decode_array)
+        return client_state
 
 
 def tensors(arrays: dict[str, Any]) -> dict[str, Array]:
@@ -64,19 +64,19 @@ def tensors(arrays: dict[str, Any]) -> dict[str, Array]:
     return {name: tensor["values"].reshape(tensor["shape"]) for name, tensor in arrays.items()}
 
 
-def thumbnails(picture: dict[str, Any]) -> Array:
+def thumbnails(client_state: dict[str, Any]) -> Array:
     """The thumbnails of all layers, cut to the current text; (layers, heads, pixels, pixels)."""
-    n = picture["header"]["n_tokens"]
-    side = -(-n // picture["pixelSize"])
-    layers = picture["layers"]
+    n = client_state["header"]["n_tokens"]
+    side = -(-n // client_state["pixelSize"])
+    layers = client_state["layers"]
     assert [layer["nTokens"] for layer in layers] == [n] * len(layers)
     squares = [layer["pixels"].reshape(-1, layer["side"], layer["side"]) for layer in layers]
     return np.stack([square[:, :side, :side] for square in squares])
 
 
-def to_first_token(picture: dict[str, Any]) -> Array:
+def to_first_token(client_state: dict[str, Any]) -> Array:
     """The mean weight that each token gives the first one; (layers, tokens)."""
-    return np.stack([layer["toFirstToken"][: picture["header"]["n_tokens"]] for layer in picture["layers"]])
+    return np.stack([layer["toFirstToken"][: client_state["header"]["n_tokens"]] for layer in client_state["layers"]])
 
 
 def _decode_array(value: dict[str, Any]) -> Any:

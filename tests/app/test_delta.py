@@ -48,7 +48,7 @@ class TypingClient:
         return sent
 
 
-def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_same_state(shown: dict[str, Any], expected: dict[str, Any]) -> None:
     assert shown["done"]
     assert shown["tokens"] == expected["tokens"]
     assert shown["cells"]["window"] == expected["cells"]["window"]
@@ -62,7 +62,9 @@ def assert_same_picture(shown: dict[str, Any], expected: dict[str, Any]) -> None
     assert np.abs(difference).max() <= 1  # a half may round up
     np.testing.assert_allclose(to_first_token(shown), to_first_token(expected), atol=1e-6)
     assert shown["mean_to_first_token"] == pytest.approx(expected["mean_to_first_token"], abs=1e-6)
-    likeliest, expected_likeliest = (picture["header"]["prediction"]["top"][0] for picture in (shown, expected))
+    likeliest, expected_likeliest = (
+        client_state["header"]["prediction"]["top"][0] for client_state in (shown, expected)
+    )
     assert likeliest["logit"] == pytest.approx(expected_likeliest["logit"], abs=1e-4)
 
 
@@ -79,11 +81,11 @@ def assert_no_wrong_pixels(shown: dict[str, Any], expected: dict[str, Any]) -> N
         assert excess[:, :n_whole].min(initial=0) >= -1
 
 
-def fresh_picture(tiny_model: LoadedModel, ids: list[int], head: int) -> dict[str, Any]:
+def fresh_state(tiny_model: LoadedModel, ids: list[int], head: int) -> dict[str, Any]:
     """What a client without any earlier text shows."""
     client = TypingClient(tiny_model)
     client.switch_text(ids, head=head)
-    return client.screen.picture
+    return client.screen.client_state
 
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=64)  # few ids, so that texts often share a prefix
@@ -121,9 +123,9 @@ def test_after_any_edits_the_screen_is_that_of_a_new_client(
         ids = edited(ids, edit, new)
         client.switch_text(ids, n_frames, head=head)
         if n_frames:
-            assert_no_wrong_pixels(client.screen.picture, fresh_picture(tiny_model, ids, head))
+            assert_no_wrong_pixels(client.screen.client_state, fresh_state(tiny_model, ids, head))
     client.switch_text(ids, head=head)
-    assert_same_picture(client.screen.picture, fresh_picture(tiny_model, ids, head))
+    assert_same_state(client.screen.client_state, fresh_state(tiny_model, ids, head))
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +162,15 @@ def test_the_screen_shows_the_models_numbers(tiny_model: LoadedModel) -> None:
     client = TypingClient(tiny_model)
     for n in (1, 5, 14):
         client.switch_text(ids[:n], layer=1, head=2)
-    picture = client.screen.picture
+    client_state = client.screen.client_state
     trace = read(tiny_model.network, ids)
-    assert [token["id"] for token in picture["tokens"]] == ids
-    for name, values in tensors(picture["head"]).items():
+    assert [token["id"] for token in client_state["tokens"]] == ids
+    for name, values in tensors(client_state["head"]).items():
         if not name.startswith("row_"):
             expected = trace.stage(name, 1, [2])[0]  # type: ignore[arg-type]
             np.testing.assert_allclose(values, expected, atol=1e-5, err_msg=name)
     first = np.stack([trace.stage("weights", layer, range(4))[:, 1:, 0] for layer in range(3)])
-    assert picture["mean_to_first_token"] == pytest.approx(first.mean(), abs=1e-6)
+    assert client_state["mean_to_first_token"] == pytest.approx(first.mean(), abs=1e-6)
 
 
 def test_cells_of_a_small_window_are_numbers_and_cells_of_a_large_one_are_maxima(trace: Trace) -> None:

@@ -76,7 +76,7 @@ def screen_over_http(client: TestClient, text: str, **fields: Any) -> Screen:
 
 
 def assert_shows(screen: Screen, expected_screen: Screen) -> None:
-    shown, expected = screen.picture, expected_screen.picture
+    shown, expected = screen.client_state, expected_screen.client_state
     assert shown["tokens"] == expected["tokens"]
     for name, values in tensors(shown["head"]).items():
         np.testing.assert_allclose(values, tensors(expected["head"])[name], atol=1e-5, err_msg=name)
@@ -99,7 +99,7 @@ def test_after_any_typing_the_screen_is_the_same_as_over_http(client: TestClient
 def test_for_an_appended_token_only_that_token_is_sent(client: TestClient) -> None:
     with channel(client) as live:
         live.show("the fat cat")
-        n = live.screen.picture["header"]["n_tokens"]
+        n = live.screen.client_state["header"]["n_tokens"]
         header = live.show("the fat cat sat")
         assert header["n_shared"] == n == header["n_tokens"] - len(header["tokens"])
         assert header["grid"]["from"] == n
@@ -243,7 +243,7 @@ def test_the_newest_request_wins(client: TestClient) -> None:
             header = live.receive()
             if "n_shared" in header:
                 replied.append(header["seq"])
-                assert "".join(token["text"] for token in live.screen.picture["tokens"]) == texts[
+                assert "".join(token["text"] for token in live.screen.client_state["tokens"]) == texts[
                     header["seq"] - 1
                 ].replace(" ", "·")
         assert replied == sorted(set(replied))

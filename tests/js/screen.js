@@ -1,18 +1,18 @@
-// Applies frames with static/picture.js, for tests in Python: tests/app/screen.py starts this program and talks to it.
+// Applies frames with static/client_state.js, for tests in Python: tests/app/screen.py starts this program and talks to it.
 //
 // A message is the length of the rest, the number of a screen (both unsigned, little-endian, 32 bits), and a frame. A
-// message without a frame requests the picture of the screen, which is written as one line of JSON.
+// message without a frame requests the client state of the screen, which is written as one line of JSON.
 
 import assert from "node:assert/strict";
 import { decode } from "../../static/frame.js";
-import { EMPTY_PICTURE, applyFrame, meanToFirstToken } from "../../static/picture.js";
+import { EMPTY_CLIENT_STATE, applyFrame, meanToFirstToken } from "../../static/client_state.js";
 
-/** @type {Map<number, import("../../static/picture.js").Picture>} */
+/** @type {Map<number, import("../../static/client_state.js").ClientState>} */
 const pictures = new Map();
 
 /** Apply a frame, and check that the picture before it is unchanged. @param {number} screen @param {Buffer} bytes */
 function applyBytes(screen, bytes) {
-  const before = pictures.get(screen) ?? EMPTY_PICTURE;
+  const before = pictures.get(screen) ?? EMPTY_CLIENT_STATE;
   const copy = structuredClone(before);
   pictures.set(screen, applyFrame(before, decode(Uint8Array.from(bytes).buffer)));
   assert.deepEqual(before, copy);
@@ -27,8 +27,8 @@ function packed(_, value) {
 
 /** Write the picture of a screen. @param {number} screen */
 function write(screen) {
-  const picture = pictures.get(screen) ?? EMPTY_PICTURE;
-  process.stdout.write(`${JSON.stringify({ ...picture, mean_to_first_token: meanToFirstToken(picture) }, packed)}\n`);
+  const clientState = pictures.get(screen) ?? EMPTY_CLIENT_STATE;
+  process.stdout.write(`${JSON.stringify({ ...clientState, mean_to_first_token: meanToFirstToken(clientState) }, packed)}\n`);
 }
 
 let rest = Buffer.alloc(0);

@@ -1,7 +1,7 @@
-// The picture: everything that the page has of a text, and how a frame of the server updates it. Does not know how frames
+// The client state: everything that the page has of a text, and how a frame of the server updates it. Does not know how frames
 // are transported.
 //
-// A frame contains only what is new (app/live/delta.py). A picture is never changed once it has been returned, so what is
+// A frame contains only what is new (app/live/delta.py). A client state is never changed once it has been returned, so what is
 // on the screen stays consistent while frames for the next text are applied.
 
 /** @typedef {import("./frame.js").Tensor} Tensor */
@@ -18,13 +18,13 @@
  * @property {Float32Array} toFirstToken the weight from each token to the first one, averaged over heads
  */
 
-/** The part of the text that `head` of a picture covers; each cell covers cell_size² numbers.
+/** The part of the text that `head` of the client state covers; each cell covers cell_size² numbers.
  *  @typedef {{window: import("./address.js").Window, cell_size: number}} Cells */
 
 /** @typedef {{figure: PlotlyFigure, arrays: Arrays}} Norms */
 
 /**
- * @typedef {object} Picture
+ * @typedef {object} ClientState
  * @property {FirstHeader} header of the latest result: model, n_tokens, layer, head, stage, query, prediction, figure, timings, …
  * @property {import("./types.js").Token[]} tokens of the whole text
  * @property {Arrays} head scores, scaled scores and weights in the window, and the rows of the chosen query
@@ -35,8 +35,8 @@
  * @property {boolean} done true if everything has arrived
  */
 
-/** @type {Readonly<Picture>} */
-export const EMPTY_PICTURE = Object.freeze({
+/** @type {Readonly<ClientState>} */
+export const EMPTY_CLIENT_STATE = Object.freeze({
   header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, cells: null, norms: null, pixelSize: 0, layers: [], done: false,
 });
 
@@ -44,20 +44,20 @@ const ROWS = ["row_scores", "row_scaled", "row_weights"];
 const STAGES = ["scores", "scaled", "masked", "weights"]; // masked scores are sent only where a cell covers several numbers
 
 /**
- * The picture after a frame.
- * @param {Readonly<Picture>} before @param {{header: import("./types.js").FrameHeader, arrays: Arrays}} frame
- * @returns {Readonly<Picture>}
+ * The client state after a frame.
+ * @param {Readonly<ClientState>} before @param {{header: import("./types.js").FrameHeader, arrays: Arrays}} frame
+ * @returns {Readonly<ClientState>}
  */
 export function applyFrame(before, { header, arrays }) {
-  const picture = "n_shared" in header ? applyFirstFrame(before, header, arrays) : before;
+  const clientState = "n_shared" in header ? applyFirstFrame(before, header, arrays) : before;
   const { grid, done, timings } = header;
-  const extendable = grid && grid.pixel_size !== picture.pixelSize ? [] : picture.layers; // thumbnails of another scale cannot be extended
+  const extendable = grid && grid.pixel_size !== clientState.pixelSize ? [] : clientState.layers; // thumbnails of another scale cannot be extended
   const layers = grid ? addThumbnails(extendable, grid, arrays) : extendable;
-  return Object.freeze({ ...picture, header: { ...picture.header, timings }, pixelSize: grid?.pixel_size ?? picture.pixelSize, layers, done });
+  return Object.freeze({ ...clientState, header: { ...clientState.header, timings }, pixelSize: grid?.pixel_size ?? clientState.pixelSize, layers, done });
 }
 
 /** The weight on the first token, averaged over all heads and all later tokens. Null if there are no later tokens, or if
- *  not everything has arrived. @param {Picture} picture */
+ *  not everything has arrived. @param {ClientState} clientState */
 export function meanToFirstToken({ header: { n_tokens: n }, layers, done }) {
   if (!done || n < 2 || !layers.length) return null;
   const sums = layers.map(({ toFirstToken }) => toFirstToken.subarray(1, n).reduce((total, value) => total + value, 0));
@@ -66,11 +66,11 @@ export function meanToFirstToken({ header: { n_tokens: n }, layers, done }) {
 
 /**
  * Apply the first frame of a result, except for its thumbnails.
- * @param {Readonly<Picture>} previous @param {FirstHeader} header @param {Arrays} arrays @returns {Picture}
+ * @param {Readonly<ClientState>} previous @param {FirstHeader} header @param {Arrays} arrays @returns {ClientState}
  */
 function applyFirstFrame(previous, header, arrays) {
   const { n_shared: nShared } = header;
-  const before = nShared ? previous : EMPTY_PICTURE;
+  const before = nShared ? previous : EMPTY_CLIENT_STATE;
   return {
     ...before,
     header,

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EMPTY_PICTURE, applyFrame, meanToFirstToken } from "../../static/picture.js";
+import { EMPTY_CLIENT_STATE, applyFrame, meanToFirstToken } from "../../static/client_state.js";
 
 const vector = (...values) => ({ values: Float32Array.from(values), shape: [values.length] });
 const matrix = (nColumns, ...values) => ({ values: Float32Array.from(values), shape: [values.length / nColumns, nColumns] });
@@ -14,7 +14,7 @@ function frame(nShared, tokens, { heatmap, grid = null, arrays = {} }) {
   return { header, arrays: { ...rows, ...arrays } };
 }
 
-const TWO = applyFrame(EMPTY_PICTURE, frame(0, ["the", "cat"], {
+const TWO = applyFrame(EMPTY_CLIENT_STATE, frame(0, ["the", "cat"], {
   heatmap: { window: [0, 2, 0, 2], cell_size: 1, from: 0 },
   grid: { layers: [0, 1], n_sent: 0, from: 0, pixel_size: 1 },
   arrays: {
