@@ -133,10 +133,10 @@ function checkLine({ name, measured, minimum, maximum, passed, reason }) {
     line.append(verdict, ` ${name}: ${reason}`);
     return line;
   }
-  verdict.textContent = passed ? "holds" : "fails";
+  verdict.textContent = passed ? "✓ holds" : "✗ fails";
   value.textContent = measured === null ? "not finite" : formatValue(measured);
   const bound = maximum === null ? `at least ${formatValue(minimum)}` : `at most ${formatValue(maximum)}`;
-  line.append(verdict, ` ${name}: `, value, ` (${bound})`);
+  line.append(verdict, ` ${name} (measured `, value, `, ${bound})`);
   return line;
 }
 

@@ -148,7 +148,7 @@ def test_its_checks_hold_one_fails_when_it_is_broken_and_axe_finds_nothing(
             details.evaluate("(details) => (details.open = true)")
     page.get_by_role("button", name="Prove it").click()
     page.locator("#checks li").first.wait_for()
-    assert set(page.locator("#checks li b").all_text_contents()) == {"holds"}
+    assert set(page.locator("#checks li b").all_text_contents()) == {"✓ holds"}
     page.get_by_label("Break it").check()
     page.locator("#checks [data-passed=false]").first.wait_for()
     assert violations(page) == ""
@@ -240,4 +240,4 @@ def test_without_scripts_the_form_updates_the_numbers(browser: Browser, server: 
         plain.page.locator("#prove").click()
         plain.page.wait_for_url("**prove=1*")
         assert numbers(plain.page) != before
-        assert set(plain.page.locator("#checks li b").all_text_contents()) == {"holds"}
+        assert set(plain.page.locator("#checks li b").all_text_contents()) == {"✓ holds"}
