@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 import uvicorn
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from app.errors import field_message
 from app.progress import TaskProgress, TrainingBar, byte_bar, console
 from app.settings import Settings
 from model.config import ConfigError
@@ -245,12 +245,7 @@ def _settings(**options: str | int | Path | None) -> Settings:
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        raise _stop("; ".join(_setting_error(detail) for detail in error.errors())) from error
-
-
-def _setting_error(detail: ErrorDetails) -> str:
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(map(str, detail['loc']))}: {message}" if detail["loc"] else message
+        raise _stop("; ".join(field_message(detail) for detail in error.errors())) from error
 
 
 def _stop(message: str) -> typer.Exit:

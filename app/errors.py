@@ -29,6 +29,10 @@ Every message says what is wrong, with the value and the limit where that helps,
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class AppError(Exception):
@@ -283,3 +287,21 @@ class ModelUnavailable(TemporarilyUnavailable):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} could not be loaded. {reason}")
+
+
+# By pydantic's type of an error, where its own message does not say what to do.
+FIELD_MESSAGES = {
+    "extra_forbidden": "there is no such field (/docs lists the fields of every call)",
+    "missing": "this field is required",
+}
+
+
+def field_message(detail: "ErrorDetails") -> str:
+    """An error that pydantic found, in words: the field and what is wrong with it.
+
+    >>> field_message({"type": "missing", "loc": ("body", "text"), "msg": "Field required", "input": {}})
+    'text: this field is required'
+    """
+    field = ".".join(str(part) for part in detail["loc"] if part != "body")
+    message = FIELD_MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    return f"{field[:100]}: {message}" if field else message

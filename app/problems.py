@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from app.errors import AppError
+from app.errors import AppError, field_message
 from app.middleware import CatchErrors, HTTPBodyTooLarge
 from app.schemas import Problem
 
@@ -64,7 +64,7 @@ def of_validation(error: RequestValidationError | ValidationError | ValueError, 
     if "json" not in content_type and tuple(first["loc"]) == ("body",):
         stated = f"the Content-Type {content_type[:100]}" if content_type else "no Content-Type"
         return _invalid(415, f"The request has {stated}. Send the header Content-Type: application/json")
-    return _invalid(422, "; ".join(_message(detail) for detail in islice(errors, N_ERRORS)))
+    return _invalid(422, "; ".join(field_message(detail) for detail in islice(errors, N_ERRORS)))
 
 
 def _invalid(status: int, detail: str) -> Problem:
@@ -75,13 +75,6 @@ def _invalid(status: int, detail: str) -> Problem:
         status=status,
         detail=detail if detail.endswith(".") else f"{detail}.",
     )
-
-
-def _message(detail: Mapping[str, Any]) -> str:
-    """One error of pydantic in words. Pydantic's own type of it has Any."""
-    field = ".".join(str(part) for part in detail["loc"] if part != "body")
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{field[:100]}: {message}" if field else message
 
 
 def of_bug(error: BaseException) -> Problem:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app import problems, service
 from app.engine import Engine
-from app.errors import AppError, ModelLoading
+from app.errors import AppError, ModelLoading, field_message
 from app.live.frame import Array
 from app.routes import assets
 from app.schemas import CurvePoint, ModelInfo, PageRequest, Problem
@@ -307,10 +307,7 @@ def split_characters(tokens: Sequence[TokenFields], text: str) -> list[str]:
 
 def validation_message(error: ValidationError) -> str:
     """What is wrong with a request, in words."""
-    return "; ".join(
-        f"{'.'.join(map(str, detail['loc']))}: {detail['msg'].removeprefix('Value error, ')}"
-        for detail in error.errors()
-    )
+    return "; ".join(map(field_message, error.errors()))
 
 
 def descendants(kind: type[AppError]) -> list[type[AppError]]:
