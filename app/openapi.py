@@ -14,7 +14,8 @@ is attended to). An error is `application/problem+json` (RFC 9457), and its `det
 
 ## The live channel
 
-`/api/v2/live` is a WebSocket for a client whose text changes while it is typed. Send a request, as JSON text, whenever something changes:
+`/api/v2/live` is a WebSocket for a client whose text changes while it is typed. Send a request, as JSON text, whenever
+something changes:
 
     {"seq": 7, "text": "the fat cat", "layer": 11, "head": 7, "query": null, "stage": "weights", "window": null}
 
