@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,6 +21,7 @@ from app.errors import (
     ModelUnavailable,
     NoKnownCharacters,
     NonFiniteNumbers,
+    NoSuchHead,
     NoSuchStep,
     TextTooLong,
     UnknownModel,
@@ -69,6 +70,18 @@ class LoadedModel:
     def key(self) -> str:
         """Identifies these exact parameters; it changes on every reload."""
         return f"{self.title} {self.version}"
+
+    def check_heads(self, layers: Iterable[int], heads: Iterable[int]) -> None:
+        """Refuse layers and heads that the model does not have.
+
+        Raises:
+            NoSuchHead: for the first of them.
+        """
+        config = self.network.config
+        for kind, indices, n in (("layer", layers, config.n_layers), ("head", heads, config.n_heads)):
+            for index in indices:
+                if index >= n:
+                    raise NoSuchHead(kind, index, n, self.name)
 
     def tokens(self, text: str, *, special_tokens: bool = False, n_max: int | None = None) -> Tokens:
         """The tokens of a text, at most `n_max` or as many as the model reads.

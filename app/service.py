@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple, TypeVar
 from fastapi import Depends, Request
 
 from app.engine import Engine, ReadingProgress, ResultStream
-from app.errors import ClientDisconnected, NoSuchHead
+from app.errors import ClientDisconnected
 from app.live import delta
 from app.live.delta import ClientState
 from app.models import LoadedModel
@@ -63,19 +63,6 @@ async def model_and_tokens(engine: Engine, request: TokensRequest) -> tuple[Load
     return model, await engine.tokens(request.text, model, special_tokens=request.special_tokens)
 
 
-def check_heads(model: LoadedModel, layers: list[int], heads: list[int]) -> None:
-    """Refuse layers and heads that the model does not have.
-
-    Raises:
-        NoSuchHead: for the first of them.
-    """
-    config = model.network.config
-    for kind, indices, n in (("layer", layers, config.n_layers), ("head", heads, config.n_heads)):
-        for index in indices:
-            if index >= n:
-                raise NoSuchHead(kind, index, n, model.name)
-
-
 def submit_page(
     engine: Engine,
     model: LoadedModel,
@@ -90,7 +77,7 @@ def submit_page(
     Raises:
         NoSuchHead, Busy: before anything is read.
     """
-    check_heads(model, [request.layer], [request.head])
+    model.check_heads([request.layer], [request.head])
     return engine.submit(
         model,
         tokens,

@@ -8,7 +8,7 @@ These functions run in the worker thread.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -72,22 +72,6 @@ class PredictionFields(TypedDict):
     surprisal_bits: float | None
 
 
-class NormFields(TypedDict):
-    """The statistics of one norm, over all tokens; schemas.NormStatistics describes the fields."""
-
-    site: str
-    layer: int | None
-    kind: Literal["layernorm", "rmsnorm"]
-    eps: float
-    mean: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    rms: NDArray[np.float32]
-    normalised_mean: NDArray[np.float32]
-    normalised_variance: NDArray[np.float32]
-    output_mean: NDArray[np.float32]
-    output_variance: NDArray[np.float32]
-
-
 def tokens(text: Tokens, first: int = 0) -> TextFields:
     """The tokens of a text from position `first` on, and all characters that were dropped."""
     return {
@@ -117,28 +101,14 @@ def mask(n_tokens: int) -> NDArray[np.bool_]:
     return np.tri(n_tokens, dtype=np.bool_)
 
 
-def norms(trace: Trace) -> list[NormFields]:
-    """The statistics of every norm site; each is an array with one number per token."""
+def norms(trace: Trace) -> list[dict[str, object]]:
+    """The statistics of every norm site, as schemas.NormStatistics has them; each is an array, one number per token."""
     values_KST = np.ascontiguousarray(trace.norms_STK.permute(2, 0, 1).cpu().numpy())
-    fields = []
-    for s, site in enumerate(norm_sites(trace.model.config)):
-        mean, variance, rms, normalised_mean, normalised_variance, output_mean, output_variance = values_KST[:, s]
-        fields.append(
-            NormFields(
-                site=site.name,
-                layer=site.layer,
-                kind=site.kind,
-                eps=site.eps,
-                mean=mean,
-                variance=variance,
-                rms=rms,
-                normalised_mean=normalised_mean,
-                normalised_variance=normalised_variance,
-                output_mean=output_mean,
-                output_variance=output_variance,
-            )
-        )
-    return fields
+    return [
+        {"site": site.name, "layer": site.layer, "kind": site.kind, "eps": site.eps}
+        | dict(zip(STATISTICS, values_KST[:, s], strict=True))
+        for s, site in enumerate(norm_sites(trace.model.config))
+    ]
 
 
 def norm_table(trace: Trace) -> dict[str, NDArray[np.float32]]:

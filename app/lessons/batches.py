@@ -70,6 +70,7 @@ class PaddedBatch:
     """Texts in one array, computed in one pass. Short texts are padded with token 0."""
 
     def __init__(self, network: GPT, texts: Sequence[Sequence[int]], padding: PaddingSide) -> None:
+        self.config = network.config
         self.n_tokens = max(map(len, texts))
         self.positions = [
             range(len(ids)) if padding == "right" else range(self.n_tokens - len(ids), self.n_tokens) for ids in texts
@@ -96,7 +97,7 @@ class PaddedBatch:
     def weights(self, text: int, layer: int, head: int) -> Tensor:
         """The attention weights of one head on one text with its padding, (T, T)."""
         q_BHTD, k_BGTD, _ = self.layers[layer]
-        key_head = head // (q_BHTD.shape[1] // k_BGTD.shape[1])
+        key_head = self.config.key_head(head)
         score_TT = attention.scores(q_BHTD[text, head].float(), k_BGTD[text, key_head].float())
         return attention.attention_weights(score_TT, q_BHTD.shape[-1]).cpu()
 

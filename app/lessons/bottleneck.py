@@ -80,7 +80,7 @@ class BottleneckResult(LessonResult):
 
 def encoder_inputs(reading: Reading) -> Tensor:
     """The model's token vectors, scaled to mean square 1, (T, M): the input of the toy network."""
-    x_TM: Tensor = reading.model.network.embed.weight[reading.ids_BT[0]].detach().float().cpu()
+    x_TM = reading.embeddings_TM
     return F.normalize(x_TM, dim=1) * math.sqrt(x_TM.shape[1])
 
 

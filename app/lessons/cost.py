@@ -1,25 +1,9 @@
 """The arithmetic of a long text: operations and memory, from the configuration of a model. Computes no model."""
 
 from model.config import Config
+from model.weights.catalogue import catalogue
 
-GPT_2 = Config(  # the smallest, whose figures are known
-    family="gpt2",
-    n_layers=12,
-    n_heads=12,
-    n_kv_heads=12,
-    d_model=768,
-    d_head=64,
-    d_mlp=3072,
-    n_vocab=50257,
-    n_context=1024,
-    norm="layernorm",
-    norm_eps=1e-5,
-    positions="learned",
-    mlp="gelu",
-    tied=True,
-    attention_bias=True,
-    mlp_bias=True,
-)
+GPT_2 = catalogue("gpt2")["gpt2"].config()  # the smallest, whose figures are known
 
 
 def linear_operations(config: Config, n: int) -> int:

@@ -9,10 +9,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from app.lessons.book import BOOK, BOOK_NAMES
-from app.lessons.lesson import Reading
+from app.lessons.lesson import Reading, project_head
 from model import attention
 from model.attention import AttentionFn
 
@@ -96,9 +95,7 @@ def recompute_head(reading: Reading, layer: int, head: int, *, transpose: bool) 
         (block.attention.key, key_head),
         (block.attention.value, key_head),
     ):
-        rows = slice(index * d, (index + 1) * d)
-        bias_D = None if linear.bias is None else linear.bias[rows]
-        projected.append(F.linear(x_TM[None], linear.weight[rows], bias_D)[:, None])
+        projected.append(project_head(linear, x_TM[None], index, d)[:, None])
     q_BHTD, k_BHTD = rotate(projected[0]), rotate(projected[1])
     score_TT = attention.scaled(attention.scores(q_BHTD, k_BHTD), d)[0, 0].float()
     weight_TT = attention.weights(attention.masked(score_TT.T if transpose else score_TT))

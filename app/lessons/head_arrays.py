@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from app.lessons.lesson import Reading
+from app.lessons.lesson import Reading, project_head
 from app.lessons.panels import Cube, Facts, facts, matrix, shape_label
 from model import attention
 
@@ -81,16 +80,14 @@ def separate_heads(reading: Reading, layer: int, x_TM: Tensor) -> SeparateHeads:
     rotate = reading.model.network.positions.rotation(torch.arange(len(x_TM), device=x_TM.device))
 
     def project(linear: nn.Linear, head: int) -> Tensor:
-        rows = slice(head * config.d_head, (head + 1) * config.d_head)
-        return F.linear(x_TM, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+        return project_head(linear, x_TM, head, config.d_head)
 
     queries, weights, contexts = list[Tensor](), list[Tensor](), list[Tensor]()
     for head in range(config.n_heads):
         key_head = config.key_head(head)
         q_TD = project(layer_attention.query, head)
         k_SD, v_SD = project(layer_attention.key, key_head), project(layer_attention.value, key_head)
-        score_TS = attention.scaled(attention.scores(rotate(q_TD), rotate(k_SD)), config.d_head)
-        weight_TS = attention.weights(attention.masked(score_TS))
+        weight_TS = attention.attention_weights(attention.scores(rotate(q_TD), rotate(k_SD)), config.d_head)
         queries.append(q_TD)
         weights.append(weight_TS)
         contexts.append(attention.context(weight_TS, v_SD))

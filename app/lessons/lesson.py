@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from app.errors import NoSuchHead
 from app.lessons.checks import Arithmetic, Check, product_norms
 from app.lessons.posts import Reference
 from app.models import LoadedModel
@@ -41,7 +41,7 @@ class LessonRequest(TokensRequest):
     broken: bool = Field(False, title="Break it", description="compute it wrongly on purpose, so that a check fails")
 
 
-def check_request_heads(request: LessonRequest, config: Config, model: str) -> None:
+def check_request_heads(request: LessonRequest, model: LoadedModel) -> None:
     """Refuse a layer or head that the model does not have, in any field of a request, even one that is not used.
 
     The `kind` of a field, or else its name, says what the field holds: "layer", "head" or "heads".
@@ -49,16 +49,13 @@ def check_request_heads(request: LessonRequest, config: Config, model: str) -> N
     Raises:
         NoSuchHead: with the wrong number, and how many the model has.
     """
-    counts = {"layer": ("layer", config.n_layers), "head": ("head", config.n_heads), "heads": ("head", config.n_heads)}
+    indices: dict[str, list[int]] = {"layer": [], "head": [], "heads": []}
     for name, field in type(request).model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if (count := counts.get(str(extra.get("kind", name)))) is None:
-            continue
-        kind, n = count
         value: int | list[int] | None = getattr(request, name)
-        for index in value if isinstance(value, list) else [value or 0]:
-            if index >= n:
-                raise NoSuchHead(kind, index, n, model)
+        if (kind := str(extra.get("kind", name))) in indices and value is not None:
+            indices[kind] += value if isinstance(value, list) else [value]
+    model.check_heads(indices["layer"], indices["head"] + indices["heads"])
 
 
 class LessonResult(BaseModel):
@@ -104,6 +101,11 @@ class Reading:
     def ids_BT(self) -> Tensor:
         """The ids of the text as a batch of one, (1, T)."""
         return torch.tensor([self.tokens.ids], device=self.model.network.device)
+
+    @property
+    def embeddings_TM(self) -> Tensor:
+        """The token vectors of the text, without positions, (T, M), float32."""
+        return self.model.network.embed.weight[self.ids_BT[0]].detach().float().cpu()
 
     def block(self, layer: int) -> Block:
         """A layer of the model."""
@@ -190,6 +192,12 @@ def parameters(linear: Linear) -> tuple[Tensor, Tensor]:
     weight_OI = linear.weight.detach().float().cpu()
     bias_O = torch.zeros(len(weight_OI)) if linear.bias is None else linear.bias.detach().float().cpu()
     return weight_OI, bias_O
+
+
+def project_head(linear: nn.Linear, x: Tensor, head: int, d_head: int) -> Tensor:
+    """The projection of x to the features of one head, (…, d_head), with that head's own rows of the weights."""
+    rows = slice(head * d_head, (head + 1) * d_head)
+    return F.linear(x, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
 RequestT = TypeVar("RequestT", bound=LessonRequest)

@@ -70,11 +70,6 @@ def cosine(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> float:
     return dot_terms(F.normalize(a_D, dim=0), F.normalize(b_D, dim=0), broken=broken).sum().item()
 
 
-def embedding_rows(reading: Reading) -> Tensor:
-    """The token vectors of the text, without positions, (T, M), float32."""
-    return reading.model.network.embed.weight[reading.ids_BT[0]].detach().float().cpu()
-
-
 def compare_pairs(x_TM: Tensor, request: VectorsRequest) -> Tensor:
     """The dot product or cosine of every pair of tokens, (T, T)."""
     if request.measure == "cosine":
@@ -109,7 +104,7 @@ def _arrows(request: VectorsRequest) -> Points:
 def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
     """The dot products and cosines of two arrows, of two tokens, and of all pairs of tokens."""
     a_D, b_D = torch.tensor(request.a), torch.tensor(request.b)
-    x_TM, labels = embedding_rows(reading), reading.token_labels
+    x_TM, labels = reading.embeddings_TM, reading.token_labels
     first, second = reading.position(request.first_token), reading.position(request.second_token)
     d_model = x_TM.shape[1]
     n_bars = min(N_BARS, d_model)
@@ -144,7 +139,7 @@ def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
 
 def checks(reading: Reading, request: VectorsRequest) -> Iterator[Check]:
     """The table equals single dot products, no cosine is above 1, and an example of the post comes out as printed."""
-    x_TM = embedding_rows(reading)
+    x_TM = reading.embeddings_TM
     dots_TT = compare_pairs(x_TM, request.model_copy(update={"measure": "dot product"}))
     samples_TM = x_TM[:N_SAMPLES]
     looped_TT = torch.stack([torch.stack([dot_terms(a_M, b_M).sum() for b_M in samples_TM]) for a_M in samples_TM])

@@ -93,7 +93,7 @@ async def post_attention(
     config = model.network.config
     layers = list(range(config.n_layers)) if request.layers is None else request.layers
     heads = list(range(config.n_heads)) if request.heads is None else request.heads
-    service.check_heads(model, layers, heads)
+    model.check_heads(layers, heads)
     _check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format)
     stream = engine.submit(model, tokens, lambda trace: views.stages(trace, request.stage, layers, heads))
     results, timings = await client.cancel_on_disconnect(service.all_results(stream))

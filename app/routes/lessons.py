@@ -263,7 +263,7 @@ async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tu
         raise TextTooLong(len(tokens), MAX_LESSON_TOKENS, "a lesson", "open it on the first page")
     if not lesson.is_supported_by(model.network.config):
         raise UnsupportedByModel(model.name, lesson.requirement, engine.models.fallback)
-    check_request_heads(request, model.network.config, model.name)
+    check_request_heads(request, model)
     return model, tokens
 
 

@@ -52,9 +52,9 @@ def test_a_stream_that_ends_without_a_result_is_an_error() -> None:
 def test_the_first_layer_or_head_that_does_not_exist_is_refused(
     tiny_model: LoadedModel, layers: list[int], heads: list[int], message: str
 ) -> None:
-    service.check_heads(tiny_model, [0, 2], [0, 3])
+    tiny_model.check_heads([0, 2], [0, 3])
     with pytest.raises(NoSuchHead, match=message):
-        service.check_heads(tiny_model, layers, heads)
+        tiny_model.check_heads(layers, heads)
 
 
 def test_the_training_history_of_a_model_that_is_not_loaded_is_empty(tiny_llama: Path) -> None:
