@@ -2,18 +2,15 @@
 
 # shapes: B texts, L layers, H heads, T tokens, D features of a head, M features of a token
 
-import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from app.lessons.book import BOOK, BOOK_NAMES
-from app.lessons.lesson import Reading, project_head
+from app.experiments.base import Work, project_head
 from model import attention
-from model.attention import AttentionFn
 
 VectorKind = Literal["queries", "keys", "values", "context vectors"]
 
@@ -29,21 +26,21 @@ class Head:
     contributions_TT: Tensor
 
 
-def head_of_model(reading: Reading, layer: int, head: int, *, swap: bool = False) -> Head:
+def head_of_model(work: Work, layer: int, head: int, *, swap: bool = False) -> Head:
     """A head as the model computes it; `swap` exchanges queries and keys.
 
     Queries and keys include rotary positions if the model has them.
     """
-    trace, d = reading.trace, reading.config.d_head
+    trace, d = work.trace, work.config.d_head
     q_TD, k_TD, v_TD = (rows(layer, [head])[0].cpu() for rows in (trace.queries, trace.keys, trace.values))
     if swap:
         q_TD, k_TD = k_TD, q_TD
     score_TT = attention.scores(q_TD, k_TD)
     weight_TT = attention.attention_weights(score_TT, d)
-    output_MD = reading.block(layer).attention.output.weight[:, head * d : (head + 1) * d].detach().float().cpu()
+    output_MD = work.block(layer).attention.output.weight[:, head * d : (head + 1) * d].detach().float().cpu()
     norm_T = (v_TD @ output_MD.T).norm(dim=1)
     vectors = _vectors(q_TD, k_TD, v_TD, weight_TT)
-    return Head(reading.token_labels, vectors, score_TT, weight_TT, weight_TT * norm_T)
+    return Head(work.token_labels, vectors, score_TT, weight_TT, weight_TT * norm_T)
 
 
 def head_of_book(*, swap: bool = False) -> Head:
@@ -63,32 +60,20 @@ def _vectors(q_TD: Tensor, k_TD: Tensor, v_TD: Tensor, weight_TT: Tensor) -> dic
     return {"queries": q_TD, "keys": k_TD, "values": v_TD, "context vectors": context_TD}
 
 
-def relative_weights(reading: Reading, query: int, key: int) -> Tensor:
+def relative_weights(work: Work, query: int, key: int) -> Tensor:
     """Weight × row length of a query and a key in every head, (L, H): 1 is the weight if all are equal."""
-    rows, heads = range(query, query + 1), range(reading.config.n_heads)
-    layers = [dict(reading.trace.stages(layer, heads, rows))["weights"] for layer in range(reading.config.n_layers)]
+    rows, heads = range(query, query + 1), range(work.config.n_heads)
+    layers = [dict(work.trace.stages(layer, heads, rows))["weights"] for layer in range(work.config.n_layers)]
     return torch.stack(layers)[:, :, 0, key].cpu() * (query + 1)
 
 
-def attention_without(layer: int, head: int, query: int, key: int, n_layers: int) -> list[AttentionFn]:
-    """The attention functions of all layers; one masks an edge of one head and renormalises the rest of its row."""
-
-    def mask(scaled_BHTT: Tensor) -> Tensor:
-        masked_BHTT = attention.masked(scaled_BHTT)
-        masked_BHTT[:, head, query, key] = -math.inf
-        return masked_BHTT
-
-    attend = partial(attention.staged_attention, mask=mask)
-    return [attend if index == layer else attention.fused_attention for index in range(n_layers)]
-
-
 @torch.inference_mode()
-def recompute_head(reading: Reading, layer: int, head: int, *, transpose: bool) -> tuple[Tensor, Tensor]:
+def recompute_head(work: Work, layer: int, head: int, *, transpose: bool) -> tuple[Tensor, Tensor]:
     """Weights, (T, T), and context vectors, (T, D), of a head, computed from the input of its layer."""
-    block, config, network = reading.block(layer), reading.config, reading.model.network
-    x_TM, _ = reading.capture(layer, block.attention)
+    block, config, network = work.block(layer), work.config, work.network
+    x_TM = work.attention_input(layer)
     d, key_head = config.d_head, config.key_head(head)
-    rotate = network.positions.rotation(torch.arange(len(reading.tokens), device=network.device))
+    rotate = network.positions.rotation(torch.arange(len(work.tokens), device=network.device))
     projected = []
     for linear, index in (
         (block.attention.query, head),

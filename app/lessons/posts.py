@@ -1,17 +1,9 @@
 """What the lessons build on: posts of Giles Thomas's series, and chapters of the book he works through, by title."""
 
-from dataclasses import dataclass
+from app.experiments.base import Reference
 
 SERIES = "https://www.gilesthomas.com/llm-from-scratch"
 BOOK_ADDRESS = "https://www.manning.com/books/build-a-large-language-model-from-scratch"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A post or chapter, with its address."""
-
-    title: str
-    address: str
 
 
 def post(title: str, path: str) -> Reference:

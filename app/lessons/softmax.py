@@ -3,15 +3,17 @@
 # shapes: K logits
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.lessons.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Facts, numbers
+from app.experiments.base import Lesson, Work, panel
+from app.experiments.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
+from app.experiments.controls import Choice, Controls, Slider, Sliders, Switch
+from app.experiments.panels import Bars, Facts, facts, numbers
 from app.lessons.posts import MATHS, PART_15, chapter
 
 N_LARGEST_LOGITS = 20
@@ -19,124 +21,118 @@ N_LARGEST_LOGITS = 20
 Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class SoftmaxRequest(LessonRequest):
+class SoftmaxControls(Controls):
     """Logits to choose freely, or the model's largest ones, and how the softmax is computed."""
 
-    source: Literal["own", "model"] = Field(
-        "own",
-        title="Logits",
-        description=f"numbers that you set, or the model's {N_LARGEST_LOGITS} largest logits for the next token",
+    source: Annotated[
+        Literal["own", "model"],
+        Choice("Logits", f"numbers that you set, or the model's {N_LARGEST_LOGITS} largest logits for the next token"),
+    ] = "own"
+    logits: Annotated[list[Logit], Sliders(10, "Own logits")] = [2.0, 1.0, 0.5, 0.0, -1.0]
+    temperature: Annotated[
+        float, Slider(0.1, 5, 0.1, "Temperature", "divides the logits; above 1 the probabilities become more equal")
+    ] = 1.0
+    shift: Annotated[
+        float, Slider(0, 1000, 10, "Added to every logit", "changes no probability, unless exponentials overflow")
+    ] = 0.0
+    naive: Annotated[bool, Switch("Naive softmax", "does not subtract the largest logit before the exponentials")] = (
+        False
     )
-    logits: list[Logit] = Field(
-        [2.0, 1.0, 0.5, 0.0, -1.0],
-        title="Own logits",
-        min_length=2,
-        max_length=20,
-        json_schema_extra={"kind": "sliders"},
-    )
-    temperature: float = Field(
-        1.0,
-        title="Temperature",
-        ge=0.1,
-        le=5,
-        description="divides the logits; above 1 the probabilities become more equal, below 1 less",
-        json_schema_extra={"step": 0.1},
-    )
-    shift: float = Field(
-        0.0,
-        title="Added to every logit",
-        ge=0,
-        le=1000,
-        description="changes no probability, unless the exponentials overflow",
-        json_schema_extra={"step": 10},
-    )
-    naive: bool = Field(
-        False,
-        title="Naive softmax",
-        description="does not subtract the largest logit, so that exponentials of large logits overflow",
-    )
-
-
-class SoftmaxResult(LessonResult):
-    """The steps from logits to probabilities."""
-
-    logits: Bars
-    exponentials: Bars = Field(description="the terms of the sum; `null` where they overflow")
-    probabilities: Bars
-    facts: Facts
 
 
 def softmax(logits_K: Tensor, *, naive: bool) -> tuple[Tensor, Tensor]:
-    """The exponentials, and these divided by their sum, (K,) each; naive: without subtracting the largest logit."""
+    """The exponentials, and these divided by their sum, (K,) each; naive: without subtracting the largest logit.
+
+    >>> softmax(Tensor([0.0, 0.0]), naive=True)[1].tolist()
+    [0.5, 0.5]
+    """
     powers_K = (logits_K if naive else logits_K - logits_K.max()).exp()
     return powers_K, powers_K / powers_K.sum()
 
 
-def selected_logits(reading: Reading, request: SoftmaxRequest) -> tuple[Tensor, list[str]]:
-    """The logits before they are divided and shifted, (K,), and their labels."""
-    if request.source == "own":
-        return torch.tensor(request.logits, dtype=torch.double), [f"z{i}" for i in range(len(request.logits))]
-    top = reading.next_logits_V.topk(min(N_LARGEST_LOGITS, reading.config.n_vocab))
-    return top.values.double(), reading.ranked_labels(top.indices)
+class SoftmaxWork(Work):
+    """The steps from logits to probabilities."""
+
+    controls: SoftmaxControls
+
+    @cached_property
+    def labelled_logits(self) -> tuple[Tensor, list[str]]:
+        """The logits before they are divided and shifted, (K,), and their labels."""
+        if self.controls.source == "own":
+            own = self.controls.logits
+            return torch.tensor(own, dtype=torch.double), [f"z{i}" for i in range(len(own))]
+        top = self.next_logits_V.topk(min(N_LARGEST_LOGITS, self.config.n_vocab))
+        return top.values.double(), self.ranked_labels(top.indices)
+
+    def steps(self, controls: SoftmaxControls) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits divided by the temperature and shifted, exponentials, and probabilities; (K,) each."""
+        shifted_K = self.labelled_logits[0] / controls.temperature + controls.shift
+        powers_K, p_K = softmax(shifted_K, naive=controls.naive or controls.broken)
+        return shifted_K, powers_K, p_K
+
+    def bars(self, title: str, values_K: Tensor, *, mark_largest: bool = True, probabilities: bool = False) -> Bars:
+        """One number per logit."""
+        logits_K, labels = self.labelled_logits
+        chosen = int(logits_K.argmax()) if mark_largest else None
+        return Bars(title=title, labels=labels, values=numbers(values_K), chosen=chosen, probabilities=probabilities)
+
+    @property
+    def power(self) -> str:
+        """The formula of the exponentials."""
+        return "e^z" if self.controls.naive or self.controls.broken else "e^(z − max z)"
+
+    @panel
+    def logits(self) -> Bars:
+        """The logits, divided by the temperature and shifted."""
+        title = f"Logits z / {self.controls.temperature:g} + {self.controls.shift:g}"
+        return self.bars(title, self.steps(self.controls)[0], mark_largest=False)
+
+    @panel
+    def exponentials(self) -> Bars:
+        """The terms of the sum; `null` where they overflow."""
+        return self.bars(f"Exponentials {self.power}", self.steps(self.controls)[1])
+
+    @panel
+    def probabilities(self) -> Bars:
+        """Each exponential divided by their sum."""
+        return self.bars(f"Probabilities, {self.power} / sum", self.steps(self.controls)[2], probabilities=True)
+
+    @panel
+    def facts(self) -> Facts:
+        """What the exponentials and the probabilities sum to, and the largest probability."""
+        _, powers_K, p_K = self.steps(self.controls)
+        named = {
+            "sum of the exponentials": powers_K.sum().item(),
+            "sum of the probabilities": p_K.sum().item(),
+            "largest probability": p_K.max().item(),
+        }
+        return facts("Sums and largest probability", named)
+
+    def checks(self) -> Iterator[Check]:
+        """Probabilities sum to 1, do not change if all logits grow by one number, and keep the order of the logits."""
+        logits_K, controls = self.labelled_logits[0], self.controls
+        shifted_K, _, p_K = self.steps(controls)
+        names = "the probabilities sum to 1", "adding 1,000 to every logit changes no probability"
+        if controls.naive:
+            reason = "the naive softmax is chosen, whose exponentials overflow"
+            yield from (does_not_apply(name, reason) for name in names)
+        else:
+            arithmetic = Arithmetic(n_terms=len(p_K), dtype=torch.double)
+            yield equal(names[0], p_K.sum()[None], torch.ones(1), arithmetic, 1.0)
+            raised_p_K = self.steps(controls.model_copy(update={"shift": controls.shift + 1000}))[2]
+            yield equal(names[1], raised_p_K, p_K, arithmetic, largest(shifted_K) + 1000)
+        top, difference = int(logits_K.argmax()), 0.0
+        for temperature in (0.1, 1.0, 5.0):
+            p_K = self.steps(controls.model_copy(update={"temperature": temperature, "naive": False}))[2]
+            difference = max(difference, (p_K.max() - p_K[top]).item())
+        yield at_most(0, difference, "at every temperature, the largest logit has the largest probability")
 
 
-def softmax_steps(logits_K: Tensor, request: SoftmaxRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits divided by the temperature and shifted, exponentials, and probabilities; (K,) each."""
-    shifted_K = logits_K / request.temperature + request.shift
-    powers_K, p_K = softmax(shifted_K, naive=request.naive or request.broken)
-    return shifted_K, powers_K, p_K
-
-
-def compute(reading: Reading, request: SoftmaxRequest) -> SoftmaxResult:
-    """Every step from the logits to the probabilities."""
-    logits_K, labels = selected_logits(reading, request)
-    shifted_K, powers_K, p_K = softmax_steps(logits_K, request)
-    chosen = int(logits_K.argmax())
-    power = "e^z" if request.naive or request.broken else "e^(z − max z)"
-    return SoftmaxResult(
-        logits=Bars(
-            title=f"Logits z / {request.temperature:g} + {request.shift:g}", labels=labels, values=numbers(shifted_K)
-        ),
-        exponentials=Bars(title=f"Exponentials {power}", labels=labels, values=numbers(powers_K), chosen=chosen),
-        probabilities=Bars(
-            title=f"Probabilities, {power} / sum", labels=labels, values=numbers(p_K), chosen=chosen, probabilities=True
-        ),
-        facts=Facts(
-            title="Sums and largest probability",
-            names=["sum of the exponentials", "sum of the probabilities", "largest probability"],
-            values=numbers(torch.stack((powers_K.sum(), p_K.sum(), p_K.max()))),
-        ),
-    )
-
-
-def checks(reading: Reading, request: SoftmaxRequest) -> Iterator[Check]:
-    """Probabilities sum to 1, do not change if all logits grow by the same number, and keep the order of the logits."""
-    logits_K, _ = selected_logits(reading, request)
-    shifted_K, _, p_K = softmax_steps(logits_K, request)
-    names = "the probabilities sum to 1", "adding 1,000 to every logit changes no probability"
-    if request.naive:
-        reason = "the naive softmax is chosen, whose exponentials overflow"
-        yield from (does_not_apply(name, reason) for name in names)
-    else:
-        arithmetic = Arithmetic(n_terms=len(p_K), dtype=torch.double)
-        yield equal(names[0], p_K.sum()[None], torch.ones(1), arithmetic, 1.0)
-        raised_p_K = softmax_steps(logits_K, request.model_copy(update={"shift": request.shift + 1000}))[2]
-        yield equal(names[1], raised_p_K, p_K, arithmetic, largest(shifted_K) + 1000)
-    top, difference = int(logits_K.argmax()), 0.0
-    for temperature in (0.1, 1.0, 5.0):
-        p_K = softmax_steps(logits_K, request.model_copy(update={"temperature": temperature, "naive": False}))[2]
-        difference = max(difference, (p_K.max() - p_K[top]).item())
-    yield at_most(0, difference, "at every temperature, the largest logit has the largest probability")
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=6,
     title="Softmax",
     posts=(MATHS, PART_15, chapter("3.3")),
-    request_type=SoftmaxRequest,
-    result_type=SoftmaxResult,
-    compute=compute,
-    checks=checks,
+    work=SoftmaxWork,
     break_description="take the naive softmax, whose exponentials overflow",
     code_references=("model/attention.py: weights", "app/lessons/softmax.py: softmax"),
 )

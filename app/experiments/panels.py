@@ -1,4 +1,4 @@
-"""The panels that a lesson's result consists of: a few kinds of pictures and tables, as numbers with labels.
+"""The panels that an experiment consists of: a few kinds of pictures and tables, as numbers with labels.
 
 static/lesson_panels.js draws them.
 """
@@ -130,7 +130,8 @@ class Cube(_Panel):
     values: list[list[list[Number]]]
 
 
-Panel = Annotated[Heatmap | Bars | Curves | Facts | Points | Chips | Cube, Field(discriminator="kind")]
+AnyPanel = Heatmap | Bars | Curves | Facts | Points | Chips | Cube
+Panel = Annotated[AnyPanel, Field(discriminator="kind")]
 
 
 def numbers(values: Tensor) -> list[Number]:

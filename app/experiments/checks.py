@@ -1,7 +1,7 @@
 """Checks: statements that must hold, with a measured value; and how much two computations may differ by rounding.
 
-Every tolerance of the lessons comes from here. Statements without rounding (counts, copies, masked weights) are checked
-exactly, with `at_most(0, …)`.
+Every tolerance of the experiments comes from here. Statements without rounding (counts, copies, masked weights) are
+checked exactly, with `at_most(0, …)`.
 """
 
 import math

@@ -1,0 +1,1 @@
+"""The tools: experiments without a lesson's prose, one module each."""
