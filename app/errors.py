@@ -11,6 +11,7 @@
     ├── NoSuchStep              422
     ├── NonFiniteNumbers        422
     ├── UnsupportedByModel      422
+    ├── EditsNotAccepted        422
     ├── UnknownModel            404
     ├── ModelNotHere            404
     ├── ModelTooLarge           404
@@ -167,6 +168,19 @@ class NonFiniteNumbers(AppError):
         super().__init__(
             f"{model} overflows on this text: at {place} some of its numbers are infinite or NaN, and so is everything "
             f"that is computed from them. {cure}"
+        )
+
+
+class EditsNotAccepted(AppError):
+    """An experiment that makes its own edits was sent some."""
+
+    status = 422
+    title = "This experiment takes no edits"
+
+    def __init__(self, experiment: str, edits: str) -> None:
+        super().__init__(
+            f"“{experiment}” makes its own changes to the pass, and its checks are about the unchanged model; it cannot "
+            f"be run under {edits}. Leave `edits` empty, or read the text under them on the first page."
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.lessons.lesson import lessons
+from app.experiments.base import experiments
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTICE = (ROOT / "NOTICE").read_text()
@@ -67,27 +67,27 @@ ORDER = [
     "app.live.session",
     "app.templating",
     "app.openapi",
-    "app.lessons.panels",
+    "app.experiments.panels",
+    "app.experiments.checks",
+    "app.experiments.controls",
+    "app.experiments.base",
+    "app.experiments.run",
     "app.lessons.posts",
-    "app.lessons.checks",
-    "app.lessons.lesson",
-    "app.lessons.controls",
     "app.lessons.book",
     "app.lessons.geometry",
     "app.lessons.head",
     "app.lessons.recurrent",
     "app.lessons.cost",
     "app.lessons.clock",
-    "app.lessons.heads_off",
     "app.lessons.head_arrays",
     "app.lessons.toy_head",
-    *(LESSONS := sorted(f"app.lessons.{slug.replace('-', '_')}" for slug in lessons())),
+    *(EXPERIMENTS := sorted(experiment.work.__module__ for experiment in experiments().values())),
     "app.routes.api",
     "app.routes.assets",
     "app.routes.health",
     "app.routes.live",
     "app.routes.pages",
-    "app.routes.lessons",
+    "app.routes.experiments",
     "app.main",
     "app.progress",
     "app.cli",
@@ -118,8 +118,8 @@ def test_a_file_imports_only_files_above_it_in_the_reading_order(name: str) -> N
     path = ROOT / Path(*name.split(".")).with_suffix(".py")
     above = set(ORDER[: ORDER.index(name)])
     assert _imports(path) <= above - set(
-        LESSONS
-    )  # no lesson imports another, and no other file imports a particular lesson
+        EXPERIMENTS
+    )  # no experiment imports another, and no other file imports a particular one
 
 
 def _run(code: str) -> str:
@@ -147,7 +147,7 @@ def test_the_readme_prints_the_files_in_the_reading_order() -> None:
     readme = (ROOT / "README.md").read_text()
     tree = readme[readme.index("\nmodel/  ") : readme.index("\ntemplates/  static/")]
     printed = re.findall(r"^ +(\w+)\.py\b", tree, re.M)
-    assert printed == [name.split(".")[-1] for name in ORDER if name not in LESSONS]
+    assert printed == [name.split(".")[-1] for name in ORDER if name not in EXPERIMENTS]
 
 
 @pytest.mark.parametrize("package", ["plotly", "fastapi_offline", "ziamath", "latex2mathml"])

@@ -149,7 +149,7 @@ def faults(source: str, suffix: str) -> list[str]:
 
 
 # Names that every module of a kind has, with one meaning.
-CONVENTIONS = {"LESSON", "T", "checks", "compute", "log", "router"}
+CONVENTIONS = {"EXPERIMENT", "T", "log", "router"}
 
 
 def top_level_names(source: str) -> Iterator[str]:

@@ -51,13 +51,15 @@ async def prepare(engine: Engine, experiment: Experiment, controls: Controls) ->
     return Run(experiment, experiment.work(model, tokens, controls), request)
 
 
-async def panels(engine: Engine, run: Run, names: Sequence[str] | None = None) -> AsyncIterator[tuple[Event, Timings]]:
+async def stream_panels(
+    engine: Engine, run: Run, names: Sequence[str] | None = None
+) -> AsyncIterator[tuple[Event, Timings]]:
     """The panels one by one, each with its name, and how far the slow ones are; the timings are those so far."""
     async for event in _events(engine, run, lambda work: run_panels(work, names)):
         yield event
 
 
-async def checks(engine: Engine, run: Run) -> AsyncIterator[tuple[Event, Timings]]:
+async def stream_checks(engine: Engine, run: Run) -> AsyncIterator[tuple[Event, Timings]]:
     """The checks one by one."""
     async for event in _events(engine, run, run_checks):
         yield event
@@ -68,7 +70,7 @@ async def all_panels(
 ) -> tuple[dict[str, AnyPanel], Timings]:
     """All panels by their names, and the timings of the last one."""
     computed, timings = dict[str, AnyPanel](), Timings(queued_ms=0, computed_ms=0)
-    async for event, until_now in panels(engine, run, names):
+    async for event, until_now in stream_panels(engine, run, names):
         timings = until_now
         if isinstance(event, tuple):
             computed[event[0]] = event[1]
@@ -77,7 +79,7 @@ async def all_panels(
 
 async def all_checks(engine: Engine, run: Run) -> list[Check]:
     """All checks."""
-    return [event async for event, _ in checks(engine, run) if isinstance(event, Check)]
+    return [event async for event, _ in stream_checks(engine, run) if isinstance(event, Check)]
 
 
 async def _events(

@@ -342,7 +342,7 @@ async def _lines(engine: Engine, prepared: run.Run) -> AsyncIterator[bytes]:
     yield _line(_text_fields(prepared))
     timings = None
     try:
-        async for event, until_now in run.panels(engine, prepared):
+        async for event, until_now in run.stream_panels(engine, prepared):
             timings = until_now
             if isinstance(event, ReadingProgress | Progress):
                 yield _line({"progress": vars(event)})

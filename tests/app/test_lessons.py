@@ -15,18 +15,19 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from torch import Tensor
 
-from app.lessons import checks
-from app.lessons.lesson import Reading, lessons
-from app.lessons.panels import Bars, Chip, ChipRow, Chips, Cube, Curves, Facts, Heatmap, Line, Panel, Point, Points
+from app.experiments import checks
+from app.experiments.base import lessons, panel_infos
+from app.experiments.controls import control_fields
+from app.experiments.panels import Bars, Chip, ChipRow, Chips, Cube, Curves, Facts, Heatmap, Line, Panel, Point, Points
 from app.models import LoadedModel
-from app.routes.lessons import ChecksReply
+from app.routes.experiments import ChecksReply
 from app.settings import Settings
 from app.templating import format_value
 from model.gpt import GPT
-from model.reading import read
 from model.tokenizer import Tokenizer
 from model.weights.catalogue import SHIPPED
 from model.weights.folder import load
+from tests.app.experiments import checks_of, make_work
 from tests.checkpoints import N_VOCAB, write_gpt2
 from tests.conftest import CPU, FLOAT, serve
 
@@ -81,17 +82,9 @@ def loaded_models(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict
     }
 
 
-@lru_cache(maxsize=200)
-def make_reading(loaded: LoadedModel, text: str) -> Reading:
-    """The reading of a text by a model, without an app."""
-    tokens = loaded.tokens(text)
-    return Reading(loaded, tokens, read(loaded.network, tokens.ids))
-
-
 def run_checks(loaded: LoadedModel, slug: str, text: str, *, broken: bool = False) -> list[checks.Check]:
     """The checks of a lesson on a text, without an app."""
-    lesson = lessons()[slug]
-    return [*lesson.checks(make_reading(loaded, text), lesson.request_type(text=text, broken=broken))]
+    return checks_of(make_work(loaded, slug, text, broken=broken))
 
 
 def fitting_model(client: TestClient, slug: str, model: str) -> str:
@@ -102,7 +95,7 @@ def fitting_model(client: TestClient, slug: str, model: str) -> str:
 
 def post(client: TestClient, path: str, fields: dict[str, object]) -> dict[str, object]:
     """The reply to a call of a lesson, by default on lookback-gpt and the sentence."""
-    response = client.post(f"/api/v2/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
+    response = client.post(f"/api/v1/experiments/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
     assert response.status_code == 200, response.text
     reply: dict[str, object] = response.json()
     return reply
@@ -110,8 +103,9 @@ def post(client: TestClient, path: str, fields: dict[str, object]) -> dict[str, 
 
 def post_panels(client: TestClient, slug: str, **fields: object) -> dict[str, Panel]:
     """The panels of a lesson's result."""
-    reply = post(client, slug, fields)
-    return {name: PANEL.validate_python(reply[name]) for name in lessons()[slug].result_type.model_fields}
+    panels = post(client, slug, fields)["panels"]
+    assert isinstance(panels, dict)
+    return {name: PANEL.validate_python(panel) for name, panel in panels.items()}
 
 
 def post_facts(client: TestClient, slug: str, panel: str, **fields: object) -> Facts:
@@ -204,38 +198,33 @@ def _without_title(panel: Panel) -> dict[str, object]:
 
 def other_values(schema: JsonSchemaValue, default: object) -> list[object]:
     """Values other than the default that a control can have."""
-    match schema:
-        case {"enum": [*names]}:
-            return [name for name in names if name != default]
-        case {"type": "boolean"}:
+    match schema["kind"]:
+        case "choice":
+            return [name for name in schema["enum"] if name != default]
+        case "switch":
             return [not default]
-        case {"kind": "sliders"}:
+        case "sliders":
             assert isinstance(default, list)
             return [[value + 0.5 for value in default]]
-        case {"kind": "heads"}:
+        case "heads":
             return [[0]]
-        case {"type": "string"}:
+        case "text":
             return ["a dog ran"]
-        case {"minimum": minimum, "maximum": maximum} if maximum < 1_000_000:
-            return [value for value in (maximum, minimum) if value != default]
+        case "range":
+            return [value for value in (schema["maximum"], schema["minimum"]) if value != default]
     return [number for number in (0, 1, 2, 3) if number != default]
 
 
-CONTROLS = [
-    (slug, name)
-    for slug, lesson in lessons().items()
-    for name in lesson.request_type.model_fields
-    if name not in ("text", "model", "step", "special_tokens", "broken")
-]
+CONTROLS = [(slug, name) for slug, lesson in lessons().items() for name in control_fields(lesson.controls)]
 REQUIRED = {("batches", "text_index"): {"third_text": "a"}}  # fields without which the control has no effect
 
 
 @pytest.mark.parametrize(("slug", "name"), CONTROLS)
 def test_every_control_changes_a_number(lesson_client: TestClient, slug: str, name: str) -> None:
     fields = REQUIRED.get((slug, name), {})
-    schema = lessons()[slug].request_type.model_json_schema()["properties"][name]
+    schema = lessons()[slug].controls.model_json_schema()["properties"][name]
     before = post_panels(lesson_client, slug, **fields)
-    default = lessons()[slug].request_type.model_fields[name].default
+    default = lessons()[slug].controls.model_fields[name].default
     assert any(
         post_panels(lesson_client, slug, **fields, **{name: value}) != before for value in other_values(schema, default)
     )
@@ -245,7 +234,7 @@ def test_every_control_changes_a_number(lesson_client: TestClient, slug: str, na
 def test_an_empty_or_too_long_text_is_refused_with_a_reason(lesson_client: TestClient, slug: str) -> None:
     n, model = n_context(lesson_client, SHIPPED.name), SHIPPED.name
     for text, message in (("", "The text is empty"), ("the" + " the" * n, f"{n + 1} tokens")):
-        reply = lesson_client.post(f"/api/v2/lessons/{slug}", json={"text": text, "model": model})
+        reply = lesson_client.post(f"/api/v1/experiments/{slug}", json={"text": text, "model": model})
         assert reply.status_code == 422
         assert message in reply.json()["detail"]
         page = lesson_client.get(f"/lessons/{slug}", params={"text": text or " ", "model": "none"})
@@ -272,9 +261,9 @@ def markup(panel: Panel) -> str:
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_the_page_has_the_numbers_of_the_api_without_any_script(lesson_client: TestClient, slug: str) -> None:
-    page = lesson_client.get(
-        f"/lessons/{slug}", params={"text": SENTENCE, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
-    )
+    query = {"text": SENTENCE, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
+    opened = [info.name for info in panel_infos(lessons()[slug].work)]
+    page = lesson_client.get(f"/lessons/{slug}", params=query | {"open": opened})
     assert page.status_code == 200
     for panel in post_panels(lesson_client, slug).values():
         assert markup(panel) in html.unescape(page.text)
@@ -287,12 +276,12 @@ def test_a_lesson_that_cannot_use_the_model_shows_lookback_gpt_and_says_so(
     lesson_client: TestClient, slug: str
 ) -> None:
     requested = default_model(lesson_client)
-    reply = lesson_client.post(f"/api/v2/lessons/{slug}", json={"text": SENTENCE, "model": requested})
+    reply = lesson_client.post(f"/api/v1/experiments/{slug}", json={"text": SENTENCE, "model": requested})
     page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": requested})
     assert page.status_code == 200
     assert reply.status_code == 422
     assert "Choose lookback-gpt" in reply.json()["detail"]
-    reply_without_model = lesson_client.post(f"/api/v2/lessons/{slug}", json={"text": SENTENCE})
+    reply_without_model = lesson_client.post(f"/api/v1/experiments/{slug}", json={"text": SENTENCE})
     assert reply_without_model.json()["model"] == "lookback-gpt"
     assert f"<b>{requested}</b> does not have; you see <b>lookback-gpt</b>" in page.text
     fitting_page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": "lookback-gpt"})
@@ -307,13 +296,20 @@ def test_the_list_of_lessons_is_in_order_and_its_links_keep_text_and_model(lesso
         assert f"/lessons/{next_slug}?text=" in lesson_client.get(f"/lessons/{slug}", params={"text": "a b"}).text
 
 
-def test_every_call_has_a_description(lesson_client: TestClient) -> None:
-    paths = lesson_client.get("/openapi.json").json()["paths"]
-    for lesson in lesson_client.get("/api/v2/lessons").json():
-        call = paths[lesson["call"]]["post"]
-        assert call["description"]
-        assert "broken" in call["description"]
-        assert f"{lesson['call']}/checks" in paths
+def test_every_lesson_describes_itself(lesson_client: TestClient) -> None:
+    for lesson in lesson_client.get("/api/v1/experiments").json():
+        described = lesson_client.get(lesson["call"]).json()
+        assert described["summary"]
+        assert described["broken"] or not lesson["number"]
+        assert all(panel["description"] for panel in described["panels"])
+        reply = lesson_client.post(lesson["call"], json={"text": "a b"}).json()
+        assert list(reply["panels"]) == [panel["name"] for panel in described["panels"]]
+
+
+def test_the_old_addresses_of_lessons_lead_to_the_new_ones(lesson_client: TestClient) -> None:
+    for path in ("softmax", "softmax/checks"):
+        reply = lesson_client.post(f"/api/v2/lessons/{path}", json={"text": "a"}, follow_redirects=False)
+        assert (reply.status_code, reply.headers["location"]) == (308, f"/api/v1/experiments/{path}")
 
 
 def test_every_lesson_links_to_the_symbols_and_to_its_sources(lesson_client: TestClient) -> None:
@@ -334,14 +330,14 @@ def test_a_position_beyond_the_end_of_the_text_means_its_last_token(lesson_clien
 
 def test_a_second_text_of_the_batch_that_is_too_long_is_refused_with_a_reason(lesson_client: TestClient) -> None:
     fields = {"text": "a", "model": default_model(lesson_client), "second_text": "the" + " the" * 256}
-    reply = lesson_client.post("/api/v2/lessons/batches", json=fields)
+    reply = lesson_client.post("/api/v1/experiments/batches", json=fields)
     assert reply.status_code == 422
     assert "257 tokens" in reply.json()["detail"]
 
 
 def impossible_fields(slug: str) -> tuple[dict[str, object], str]:
     """Fields with a layer or head that no model has, and the message that refuses them."""
-    properties = lessons()[slug].request_type.model_json_schema()["properties"]
+    properties = lessons()[slug].controls.model_json_schema()["properties"]
     fields: dict[str, object] = {"layer": 99}
     for name, schema in properties.items():
         if name == "head" or schema.get("kind") in ("heads", "head"):
@@ -351,13 +347,15 @@ def impossible_fields(slug: str) -> tuple[dict[str, object], str]:
     return fields, "There is no layer 99" if "layer" in fields else "There is no head 99"
 
 
-@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].request_type.model_fields])
+@pytest.mark.parametrize("slug", [slug for slug in SLUGS if "layer" in lessons()[slug].controls.model_fields])
 def test_a_layer_or_head_that_the_model_does_not_have_is_refused_with_the_same_message_everywhere(
     lesson_client: TestClient, slug: str
 ) -> None:
     fields, message = impossible_fields(slug)
     for path in (slug, f"{slug}/checks"):
-        reply = lesson_client.post(f"/api/v2/lessons/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields})
+        reply = lesson_client.post(
+            f"/api/v1/experiments/{path}", json={"text": SENTENCE, "model": SHIPPED.name, **fields}
+        )
         assert (reply.status_code, message in reply.json()["detail"]) == (422, True)
     query = {name: "99" if value == [99] else str(value) for name, value in fields.items()}
     page = lesson_client.get(f"/lessons/{slug}", params={"text": SENTENCE, "model": SHIPPED.name, **query})
@@ -423,7 +421,7 @@ def test_the_number_of_merges_is_that_of_the_tokenizer(
 def test_an_id_without_a_token_has_a_label(tmp_path: Path) -> None:
     folder = write_gpt2(tmp_path / "wide", vocab_size=N_VOCAB + 40)
     loaded = LoadedModel("wide", *load(folder, device=CPU, dtype=FLOAT), max_tokens=64)
-    assert make_reading(loaded, SENTENCE).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
+    assert make_work(loaded, "softmax", SENTENCE).ranked_labels(torch.tensor([N_VOCAB])) == [f"0 (no token {N_VOCAB})"]
 
 
 def test_before_an_edge_is_cut_no_change_is_shown_not_even_0(client: TestClient) -> None:

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic.json_schema import JsonSchemaValue
 
-from app.lessons.lesson import lessons
+from app.experiments.base import experiments
 from app.settings import Settings
 from tests.conftest import serve
 
@@ -54,7 +54,7 @@ def requests(slug: str) -> st.SearchStrategy[dict[str, object]]:
     """Requests of a lesson, each with a few of its fields."""
     fields = {
         name: values(schema)
-        for name, schema in lessons()[slug].request_type.model_json_schema()["properties"].items()
+        for name, schema in experiments()[slug].controls.model_json_schema()["properties"].items()
         if name not in ("text", "model")
     }
     return st.fixed_dictionaries({"text": st.sampled_from(TEXTS)}, optional=fields)
@@ -69,16 +69,16 @@ def query_string(fields: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("slug", lessons())
+@pytest.mark.parametrize("slug", experiments())
 def test_a_lesson_replies_or_refuses_for_any_values_of_its_controls(client: TestClient, slug: str) -> None:
     @hypothesis_settings(
         max_examples=N_EXAMPLES, derandomize=not IS_LONG, deadline=None, suppress_health_check=[*HealthCheck]
     )
     @given(requests(slug))
     def run(fields: dict[str, object]) -> None:
-        page = client.get(f"/lessons/{slug}", params=query_string(fields) | {"prove": "1"})
-        result = client.post(f"/api/v2/lessons/{slug}", json=fields)
-        checks = client.post(f"/api/v2/lessons/{slug}/checks", json=fields)
+        page = client.get(experiments()[slug].page, params=query_string(fields) | {"prove": "1"})
+        result = client.post(f"/api/v1/experiments/{slug}", json=fields)
+        checks = client.post(f"/api/v1/experiments/{slug}/checks", json=fields)
         for reply in (page, result, checks):
             assert reply.status_code in (200, 404, 413, 422), reply.text
         if checks.status_code == 200 and not fields.get("broken"):

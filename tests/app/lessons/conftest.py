@@ -15,12 +15,10 @@ NAMES = ("tiny-gpt2", "tiny-llama", SHIPPED.name)
 
 
 @pytest.fixture(scope="session")
-def loaded_models(
-    tiny_gpt2: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str, torch.dtype], LoadedModel]:
+def loaded_models(tiny_gpt2: Path, tiny_llama: Path, settings: Settings) -> dict[tuple[str, torch.dtype], LoadedModel]:
     """Small models of both families in both dtypes, by name and dtype."""
-    weights_dir = Settings().weights_dir or tmp_path_factory.mktemp("weights")
-    folders = dict(zip(NAMES, (tiny_gpt2, tiny_llama, SHIPPED.fetch(weights_dir, lambda *_: None)), strict=True))
+    shipped = SHIPPED.fetch(settings.weights_dir, lambda *_: None)
+    folders = dict(zip(NAMES, (tiny_gpt2, tiny_llama, shipped), strict=True))
     return {
         (name, dtype): LoadedModel(name, *load(folder, device=CPU, dtype=dtype), max_tokens=64)
         for name, folder in folders.items()
