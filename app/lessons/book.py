@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from app.lessons.lesson import Reading
+from app.experiments.base import Work
 
 VectorSource = Literal["model", "book"]
 
@@ -24,13 +24,11 @@ BOOK = torch.tensor(  # Raschka, chapter 3.3
 )
 
 
-def vectors(reading: Reading, source: VectorSource) -> tuple[Tensor, list[str]]:
-    """The input of the first attention layer, (T, M): token vectors with their positions added; and the row labels."""
+def vectors(work: Work, source: VectorSource) -> tuple[Tensor, list[str]]:
+    """The input of the first layer, (T, M): token vectors with their positions added; and the labels of its rows.
+
+    The work must observe the embedding.
+    """
     if source == "book":
         return BOOK, BOOK_NAMES
-    network = reading.model.network
-    ids_BT = reading.ids_BT
-    positions_T = torch.arange(ids_BT.shape[1], device=network.device)
-    with torch.inference_mode():
-        x_BTM: Tensor = network.positions.add_positions(network.embed(ids_BT), positions_T)
-    return x_BTM[0].float().cpu(), reading.token_labels
+    return work.trace.observed("embedding").float().cpu(), work.token_labels
