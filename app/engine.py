@@ -19,18 +19,22 @@ from typing import Final, Generic, Self, TypeVar, cast
 
 import torch
 
-from app.errors import Busy, NonFiniteNumbers, OutOfMemory
+from app.errors import Busy, NonFiniteNumbers, OutOfMemory, TextTooLongForEdits
 from app.models import LoadedModel, Models
 from app.schemas import Timings
 from app.settings import Settings
 from model.cache import PrefixCache
+from model.edits import NO_EDITS, Edits
+from model.gpt import GPT
 from model.reading import compute_last_logits, read_batch
+from model.sites import ObservedSite
 from model.tokenizer import Tokens
 from model.trace import NonFiniteNumber, Trace
 from model.weights.sources import Progress, Source
 
 log = logging.getLogger("lookback")
 T = TypeVar("T")
+NO_SITES: frozenset[ObservedSite] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Job:
     ids: tuple[int, ...]
     view: Callable[[Trace], Iterator[object]]
     needs_last_logits: bool
+    edits: Edits = NO_EDITS
+    sites: frozenset[ObservedSite] = NO_SITES  # to observe beyond what every trace holds
     events: asyncio.Queue[object] = field(default_factory=asyncio.Queue)  # ReadingProgress, results, errors, END
     submitted_at: float = field(default_factory=time.perf_counter)
     computed_s: float = 0.0
@@ -81,6 +87,11 @@ class Job:
     ran: bool = False  # in the step just done
     cancelled: bool = False
     done: bool = False
+
+    @property
+    def pass_key(self) -> tuple[GPT, Edits, frozenset[ObservedSite]]:
+        """Jobs with the same one can be read in one pass."""
+        return self.model.network, self.edits, self.sites
 
     @property
     def read_so_far(self) -> Trace:
@@ -138,6 +149,19 @@ def split_budget(remaining: Sequence[int], budget: int) -> list[int]:
     return n_taken
 
 
+def fit_budget(remaining: Sequence[int], budget: int) -> list[int]:
+    """As `split_budget`, but of each text all tokens are read in the next pass, or none.
+
+    >>> fit_budget([3, 500, 1], budget=128)
+    [3, 0, 1]
+    """
+    n_taken = []
+    for n in remaining:
+        n_taken.append(n if n <= budget else 0)
+        budget -= n_taken[-1]
+    return n_taken
+
+
 class Engine:
     """The queue of jobs, and the models that read their texts."""
 
@@ -183,34 +207,54 @@ class Engine:
         view: Callable[[Trace], Iterator[T]],
         *,
         needs_last_logits: bool = False,
+        edits: Edits = NO_EDITS,
+        sites: frozenset[ObservedSite] = NO_SITES,
     ) -> ResultStream[T]:
         """Read a text, then compute the results of a view one after another, all in the worker thread.
 
         A view that uses the logits after the last token sets `needs_last_logits`; they are then computed together
-        with those of the other texts of the batch.
+        with those of the other texts of the batch. Texts under other edits, or with other sites, are read in another
+        pass. A head without a mask needs all tokens of a text, which therefore may not be longer than one pass.
 
         Raises:
             Busy: if too many texts are waiting.
+            TextTooLongForEdits: if a head has no mask, and the text does not fit into one pass.
             WorkerStopped: if the worker has stopped.
         """
+        if not edits.is_causal and len(tokens) > self.settings.max_batch_tokens:
+            raise TextTooLongForEdits(len(tokens), self.settings.max_batch_tokens)
         if not self.is_alive:
             raise WorkerStopped
         n_waiting = sum(not job.cancelled for job in self._waiting)
         if n_waiting >= self.settings.max_waiting:
             raise Busy(n_waiting, self.settings.max_waiting)
-        self._waiting.append(job := Job(model, tokens.ids, view, needs_last_logits))
+        self._waiting.append(job := Job(model, tokens.ids, view, needs_last_logits, edits, sites))
         self._wake.set()
         return ResultStream(job, self._cancel)
 
     async def compute(
-        self, model: LoadedModel, tokens: Tokens, view: Callable[[Trace], T], *, needs_last_logits: bool = False
+        self,
+        model: LoadedModel,
+        tokens: Tokens,
+        view: Callable[[Trace], T],
+        *,
+        needs_last_logits: bool = False,
+        edits: Edits = NO_EDITS,
+        sites: frozenset[ObservedSite] = NO_SITES,
     ) -> tuple[T, Timings]:
-        """The result of a view that has only one, with its timings.
+        """The result of a view that has only one, with its timings; see `submit`.
 
         Raises:
             Busy: if too many texts are waiting.
         """
-        stream = self.submit(model, tokens, lambda trace: iter([view(trace)]), needs_last_logits=needs_last_logits)
+        stream = self.submit(
+            model,
+            tokens,
+            lambda trace: iter([view(trace)]),
+            needs_last_logits=needs_last_logits,
+            edits=edits,
+            sites=sites,
+        )
         try:
             async for event in stream:
                 if not isinstance(event, ReadingProgress):
@@ -260,7 +304,7 @@ class Engine:
             if not self._waiting:
                 await self._wake.wait()
                 continue
-            jobs = [job for job in self._waiting if job.model.network is self._waiting[0].model.network]
+            jobs = [job for job in self._waiting if job.pass_key == self._waiting[0].pass_key]
             for job in jobs:
                 job.running = True
             await loop.run_in_executor(self._worker, self._iterate, jobs, loop)
@@ -297,8 +341,9 @@ class Engine:
     def _run(self, jobs: Sequence[Job], send: Send) -> None:
         started = time.perf_counter()
         for job in jobs:
-            job.trace = job.trace or self._cache.longest_prefix(job.model.network, job.ids)
-        n_taken = split_budget([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
+            job.trace = job.trace or self._cache.longest_prefix(job.model.network, job.ids, job.edits, job.sites)
+        divide = split_budget if jobs[0].edits.is_causal else fit_budget
+        n_taken = divide([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
         batch = [(job, n) for job, n in zip(jobs, n_taken, strict=True) if n]
         self._read_batch(batch, send)
         read = [job for job in jobs if not job.done and not job.n_remaining]
@@ -346,7 +391,8 @@ class Engine:
             (job.read_so_far, job.ids[job.read_so_far.n_tokens : job.read_so_far.n_tokens + n]) for job, n in batch
         ]
         try:
-            traces = read_batch(batch[0][0].model.network, texts)
+            first, _ = batch[0]
+            traces = read_batch(first.model.network, texts, first.edits, first.sites)
         except BaseException as error:
             log.exception("a pass over %d texts failed", len(batch))
             if len(batch) == 1:

@@ -5,7 +5,10 @@
     │   ├── EmptyText
     │   ├── TextTooLong
     │   ├── UnreadableText
-    │   └── NoKnownCharacters
+    │   ├── NoKnownCharacters
+    │   └── NoSuchToken
+    ├── InvalidEdits            422
+    │   └── TextTooLongForEdits
     ├── NoSuchHead              422
     ├── NoSuchPosition          422
     ├── NoSuchStep              422
@@ -102,6 +105,39 @@ class NoKnownCharacters(InvalidText):
         super().__init__(
             f"{text} of this text {verb} in the vocabulary of {model}, so there is nothing to read. Add a letter, or "
             "choose another model."
+        )
+
+
+class NoSuchToken(InvalidText):
+    """The model has no token of this id."""
+
+    title = "There is no such token"
+
+    def __init__(self, id: int, n_vocab: int, model: str) -> None:
+        if id < n_vocab:
+            reason = f"{model} has a row {id} in its embedding, but its vocabulary has no token for it"
+        else:
+            reason = f"There is no token {id}; the ids of {model} are 0 to {n_vocab - 1}"
+        super().__init__(f"{reason}. POST /api/v1/tokens gives the ids of a text.")
+
+
+class InvalidEdits(AppError):
+    """The edits of a request cannot be read, or do not fit the model or the text."""
+
+    status = 422
+    title = "These edits cannot be made"
+
+
+class TextTooLongForEdits(InvalidEdits):
+    """A head without a mask needs the whole text in one pass, and the text is too long for that."""
+
+    title = "The text is too long for these edits"
+
+    def __init__(self, n_tokens: int, n_max: int) -> None:
+        super().__init__(
+            f"With nomask, a head attends to later tokens, so the text is read in one pass, of at most {n_max:,} tokens "
+            f"(LOOKBACK_MAX_BATCH_TOKENS); this text has {n_tokens:,}. Remove {n_tokens - n_max:,} tokens, or the "
+            "nomask edits."
         )
 
 

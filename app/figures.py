@@ -94,20 +94,26 @@ class Window:
         return -(-(self.right - self.left) // self.cell_size)
 
 
-def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: int) -> Figure:
+HeadMask = Literal["causal", "edited", "none"]  # "edited": causal, and perhaps more cells are masked
+
+
+def head_figure(
+    window: Window, stage: Stage, mask: HeadMask = "causal", *, model: str, layer: int, head: int
+) -> Figure:
     """One stage of one head as a heatmap: one row per query, one column per key.
 
-    Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
+    Below a causal mask the masked scores are the scaled ones; of an edited head they are an array of their own. Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
     and are hatched at every stage. The theme's template holds both colour scales: the heatmap's own for weights, the
     automatic one for numbers around 0.
     """
     is_fine = max(window.height, window.width) <= 64
+    hides_later = mask != "none" and stage in ("masked", "weights")
     name = f"{model} · layer {layer}, head {head} · {STAGE_NAMES[stage]}"
     if window.cell_size > 1:
         name += f" · each cell is the largest of {window.cell_size}×{window.cell_size}"
     meta: FigureMeta = {
-        "z": "scaled" if stage == "masked" and window.cell_size == 1 else stage,
-        "masked_from": (window.top - window.left) // window.cell_size if stage in ("masked", "weights") else None,
+        "z": "scaled" if stage == "masked" and window.cell_size == 1 and mask == "causal" else stage,
+        "masked_from": (window.top - window.left) // window.cell_size if hides_later else None,
         "signed": stage != "weights",
         "x": [window.left, window.right, window.cell_size],
         "y": [window.top, window.bottom, window.cell_size],
@@ -125,6 +131,8 @@ def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: i
         "colorbar": {"thickness": 10, "len": 0.6, "outlinewidth": 0, "title": {"text": stage, "side": "right"}},
     }
     axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "constrain": "domain"}
+    offset = (window.top - window.left) // window.cell_size
+    path = "" if mask == "none" else hatch(window.height, window.width, offset)
     across, down = [-0.5, window.width - 0.5], [window.height - 0.5, -0.5]
     return {
         "data": [trace],
@@ -132,9 +140,7 @@ def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: i
             "title": _title(name),
             "xaxis": {**axis, "range": across, "side": "bottom", "title": {"text": "key"}, "tickangle": -60},
             "yaxis": {**axis, "range": down, "scaleanchor": "x", "title": {"text": "query"}},
-            "shapes": [{"type": "path", "path": path, "layer": "above", "line": {"width": 1}}]
-            if (path := hatch(window.height, window.width, (window.top - window.left) // window.cell_size))
-            else [],
+            "shapes": [{"type": "path", "path": path, "layer": "above", "line": {"width": 1}}] if path else [],
             "margin": MARGIN,
         },
     }

@@ -3,11 +3,15 @@
 Without torch: what imports this file starts fast.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from model.sites import Stage
+
+
+N_POSITIONS = 16_384  # of one request
+N_EDITS_CHARACTERS = 20_000  # that edits may have, written out
 
 
 def _no_nul(text: str) -> str:
@@ -19,7 +23,9 @@ def _no_nul(text: str) -> str:
 Text = Annotated[
     str,
     AfterValidator(_no_nul),
-    Field(description="the text to read: at least one character, at most the model's `max_tokens`"),
+    Field(
+        description="the text to read: at least one character, at most the model's `max_tokens`; or give `ids` instead"
+    ),
 ]
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 Step = Annotated[
@@ -31,6 +37,41 @@ Step = Annotated[
     ),
 ]
 Indices = Annotated[list[Index], Field(min_length=1, max_length=256, fail_fast=True)]
+Positions = Annotated[
+    list[Index] | None,
+    Field(
+        min_length=1,
+        max_length=N_POSITIONS,
+        fail_fast=True,
+        description="positions of tokens, in the order of the reply; all if left out",
+    ),
+]
+Ids = Annotated[
+    list[Index] | None,
+    Field(
+        min_length=1,
+        max_length=1_000_000,
+        fail_fast=True,
+        description="the ids of the tokens to read, instead of `text`. They need not spell whole characters, and an id "
+        "of a special token is that token",
+    ),
+]
+EditsText = Annotated[
+    str,
+    AfterValidator(_no_nul),
+    Field(
+        max_length=N_EDITS_CHARACTERS,
+        description="what is changed while the model reads, separated by commas; empty for no change. "
+        "`scale:LAYER.HEAD:FACTOR` multiplies what a head passes on, `cut:LAYER.HEAD:QUERY>KEY` keeps one token from "
+        "attending to another, `nomask:LAYER.HEAD` lets a head see later tokens, `temperature:LAYER.HEAD:VALUE` divides "
+        "its scaled scores, `steer:LAYER:NAME:STRENGTH` adds a direction to the residual stream after a layer, and "
+        "`drop:TARGET:RATE:SEED` is dropout of `embedding`, `weights`, `attention` or `mlp`. HEAD may be `*`, and so may "
+        "LAYER of `nomask` and `temperature`",
+        examples=["scale:3.5:0,cut:11.7:2>1"],
+    ),
+]
+DirectionName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=64)]
+Direction = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
 N_UNKNOWN = 10  # unknown fields that are reported one by one
 
 
@@ -52,14 +93,30 @@ class _Reply(BaseModel):
 
 
 class TokensRequest(_Request):
-    """A text, and the model that reads it."""
+    """A text or its token ids, the model that reads it, and what is changed while it does."""
 
-    text: Text
+    text: Text = ""
+    ids: Ids = None
     model: str | None = Field(None, description="a name from `GET /api/v1/models`; the default model if left out")
     step: Step = None
     special_tokens: bool = Field(
         False, description="read names such as `<|im_start|>` as the special tokens they name, not as ordinary text"
     )
+    edits: EditsText = ""
+    directions: dict[DirectionName, Direction] = Field(
+        {},
+        max_length=16,
+        description="the directions that `steer` names, each with `d_model` numbers. The direction `token-ID`, the row "
+        "of the unembedding of that token divided by its length, is always there",
+    )
+
+    @model_validator(mode="after")
+    def _text_or_ids(self) -> Self:
+        if self.ids is None and "text" not in self.model_fields_set:
+            raise ValueError("there is no text: this request needs `text` or `ids`")
+        if self.ids is not None and "text" in self.model_fields_set:
+            raise ValueError("`text` and `ids` are two ways to give a text; leave one of them out")
+        return self
 
 
 class AttentionRequest(TokensRequest):
@@ -184,7 +241,10 @@ class CheckpointsReply(_Reply):
 
 
 class TokenInfo(_Reply):
-    """A token; `start` and `end` count characters (Unicode code points) of the text."""
+    """A token; `start` and `end` count characters (Unicode code points) of the text.
+
+    A token that is part of a character covers all of it, so neighbours may overlap.
+    """
 
     position: int
     id: int
@@ -216,6 +276,11 @@ class TokensReply(_Reply):
 
     model: str
     step: int | None = Field(description="training step; `null` is the finished model")
+    edits: str = Field(description="what was changed, in its canonical form; empty if nothing was")
+    text: str | None = Field(
+        description="the text that the `ids` of the request spell, of which `start` and `end` count the characters; bytes "
+        "that are no whole character are U+FFFD. `null` if the request has a `text`"
+    )
     tokens: list[TokenInfo]
     dropped: list[DroppedInfo]
 

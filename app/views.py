@@ -7,7 +7,9 @@ These functions run in the worker thread.
 #         S norm sites, K statistics, D features of a head, V vocabulary
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from typing import TypedDict
 
 import numpy as np
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.figures import Window
+from app.figures import HeadMask, Window
 from model import attention
+from model.edits import Edits, NoMask
 from model.sites import STATISTICS, Stage, norm_sites
 from model.tokenizer import Tokenizer, Tokens, token_label
 from model.trace import NonFiniteNumber, Trace, is_finite
@@ -179,13 +182,12 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
     config = trace.model.config
     n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
     pictures, to_first = [], []
-    for begin in range(layers.start, layers.stop, n_layers):
-        block = slice(begin, min(begin + n_layers, layers.stop))
-        keys_LGTD = torch.cat([chunk.keys_LGTD[block] for chunk in trace.chunks], dim=2).float()
-        n_rows = max(step, N_BLOCK // (len(keys_LGTD) * config.n_heads * n) // step * step)
+    for block in _layer_blocks(trace.edits, layers, n_layers):
+        weights = _weights_of_rows(trace, block)
+        n_rows = max(step, N_BLOCK // (len(block) * config.n_heads * n) // step * step)
         tops = range(n_sent // step * step, n, n_rows)
         row_blocks = [range(max(top, n_sent), min(top + n_rows, n)) for top in tops]
-        results = [_thumbnail_rows(trace, block, rows, keys_LGTD[:, :, : rows.stop], step) for rows in row_blocks]
+        results = [_thumbnail_rows(weights(rows), rows, n, step) for rows in row_blocks]
         pictures.append(torch.cat([pixels_LHRP for pixels_LHRP, _ in results], dim=2))
         to_first.append(torch.cat([weight_LR for _, weight_LR in results], dim=1))
     to_first_LT = torch.cat(to_first, dim=0)
@@ -195,18 +197,40 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
     return torch.cat(pictures).cpu().numpy(), to_first_LT.cpu().numpy()
 
 
-def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def _layer_blocks(edits: Edits, layers: range, n_layers: int) -> Iterator[range]:
+    """Layers whose weights are computed together: up to `n_layers`, but an edited one by itself."""
+    for is_edited, group in groupby(layers, edits.touches_attention):
+        members = list(group)
+        size = 1 if is_edited else n_layers
+        for begin in range(members[0], members[-1] + 1, size):
+            yield range(begin, min(begin + size, members[-1] + 1))
+
+
+def _weights_of_rows(trace: Trace, layers: range) -> Callable[[range], Tensor]:
+    """What computes the weights of all heads of a block of layers for consecutive queries."""
+    if trace.edits.touches_attention(layers.start):
+        return partial(_edited_weights, trace, layers.start)
+    block = slice(layers.start, layers.stop)
+    return partial(_weights, trace, block, torch.cat([chunk.keys_LGTD[block] for chunk in trace.chunks], dim=2).float())
+
+
+def _thumbnail_rows(weight_LHRC: Tensor, rows: range, n_tokens: int, step: int) -> tuple[Tensor, Tensor]:
     """Rows of pixels of all heads of some layers, and the mean weight that these queries give the first token."""
-    weight_LHRC = _weights(trace, layers, rows, keys_LGCD)
     pooled_LHRP = _largest(weight_LHRC, step, n_above=rows.start % step)
     pixels_LHRP = (pooled_LHRP * 255).round().to(torch.uint8)
-    side = -(-trace.n_tokens // step)
+    side = -(-n_tokens // step)
     return F.pad(pixels_LHRP, (0, side - pixels_LHRP.shape[-1])), weight_LHRC[..., 0].mean(1)
 
 
-def _weights(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor) -> Tensor:
+def _edited_weights(trace: Trace, layer: int, rows: range) -> Tensor:
+    """The weights of all heads of a layer whose attention is edited, for consecutive queries; (1, H, R, C)."""
+    stages = trace.stages(layer, range(trace.model.config.n_heads), rows)
+    return next(weight_HRC for name, weight_HRC in stages if name == "weights")[None]
+
+
+def _weights(trace: Trace, layers: slice, keys_LGTD: Tensor, rows: range) -> Tensor:
     """The weights of all heads of some layers for consecutive queries, on the keys up to the last; (L, H, R, C)."""
-    config = trace.model.config
+    config, keys_LGCD = trace.model.config, keys_LGTD[:, :, : rows.stop]
     q_LHRD = torch.cat(
         [
             chunk.queries_LHTD[layers, :, max(rows.start - offset, 0) : rows.stop - offset]
@@ -243,6 +267,18 @@ def _largest(x_HRC: Tensor, step: int, fill: float = 0.0, n_above: int = 0) -> T
 HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # left of the mask, masked scores are the scaled ones
 
 
+def head_mask(edits: Edits, layer: int, head: int) -> HeadMask:
+    """Which cells of a head may be masked."""
+    if any(change.layer in (None, layer) and head in (change.heads or [head]) for change in edits.of(NoMask)):
+        return "none"
+    return "edited" if edits.touches_attention(layer) else "causal"
+
+
+def _head_stages(edits: Edits, layer: int) -> tuple[Stage, ...]:
+    """The stages of a head that cannot be told from the others."""
+    return (*HEAD_STAGES, "masked") if edits.touches_attention(layer) else HEAD_STAGES
+
+
 @torch.inference_mode()
 def head_cells(
     trace: Trace, layer: int, head: int, window: Window, n_sent_cells: int = 0
@@ -250,7 +286,7 @@ def head_cells(
     """Scores, scaled scores and weights of one head in a window, float32, by name.
 
     Each cell is the maximum over the numbers it covers. If it covers several, the masked scores come too: on the
-    diagonal they differ from the scaled ones.
+    diagonal they differ from the scaled ones. They also come if the attention of the layer is edited.
 
     If the client already has the first `n_sent_cells` rows and columns of cells of the same window, the result has only
     the rows below them and, as `scores_columns` and `scaled_columns`, the columns to the right of them. (The weights of
@@ -260,7 +296,7 @@ def head_cells(
     top, left = window.top + n_sent_cells * window.cell_size, window.left + n_sent_cells * window.cell_size
     below, right = range(top, window.bottom), range(left, window.right)
     for name, values_HRT in trace.stages(layer, [head], below):
-        if name in HEAD_STAGES or window.cell_size > 1:
+        if name in _head_stages(trace.edits, layer) or window.cell_size > 1:
             cells[name] = _cells(values_HRT[..., window.left : window.right], window.cell_size)
     if n_sent_cells:
         for name, values_HRT in trace.stages(layer, [head], range(window.top, top), right):
@@ -271,9 +307,12 @@ def head_cells(
 
 @torch.inference_mode()
 def row(trace: Trace, layer: int, head: int, query: int) -> dict[str, NDArray[np.float32]]:
-    """Scores, scaled scores and weights of one query of one head, (T) each, by name; exact."""
-    stages = trace.stages(layer, [head], range(query, query + 1))
-    return {f"row_{name}": values_HRT[0, 0].cpu().numpy() for name, values_HRT in stages if name in HEAD_STAGES}
+    """Scores, scaled scores and weights of one query of one head, (T) each, by name; exact.
+
+    The masked scores come too if the attention of the layer is edited.
+    """
+    stages, names = trace.stages(layer, [head], range(query, query + 1)), _head_stages(trace.edits, layer)
+    return {f"row_{name}": values_HRT[0, 0].cpu().numpy() for name, values_HRT in stages if name in names}
 
 
 def _cells(values_HRC: Tensor, step: int) -> NDArray[np.float32]:

@@ -19,12 +19,13 @@ from app.lessons.checks import Check
 from app.lessons.controls import Control, make_controls
 from app.lessons.lesson import AnyLesson, LessonRequest, LessonResult, Reading, check_request_heads, lessons
 from app.lessons.posts import SERIES
-from app.models import LoadedModel
+from app.models import LoadedModel, ModelInput
 from app.routes import assets, pages
 from app.routes.api import json_reply
 from app.schemas import ModelInfo, Timings, TokenInfo
 from app.service import Client, ClientDep, EngineDep
 from model.tokenizer import Tokens
+from model.trace import Trace
 
 MAX_LESSON_TOKENS = 256  # pictures of more cannot be read, and their computation would delay other clients
 SECTIONS = {"The mathematics": 1, "From a text to vectors": 9, "Attention, step by step": 13}  # with their first system
@@ -241,30 +242,39 @@ def _calls(lesson: AnyLesson) -> tuple[Call, Call]:
 
 
 async def _compute(engine: Engine, client: Client, lesson: AnyLesson, request: LessonRequest) -> Computed:
-    model, tokens = await _read(engine, lesson, request)
-    work = engine.compute(model, tokens, lambda trace: lesson.compute(Reading(model, tokens, trace), request))
+    model, tokens, edits, _ = await _read(engine, lesson, request)
+
+    def view(trace: Trace) -> LessonResult:
+        return lesson.compute(Reading(model, tokens, trace), request)
+
+    work = engine.compute(model, tokens, view, edits=edits)
     result, timings = await client.cancel_on_disconnect(work)
     return Computed(model, tokens, result, timings)
 
 
 async def _check(engine: Engine, client: Client, lesson: AnyLesson, request: LessonRequest) -> ChecksReply:
-    model, tokens = await _read(engine, lesson, request)
-    work = engine.compute(model, tokens, lambda trace: list(lesson.checks(Reading(model, tokens, trace), request)))
+    model, tokens, edits, _ = await _read(engine, lesson, request)
+
+    def view(trace: Trace) -> list[Check]:
+        return list(lesson.checks(Reading(model, tokens, trace), request))
+
+    work = engine.compute(model, tokens, view, edits=edits)
     checks, _ = await client.cancel_on_disconnect(work)
     return ChecksReply(model=model.name, step=model.step, checks=checks)
 
 
-async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> tuple[LoadedModel, Tokens]:
-    """The requested model, or if none is requested one that has what the lesson needs, and the tokens of the text."""
+async def _read(engine: Engine, lesson: AnyLesson, request: LessonRequest) -> ModelInput:
+    """The input of the requested model, or if none is requested of one that has what the lesson needs."""
     if request.model is None and not lesson.is_supported_by(engine.models.shape(engine.models.default)[0]):
         request = request.model_copy(update={"model": engine.models.fallback})
-    model, tokens = await service.model_and_tokens(engine, request)
+    given = await service.model_input(engine, request)
+    model, tokens, *_ = given
     if len(tokens) > MAX_LESSON_TOKENS:
         raise TextTooLong(len(tokens), MAX_LESSON_TOKENS, "a lesson", "open it on the first page")
     if not lesson.is_supported_by(model.network.config):
         raise UnsupportedByModel(model.name, lesson.requirement, engine.models.fallback)
     check_request_heads(request, model)
-    return model, tokens
+    return given
 
 
 def _choose_model(engine: Engine, lesson: AnyLesson, requested: str | None) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -253,8 +254,8 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
         return None, EMPTY, 200  # nothing is wrong: there is no text yet
     try:
         request = PageRequest.model_validate(asdict(state))
-        model, tokens = await service.model_and_tokens(engine, request)
-        frame, timings = await service.compute_page(engine, model, tokens, request, overview=False)
+        given = await service.model_input(engine, request)
+        frame, timings = await service.compute_page(engine, given, request, overview=False)
     except ModelLoading as error:
         return None, str(error), 200  # the page is right; it only has to wait
     except AppError as error:
@@ -275,13 +276,14 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
 
 
 def _rows(tokens: Sequence[TokenFields], query: int, arrays: Mapping[str, Array]) -> list[Row]:
+    masked = arrays.get("row_masked", np.where(np.arange(len(tokens)) <= query, arrays["row_scaled"], -np.inf))
     return [
         Row(
             position=token["position"],
             text=token["text"],
             score=float(arrays["row_scores"][key]),
             scaled=float(arrays["row_scaled"][key]),
-            masked=float(arrays["row_scaled"][key]) if key <= query else None,
+            masked=float(masked[key]) if np.isfinite(masked[key]) else None,
             weight=float(arrays["row_weights"][key]),
         )
         for key, token in enumerate(tokens)
