@@ -1,9 +1,19 @@
-"""The names of what can be observed in a forward pass: the stages of a head, and the norms with their statistics."""
+"""The named places of a forward pass: sites of vectors, stages of a head, norms with their statistics."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from model.config import Config
+
+# Where a vector (or, for scores, a matrix) of the pass can be changed. Queries and keys are meant after rotation; the
+# context vectors are those of the heads, before the output projection; attention and mlp are what these two add to the
+# residual stream; embedding and block are the residual stream before the first layer and after a layer.
+Site = Literal["embedding", "queries", "keys", "values", "scores", "context", "attention", "mlp", "block"]
+SITES: tuple[Site, ...] = get_args(Site)
+
+# What a trace holds only if it was wanted; norms, queries, keys and values are in every trace.
+ObservedSite = Literal["embedding", "attention", "mlp", "block"]
+OBSERVED_SITES: tuple[ObservedSite, ...] = get_args(ObservedSite)
 
 Stage = Literal["scores", "scaled", "masked", "weights"]
 STAGES: tuple[Stage, ...] = get_args(Stage)

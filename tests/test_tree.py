@@ -27,6 +27,7 @@ ORDER = [
     "model.attention",
     "model.gpt",
     "model.sites",
+    "model.edits",
     "model.trace",
     "model.reading",
     "model.cache",
