@@ -9,6 +9,7 @@
     │   └── NoSuchToken
     ├── InvalidEdits            422
     │   └── TextTooLongForEdits
+    ├── NotOneToken             422
     ├── NoSuchHead              422
     ├── NoSuchPosition          422
     ├── NoSuchStep              422
@@ -138,6 +139,19 @@ class TextTooLongForEdits(InvalidEdits):
             f"With nomask, a head attends to later tokens, so the text is read in one pass, of at most {n_max:,} tokens "
             f"(LOOKBACK_MAX_BATCH_TOKENS); this text has {n_tokens:,}. Remove {n_tokens - n_max:,} tokens, or the "
             "nomask edits."
+        )
+
+
+class NotOneToken(AppError):
+    """A text that has to be one token is none, or several."""
+
+    status = 422
+    title = "This is not one token"
+
+    def __init__(self, text: str, labels: Sequence[str], model: str) -> None:
+        pieces = f"{len(labels)} tokens of {model}: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}"
+        super().__init__(
+            f"{text[:100]!r} is {pieces}. Choose a text that is exactly one, or give its id in `token_ids`."
         )
 
 

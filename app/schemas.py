@@ -3,15 +3,14 @@
 Without torch: what imports this file starts fast.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from model.sites import Stage
 
-
 N_POSITIONS = 16_384  # of one request
-N_EDITS_CHARACTERS = 20_000  # that edits may have, written out
+N_EDITS_CHARACTERS = 8_000  # of the edits of a request
 
 
 def _no_nul(text: str) -> str:
@@ -56,17 +55,15 @@ Ids = Annotated[
         "of a special token is that token",
     ),
 ]
+LogitIds = Annotated[list[Index], Field(min_length=1, max_length=16_384, fail_fast=True)] | None
+ActivationSite = Literal["embedding", "queries", "keys", "values", "context", "attention", "mlp", "block"]
+HEAD_SITES: tuple[ActivationSite, ...] = ("queries", "keys", "values", "context")  # one vector per head
 EditsText = Annotated[
     str,
     AfterValidator(_no_nul),
     Field(
         max_length=N_EDITS_CHARACTERS,
-        description="what is changed while the model reads, separated by commas; empty for no change. "
-        "`scale:LAYER.HEAD:FACTOR` multiplies what a head passes on, `cut:LAYER.HEAD:QUERY>KEY` keeps one token from "
-        "attending to another, `nomask:LAYER.HEAD` lets a head see later tokens, `temperature:LAYER.HEAD:VALUE` divides "
-        "its scaled scores, `steer:LAYER:NAME:STRENGTH` adds a direction to the residual stream after a layer, and "
-        "`drop:TARGET:RATE:SEED` is dropout of `embedding`, `weights`, `attention` or `mlp`. HEAD may be `*`, and so may "
-        "LAYER of `nomask` and `temperature`",
+        description="what is changed while the model reads, as the section *Edits* at the top says; empty for nothing",
         examples=["scale:3.5:0,cut:11.7:2>1"],
     ),
 ]
@@ -106,8 +103,7 @@ class TokensRequest(_Request):
     directions: dict[DirectionName, Direction] = Field(
         {},
         max_length=16,
-        description="the directions that `steer` names, each with `d_model` numbers. The direction `token-ID`, the row "
-        "of the unembedding of that token divided by its length, is always there",
+        description="the directions that `steer` names, each with `d_model` numbers",
     )
 
     @model_validator(mode="after")
@@ -136,6 +132,52 @@ class PredictionsRequest(TokensRequest):
 
     top: int = Field(10, ge=1, le=100, description="how many next tokens, the likeliest first")
     positions: Literal["last", "all"] = Field("last", description="after the last token, or after every one")
+
+
+class ActivationsRequest(TokensRequest):
+    """Which vectors of a pass to return: a site, and which layers, heads and positions."""
+
+    site: ActivationSite = Field(
+        description="`embedding`: the residual stream before the first layer; `queries`, `keys` (both after rotation), "
+        "`values`, `context` (before the output projection): one vector per head; `attention`, `mlp`: what these add to "
+        "the residual stream; `block`: the residual stream after a layer"
+    )
+    layers: Indices | None = Field(
+        None, description="layers, in the order of the reply; all if left out. The embedding has none"
+    )
+    heads: Indices | None = Field(
+        None,
+        description="heads of each layer, in the order of the reply; all if left out. For `keys` and `values` they are "
+        "key heads, from 0 to `n_kv_heads` - 1. Only the sites with one vector per head have them",
+    )
+    positions: Positions = None
+
+    @model_validator(mode="after")
+    def _has_layers_and_heads(self) -> Self:
+        if self.site == "embedding" and self.layers is not None:
+            raise ValueError("the embedding has no layers; leave `layers` out")
+        if self.site not in HEAD_SITES and self.heads is not None:
+            raise ValueError(f"{self.site} has no heads; leave `heads` out, or choose {', '.join(HEAD_SITES)}")
+        return self
+
+
+class LogitsRequest(TokensRequest):
+    """The logits of which next tokens to return, and after which positions."""
+
+    token_ids: LogitIds = Field(
+        None, description="the next tokens, in the order of the reply; all if this and `tokens` are left out"
+    )
+    tokens: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = Field(
+        None,
+        description="the next tokens as texts, instead of `token_ids`; each must be exactly one token, such as ` mat`",
+    )
+    positions: Positions = None
+
+    @model_validator(mode="after")
+    def _ids_or_texts(self) -> Self:
+        if self.token_ids is not None and self.tokens is not None:
+            raise ValueError("`token_ids` and `tokens` are two ways to choose next tokens; leave one of them out")
+        return self
 
 
 class PageRequest(TokensRequest):
@@ -291,10 +333,40 @@ class AttentionReply(TokensReply):
     stage: Stage
     layers: list[int]
     heads: list[int]
-    mask: list[list[bool]] = Field(description="`mask[query][key]`: true where the query may attend to the key")
-    values: list[list[list[list[float | None]]]] = Field(
-        description="`values[layer][head][query][key]`, in the order of `layers` and `heads`; a masked score is `null`"
+    mask: list[list[bool]] = Field(
+        description="the causal mask, `mask[query][key]`: true where the query may attend to the key. Edits may close "
+        "further cells of a head, or open all of them"
     )
+    values: list[list[list[list[float | None]]]] = Field(
+        description="`values[layer][head][query][key]`, in the order of `layers` and `heads`; a score of −∞, which the "
+        "mask or a cut has closed, is `null`"
+    )
+    timings: Timings
+
+
+class ActivationsReply(TokensReply):
+    """The vectors of one site."""
+
+    site: ActivationSite
+    layers: list[int] | None = Field(description="`null` for the embedding")
+    heads: list[int] | None = Field(description="`null` for a site without heads")
+    positions: list[int]
+    axes: list[str] = Field(
+        description="what each axis of `values` counts", examples=[["layer", "position", "feature"]]
+    )
+    shape: list[int] = Field(description="the length of each axis of `values`")
+    values: list[Any] = Field(description="nested lists of float32 numbers, one level per axis")
+    timings: Timings
+
+
+class LogitsReply(TokensReply):
+    """The logits of some next tokens."""
+
+    token_ids: list[int] | None = Field(description="the next tokens; `null` for all, in the order of their ids")
+    positions: list[int]
+    axes: list[str] = Field(description="what each axis of `values` counts: position, next token")
+    shape: list[int] = Field(description="the length of each axis of `values`")
+    values: list[list[float]] = Field(description="`values[position][token]`, the logits, in float32")
     timings: Timings
 
 

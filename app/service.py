@@ -7,11 +7,12 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 
+from app.edits import parse_edits
 from app.engine import Engine, ReadingProgress, ResultStream
 from app.errors import ClientDisconnected
 from app.live import delta
 from app.live.delta import ClientState
-from app.models import LoadedModel, ModelInput
+from app.models import ModelInput
 from app.schemas import CurvePoint, ModelInfo, PageRequest, Timings, TokensRequest
 from model.edits import NO_EDITS
 from model.training.record import read_record

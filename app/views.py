@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from app.figures import HeadMask, Window
 from model import attention
-from model.edits import Edits, NoMask
+from model.edits import Edits
 from model.sites import STATISTICS, Stage, norm_sites
 from model.tokenizer import Tokenizer, Tokens, token_label
 from model.trace import NonFiniteNumber, Trace, is_finite
@@ -269,7 +269,7 @@ HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # left of the 
 
 def head_mask(edits: Edits, layer: int, head: int) -> HeadMask:
     """Which cells of a head may be masked."""
-    if any(change.layer in (None, layer) and head in (change.heads or [head]) for change in edits.of(NoMask)):
+    if edits.sees_later(layer, head):
         return "none"
     return "edited" if edits.touches_attention(layer) else "causal"
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app import problems, service
+from app.edits import describe
 from app.engine import Engine
 from app.errors import AppError, ModelLoading, field_message
 from app.live.frame import Array
@@ -20,6 +21,7 @@ from app.schemas import CurvePoint, ModelInfo, PageRequest, Problem
 from app.service import EngineDep
 from app.templating import EMPTY, render
 from app.views import PredictionFields, TokenFields
+from model.edits import Edits
 from model.sites import STAGES
 
 FIRST_TEXT = "the fat cat sat on the mat"
@@ -58,11 +60,21 @@ class ShownToken(TokenFields):
 
 
 @dataclass(frozen=True)
+class ShownEdit:
+    """An edit as a page shows it."""
+
+    text: str  # as an address has it
+    words: str
+    without: str | None  # the edits without this one; None if none is left
+
+
+@dataclass(frozen=True)
 class PageResult:
     """What the page shows of a text before any script runs."""
 
     tokens: list[ShownToken]
     dropped: list[str]  # characters that are not in the vocabulary, described
+    edits: list[ShownEdit]
     query: int
     rows: list[Row]
     prediction: PredictionFields
@@ -80,6 +92,7 @@ class PageState:
     head: int | str
     query: int | str | None  # None follows the last token
     stage: str
+    edits: str  # as an address has them; empty for none
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,7 @@ class PageQuery:
     head: str = ""
     query: str = ""
     stage: str = "weights"
+    edits: str = ""
 
     def state(self, *, text: str, model: str, query: int | None, heads: Mapping[str, tuple[int, int]]) -> PageState:
         """The state of the page.
@@ -164,6 +178,7 @@ class PageQuery:
             head=_number(self.head) if self.head else first_head,
             query=_number(self.query) if self.query else query if self.text is None else None,
             stage=self.stage,
+            edits=self.edits,
         )
 
 
@@ -266,6 +281,7 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
     split = split_characters(header["tokens"], state.text)
     result = PageResult(
         tokens=[{**token, "split": words} for token, words in zip(header["tokens"], split, strict=True)],
+        edits=_shown_edits(given.edits),
         dropped=[f"U+{ord(drop['text']):04X} (character {drop['start']})" for drop in header["dropped"]],
         query=header["query"],
         rows=_rows(header["tokens"], header["query"], arrays),
@@ -273,6 +289,14 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
         computed_ms=timings.computed_ms,
     )
     return result, "", 200
+
+
+def _shown_edits(edits: Edits) -> list[ShownEdit]:
+    texts = [str(change) for change in edits.changes]
+    return [
+        ShownEdit(text, describe(change), ",".join(texts[:at] + texts[at + 1 :]) or None)
+        for at, (text, change) in enumerate(zip(texts, edits.changes, strict=True))
+    ]
 
 
 def _rows(tokens: Sequence[TokenFields], query: int, arrays: Mapping[str, Array]) -> list[Row]:
