@@ -136,9 +136,9 @@ class TextTooLongForEdits(InvalidEdits):
 
     def __init__(self, n_tokens: int, n_max: int) -> None:
         super().__init__(
-            f"With nomask, a head attends to later tokens, so the text is read in one pass, of at most {n_max:,} tokens "
-            f"(LOOKBACK_MAX_BATCH_TOKENS); this text has {n_tokens:,}. Remove {n_tokens - n_max:,} tokens, or the "
-            "nomask edits."
+            "With nomask, a head attends to later tokens, so the text is read in one pass, of at most "
+            f"{n_max:,} tokens (LOOKBACK_MAX_BATCH_TOKENS); this text has {n_tokens:,}. Remove {n_tokens - n_max:,} "
+            "tokens, or the nomask edits."
         )
 
 
@@ -151,7 +151,7 @@ class NotOneToken(AppError):
     def __init__(self, text: str, labels: Sequence[str], model: str) -> None:
         pieces = f"{len(labels)} tokens of {model}: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}"
         super().__init__(
-            f"{text[:100]!r} is {pieces}. Choose a text that is exactly one, or give its id in `token_ids`."
+            f"{text[:100]!r} is {pieces}. Choose a text that is exactly one token, or give its id in `token_ids`."
         )
 
 

@@ -102,7 +102,8 @@ def head_figure(
 ) -> Figure:
     """One stage of one head as a heatmap: one row per query, one column per key.
 
-    Below a causal mask the masked scores are the scaled ones; of an edited head they are an array of their own. Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
+    Below a causal mask the masked scores are the scaled ones; of an edited head they are an array of their own.
+    Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
     and are hatched at every stage. The theme's template holds both colour scales: the heatmap's own for weights, the
     automatic one for numbers around 0.
     """

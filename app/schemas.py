@@ -3,7 +3,7 @@
 Without torch: what imports this file starts fast.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -138,9 +138,9 @@ class ActivationsRequest(TokensRequest):
     """Which vectors of a pass to return: a site, and which layers, heads and positions."""
 
     site: ActivationSite = Field(
-        description="`embedding`: the residual stream before the first layer; `queries`, `keys` (both after rotation), "
-        "`values`, `context` (before the output projection): one vector per head; `attention`, `mlp`: what these add to "
-        "the residual stream; `block`: the residual stream after a layer"
+        description="`embedding`: the residual stream before the first layer; `queries`, `keys` (both after "
+        "rotation), `values`, `context` (before the output projection): one vector per head; `attention`, `mlp`: what "
+        "these add to the residual stream; `block`: the residual stream after a layer"
     )
     layers: Indices | None = Field(
         None, description="layers, in the order of the reply; all if left out. The embedding has none"
@@ -320,8 +320,8 @@ class TokensReply(_Reply):
     step: int | None = Field(description="training step; `null` is the finished model")
     edits: str = Field(description="what was changed, in its canonical form; empty if nothing was")
     text: str | None = Field(
-        description="the text that the `ids` of the request spell, of which `start` and `end` count the characters; bytes "
-        "that are no whole character are U+FFFD. `null` if the request has a `text`"
+        description="the text that the `ids` of the request spell, of which `start` and `end` count the characters; "
+        "bytes that are no whole character are U+FFFD. `null` if the request has a `text`"
     )
     tokens: list[TokenInfo]
     dropped: list[DroppedInfo]
@@ -355,7 +355,9 @@ class ActivationsReply(TokensReply):
         description="what each axis of `values` counts", examples=[["layer", "position", "feature"]]
     )
     shape: list[int] = Field(description="the length of each axis of `values`")
-    values: list[Any] = Field(description="nested lists of float32 numbers, one level per axis")
+    values: list[list[float]] | list[list[list[float]]] | list[list[list[list[float]]]] = Field(
+        description="float32 numbers, one level of lists per axis"
+    )
     timings: Timings
 
 

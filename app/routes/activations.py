@@ -81,7 +81,8 @@ async def post_logits(
     format: Annotated[
         Format,
         Query(
-            description=f"`npz`: a NumPy archive of `values`, `token_ids` (if they are chosen), `positions` {OF_WHAT_WAS_READ}"
+            description="`npz`: a NumPy archive of `values`, `token_ids` (if they are chosen), `positions` "
+            f"{OF_WHAT_WAS_READ}"
         ),
     ] = "json",
 ) -> Response:
