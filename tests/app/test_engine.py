@@ -318,9 +318,9 @@ class Passes:
         self.gate.set()
         monkeypatch.setattr("app.engine.read_batch", self._read_batch)
 
-    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]], *under: Any) -> list[Trace]:
         self.gate.wait()
-        traces = read_batch(model, texts)
+        traces = read_batch(model, texts, *under)
         self.n_tokens.append({self._first_id(trace): len(ids) for trace, (_, ids) in zip(traces, texts, strict=True)})
         return traces
 
