@@ -7,9 +7,7 @@ These functions run in the worker thread.
 #         S norm sites, K statistics, D features of a head, V vocabulary
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -182,12 +180,13 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
     config = trace.model.config
     n_layers = max(1, N_BLOCK // (n * config.n_kv_heads * config.d_head))
     pictures, to_first = [], []
-    for block in _layer_blocks(trace.edits, layers, n_layers):
-        weights = _weights_of_rows(trace, block)
-        n_rows = max(step, N_BLOCK // (len(block) * config.n_heads * n) // step * step)
+    for begin in range(layers.start, layers.stop, n_layers):
+        block = slice(begin, min(begin + n_layers, layers.stop))
+        keys_LGTD = torch.cat([chunk.keys_LGTD[block] for chunk in trace.chunks], dim=2).float()
+        n_rows = max(step, N_BLOCK // (len(keys_LGTD) * config.n_heads * n) // step * step)
         tops = range(n_sent // step * step, n, n_rows)
         row_blocks = [range(max(top, n_sent), min(top + n_rows, n)) for top in tops]
-        results = [_thumbnail_rows(weights(rows), rows, n, step) for rows in row_blocks]
+        results = [_thumbnail_rows(trace, block, rows, keys_LGTD, step) for rows in row_blocks]
         pictures.append(torch.cat([pixels_LHRP for pixels_LHRP, _ in results], dim=2))
         to_first.append(torch.cat([weight_LR for _, weight_LR in results], dim=1))
     to_first_LT = torch.cat(to_first, dim=0)
@@ -197,40 +196,19 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
     return torch.cat(pictures).cpu().numpy(), to_first_LT.cpu().numpy()
 
 
-def _layer_blocks(edits: Edits, layers: range, n_layers: int) -> Iterator[range]:
-    """Layers whose weights are computed together: up to `n_layers`, but an edited one by itself."""
-    for is_edited, group in groupby(layers, edits.touches_attention):
-        members = list(group)
-        size = 1 if is_edited else n_layers
-        for begin in range(members[0], members[-1] + 1, size):
-            yield range(begin, min(begin + size, members[-1] + 1))
-
-
-def _weights_of_rows(trace: Trace, layers: range) -> Callable[[range], Tensor]:
-    """What computes the weights of all heads of a block of layers for consecutive queries."""
-    if trace.edits.touches_attention(layers.start):
-        return partial(_edited_weights, trace, layers.start)
-    block = slice(layers.start, layers.stop)
-    return partial(_weights, trace, block, torch.cat([chunk.keys_LGTD[block] for chunk in trace.chunks], dim=2).float())
-
-
-def _thumbnail_rows(weight_LHRC: Tensor, rows: range, n_tokens: int, step: int) -> tuple[Tensor, Tensor]:
+def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGTD: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Rows of pixels of all heads of some layers, and the mean weight that these queries give the first token."""
+    n_keys = rows.stop if trace.edits.is_causal else trace.n_tokens
+    weight_LHRC = _weights(trace, layers, rows, keys_LGTD[:, :, :n_keys])
     pooled_LHRP = _largest(weight_LHRC, step, n_above=rows.start % step)
-    pixels_LHRP = (pooled_LHRP * 255).round().to(torch.uint8)
-    side = -(-n_tokens // step)
+    pixels_LHRP = (pooled_LHRP * 255).round().clamp(max=255).to(torch.uint8)  # dropout makes weights above 1
+    side = -(-trace.n_tokens // step)
     return F.pad(pixels_LHRP, (0, side - pixels_LHRP.shape[-1])), weight_LHRC[..., 0].mean(1)
 
 
-def _edited_weights(trace: Trace, layer: int, rows: range) -> Tensor:
-    """The weights of all heads of a layer whose attention is edited, for consecutive queries; (1, H, R, C)."""
-    stages = trace.stages(layer, range(trace.model.config.n_heads), rows)
-    return next(weight_HRC for name, weight_HRC in stages if name == "weights")[None]
-
-
-def _weights(trace: Trace, layers: slice, keys_LGTD: Tensor, rows: range) -> Tensor:
+def _weights(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor) -> Tensor:
     """The weights of all heads of some layers for consecutive queries, on the keys up to the last; (L, H, R, C)."""
-    config, keys_LGCD = trace.model.config, keys_LGTD[:, :, : rows.stop]
+    config = trace.model.config
     q_LHRD = torch.cat(
         [
             chunk.queries_LHTD[layers, :, max(rows.start - offset, 0) : rows.stop - offset]
@@ -242,10 +220,15 @@ def _weights(trace: Trace, layers: slice, keys_LGTD: Tensor, rows: range) -> Ten
     # The query heads that share keys become rows of one matrix. The queries are scaled instead of the scores because
     # they are fewer.
     q_LGRD = attention.scaled(q_LHRD, config.d_head).reshape(len(q_LHRD), config.n_kv_heads, -1, config.d_head)
-    scaled_LHRC = attention.scores(q_LGRD, keys_LGCD).view(len(q_LHRD), config.n_heads, len(rows), rows.stop)
-    # only the last square has masked cells
-    scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :])
-    return attention.weights(scaled_LHRC)
+    scaled_LHRC = attention.scores(q_LGRD, keys_LGCD).view(len(q_LHRD), config.n_heads, len(rows), -1)
+    # only the columns from the first of these queries on have masked cells
+    scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :], 0)
+    weight_LHRC = attention.weights(scaled_LHRC)
+    for number, layer in enumerate(range(layers.start, layers.stop)):
+        if trace.edits.touches_attention(layer):
+            keys = range(weight_LHRC.shape[-1])
+            *_, (_, weight_LHRC[number]) = trace.stages(layer, range(config.n_heads), rows, keys)
+    return weight_LHRC
 
 
 def _largest(x_HRC: Tensor, step: int, fill: float = 0.0, n_above: int = 0) -> Tensor:
