@@ -60,12 +60,12 @@ ActivationSite = Literal["embedding", "queries", "keys", "values", "context", "a
 HEAD_SITES: tuple[ActivationSite, ...] = ("queries", "keys", "values", "context")  # one vector per head
 EditsText = Annotated[
     str,
-    AfterValidator(_no_nul),
     Field(
         max_length=N_EDITS_CHARACTERS,
         description="what is changed while the model reads, as the section *Edits* at the top says; empty for nothing",
         examples=["scale:3.5:0,cut:11.7:2>1"],
     ),
+    AfterValidator(_no_nul),
 ]
 DirectionName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=64)]
 Direction = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
