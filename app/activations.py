@@ -53,10 +53,10 @@ def activations(
     """
     trace.check_finite()
     for layer in layers:
-        yield _vectors(trace, site, layer, heads)[..., list(positions), :].float().cpu().numpy()
+        yield _site_vectors(trace, site, layer, heads)[..., list(positions), :].float().cpu().numpy()
 
 
-def _vectors(trace: Trace, site: ActivationSite, layer: int | None, heads: Sequence[int]) -> Tensor:
+def _site_vectors(trace: Trace, site: ActivationSite, layer: int | None, heads: Sequence[int]) -> Tensor:
     """All positions of a site in a layer: (H, T, D) or (T, M)."""
     n_queries = trace.model.config.n_heads // trace.model.config.n_kv_heads  # query heads that share a key head
     match site, layer:

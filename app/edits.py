@@ -55,30 +55,30 @@ def describe(change: Change) -> str:
         case Edit():
             return _describe_edit(change)
         case Cut():
-            heads = _heads((change.head,), change.layer)
+            heads = _name_heads((change.head,), change.layer)
             return f"{heads}: token {change.query} does not attend to token {change.key}."
         case NoMask():
-            return f"{_heads(change.heads, change.layer)} also attends to later tokens."
+            return f"{_name_heads(change.heads, change.layer)} also attends to later tokens."
         case Drop():
             what = {"weights": "attention weights", "mlp": "feed-forward outputs", "attention": "attention outputs"}
             target = what.get(change.target, change.target)
             return f"Dropout of {change.rate:.0%} of the {target} (seed {change.seed})."
     effect = "sharper" if change.value < 1 else "flatter"
     scores = f"scaled scores divided by {change.value:g}, so that its weights are {effect}"
-    return f"{_heads(change.heads, change.layer)} has its {scores}."
+    return f"{_name_heads(change.heads, change.layer)} has its {scores}."
 
 
 def _describe_edit(edit: Edit) -> str:
     if edit.site == "context" and edit.add is None:
         if edit.scale == 0:
-            return f"{_heads(edit.heads, edit.layer)} is switched off: what it passes on is multiplied by 0."
-        return f"What {_heads(edit.heads, edit.layer).lower()} passes on is multiplied by {edit.scale:g}."
+            return f"{_name_heads(edit.heads, edit.layer)} is switched off: what it passes on is multiplied by 0."
+        return f"What {_name_heads(edit.heads, edit.layer).lower()} passes on is multiplied by {edit.scale:g}."
     if edit.site == "block" and edit.add and edit.scale == 1:
         return f"After layer {edit.layer}, {edit.add.strength:g} times the direction {edit.add.name} is added."
     return f"{edit}."
 
 
-def _heads(heads: tuple[int, ...] | None, layer: int | None) -> str:
+def _name_heads(heads: tuple[int, ...] | None, layer: int | None) -> str:
     """Heads in words, as the beginning of a sentence."""
     place = "every layer" if layer is None else f"layer {layer}"
     if heads is None:

@@ -6,9 +6,9 @@
     │   ├── TextTooLong
     │   ├── UnreadableText
     │   ├── NoKnownCharacters
-    │   └── NoSuchToken
-    ├── InvalidEdits            422
+    │   ├── NoSuchToken
     │   └── TextTooLongForEdits
+    ├── InvalidEdits            422
     ├── NotOneToken             422
     ├── NoSuchHead              422
     ├── NoSuchPosition          422
@@ -129,7 +129,7 @@ class InvalidEdits(AppError):
     title = "These edits cannot be made"
 
 
-class TextTooLongForEdits(InvalidEdits):
+class TextTooLongForEdits(InvalidText):
     """A head without a mask needs the whole text in one pass, and the text is too long for that."""
 
     title = "The text is too long for these edits"
@@ -149,9 +149,9 @@ class NotOneToken(AppError):
     title = "This is not one token"
 
     def __init__(self, text: str, labels: Sequence[str], model: str) -> None:
-        pieces = f"{len(labels)} tokens of {model}: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}"
+        parts = f"{len(labels)} tokens of {model}: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}"
         super().__init__(
-            f"{text[:100]!r} is {pieces}. Choose a text that is exactly one token, or give its id in `token_ids`."
+            f"{text[:100]!r} is {parts}. Choose a text that is exactly one token, or give its id in `token_ids`."
         )
 
 

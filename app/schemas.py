@@ -45,7 +45,7 @@ Positions = Annotated[
         description="positions of tokens, in the order of the reply; all if left out",
     ),
 ]
-Ids = Annotated[
+IdList = Annotated[
     list[Index] | None,
     Field(
         min_length=1,
@@ -93,7 +93,7 @@ class TokensRequest(_Request):
     """A text or its token ids, the model that reads it, and what is changed while it does."""
 
     text: Text = ""
-    ids: Ids = None
+    ids: IdList = None
     model: str | None = Field(None, description="a name from `GET /api/v1/models`; the default model if left out")
     step: Step = None
     special_tokens: bool = Field(

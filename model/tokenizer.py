@@ -8,7 +8,7 @@ that tiktoken, which would panic on an unknown byte, never meets one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 import regex
@@ -177,15 +177,13 @@ class Tokenizer:
         unknown = [id for id in ids if not self.token_bytes(id)]
         if unknown:
             raise TokenizerError(f"the vocabulary has no token {unknown[0]}")
-        pieces = [self.token_bytes(id) for id in ids]
-        text, n_bytes = _decode(b"".join(pieces))
+        tokens_bytes = [self.token_bytes(id) for id in ids]
+        text, n_bytes = _decode(b"".join(tokens_bytes))
         indices = np.repeat(np.arange(len(text)), n_bytes).tolist()  # for each byte, its character
-        ends = list(accumulate(map(len, pieces)))
-        starts = [0, *ends[:-1]]
-        tokens = (
-            Token(position, id, piece, indices[start], indices[end - 1] + 1)
-            for position, (id, piece, start, end) in enumerate(zip(ids, pieces, starts, ends, strict=True))
-        )
+        tokens, end = [], 0
+        for position, (id, token) in enumerate(zip(ids, tokens_bytes, strict=True)):
+            start, end = end, end + len(token)
+            tokens.append(Token(position, id, token, indices[start], indices[end - 1] + 1))
         return text, Tokens(tuple(tokens))
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -173,10 +173,10 @@ class PageQuery:
             # without scripts, a form sends \r\n for each line end of its text box, which itself contains \n
             text=text if self.text is None else self.text.replace("\r\n", "\n"),
             model=model,
-            step=_number(self.step) if self.step else None,
-            layer=_number(self.layer) if self.layer else first_layer,
-            head=_number(self.head) if self.head else first_head,
-            query=_number(self.query) if self.query else query if self.text is None else None,
+            step=_to_number(self.step) if self.step else None,
+            layer=_to_number(self.layer) if self.layer else first_layer,
+            head=_to_number(self.head) if self.head else first_head,
+            query=_to_number(self.query) if self.query else query if self.text is None else None,
             stage=self.stage,
             edits=self.edits,
         )
@@ -341,6 +341,6 @@ def descendants(kind: type[AppError]) -> list[type[AppError]]:
     return [error for child in kind.__subclasses__() for error in (child, *descendants(child))]
 
 
-def _number(value: str) -> int | str:
+def _to_number(value: str) -> int | str:
     """A number of the address; anything else is left for the request's own validation to refuse."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 8 else value
