@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.engine import Pause
 from app.experiments.checks import Arithmetic, Check, product_norms
 from app.experiments.controls import Controls
 from app.experiments.panels import AnyPanel
@@ -57,7 +58,14 @@ class Reading:
     ids: tuple[int, ...]
     edits: Edits = NO_EDITS
     sites: frozenset[ObservedSite] = frozenset()
-    fresh: bool = False  # computed anew, whatever the cache holds: for a check that compares two computations
+    is_fresh: bool = False  # computed anew, whatever the cache holds: for a check that compares two computations
+
+
+@dataclass(frozen=True)
+class Round(Pause):
+    """Readings to make before the run goes on; whoever iterates puts their traces into `work.traces`."""
+
+    readings: Mapping[str, Reading]
 
 
 @dataclass(frozen=True)
@@ -232,24 +240,19 @@ def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     return tuple(infos)
 
 
-def run_panels(
-    work: Work, names: Sequence[str] | None = None
-) -> Iterator[Mapping[str, Reading] | Progress | tuple[str, AnyPanel]]:
-    """A run of an experiment whose text is read: its rounds of readings, then its panels one by one.
-
-    Whoever iterates puts the traces of a round into `work.traces` before the next step. `names` chooses panels.
-    """
-    yield from work.readings()
+def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round | Progress | tuple[str, AnyPanel]]:
+    """A run of an experiment whose text is read: its rounds of readings, then its panels one by one, or some of them."""
+    yield from map(Round, work.readings())
     for info in panel_infos(type(work)):
         if names is None or info.name in names:
             made = getattr(work, info.name)()
             yield info.name, (yield from made) if isgenerator(made) else made
 
 
-def run_checks(work: Work) -> Iterator[Mapping[str, Reading] | Check]:
+def run_checks(work: Work) -> Iterator[Round | Check]:
     """The checks of an experiment whose text is read, one by one, after the rounds of readings that they need."""
-    yield from work.readings()
-    yield from work.check_readings()
+    yield from map(Round, work.readings())
+    yield from map(Round, work.check_readings())
     yield from work.checks()
 
 

@@ -12,17 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import engine as engine_module
-from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, split_budget
+from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, fit_budget, split_budget
 from app.errors import Busy, ModelLoading, ModelNotHere, ModelTooLarge, ModelUnavailable, OutOfMemory, UnknownModel
 from app.models import Entry, LoadedModel
 from app.settings import Settings
+from model.edits import Cut, Edit, Edits, Temperature
 from model.gpt import GPT
 from model.reading import read, read_batch
+from model.sites import ObservedSite
 from model.tokenizer import Token, Tokens
 from model.trace import Trace
 from model.weights.catalogue import catalogue
 from model.weights.folder import load
 from model.weights.sources import FetchError, FolderSource, Progress
+
+
+OFF = Edit("context", 0, (1,), scale=0.0)
+NO_SITES: frozenset[ObservedSite] = frozenset()
 
 
 class Panic(BaseException):
@@ -318,9 +324,9 @@ class Passes:
         self.gate.set()
         monkeypatch.setattr("app.engine.read_batch", self._read_batch)
 
-    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]], *under: Any) -> list[Trace]:
         self.gate.wait()
-        traces = read_batch(model, texts)
+        traces = read_batch(model, texts, *under)
         self.n_tokens.append({self._first_id(trace): len(ids) for trace, (_, ids) in zip(traces, texts, strict=True)})
         return traces
 
@@ -367,6 +373,53 @@ def test_waiting_texts_are_read_in_one_pass_and_each_gets_its_own_result(tiny_ll
             for i, logits_V in enumerate(results, 1):
                 alone = read(model.network, text(i, i).ids).logits([i - 1])[0]
                 torch.testing.assert_close(logits_V, alone, atol=1e-4, rtol=0)
+
+    run(test())
+
+
+@given(st.lists(st.integers(0, 100), max_size=12), st.integers(1, 100))
+def test_a_batch_of_whole_texts_takes_all_of_a_text_or_nothing(remaining: list[int], budget: int) -> None:
+    taken = fit_budget(remaining, budget)
+    assert sum(taken) <= budget
+    assert all(n in (0, n_remaining) for n, n_remaining in zip(taken, remaining, strict=True))
+    assert not taken or taken[0] == (remaining[0] if remaining[0] <= budget else 0)  # the first is not passed over
+
+
+def test_texts_under_the_same_edits_share_a_pass_and_texts_under_others_do_not(
+    tiny_llama: Path, passes: Passes
+) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await loaded_model(engine)
+            passes.use_keys_of(model)
+            passes.gate.clear()
+            off, also_off, cooler = (Edits((change,)) for change in (OFF, OFF, Temperature(None, None, 2.0)))
+            work = [
+                asyncio.ensure_future(
+                    engine.compute(model, text(i, 3), lambda trace: trace.edits, edits=edits, sites=sites)
+                )
+                for i, (edits, sites) in enumerate(
+                    [(off, NO_SITES), (cooler, NO_SITES), (also_off, NO_SITES), (off, frozenset({"mlp"}))], 1
+                )
+            ]
+            await wait_for_queue(engine, 4)
+            passes.gate.set()
+            assert [(await future)[0] for future in work] == [off, cooler, off, off]
+            assert passes.n_tokens == [{1: 3, 3: 3}, {2: 3}, {4: 3}]
+
+    run(test())
+
+
+def test_the_unedited_beginning_of_an_edited_text_is_not_read_again(tiny_llama: Path, passes: Passes) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await loaded_model(engine)
+            passes.use_keys_of(model)
+            edits = Edits((Cut(1, 0, query=7, key=2),))
+            await engine.compute(model, text(1, 10), lambda trace: trace.n_tokens)
+            for _ in range(2):
+                await engine.compute(model, text(1, 10), lambda trace: trace.n_tokens, edits=edits)
+            assert passes.n_tokens == [{1: 10}, {1: 3}]  # the tokens from the cut query on, and only once
 
     run(test())
 
@@ -509,11 +562,11 @@ def test_a_text_that_cannot_be_read_fails_without_the_rest_of_its_batch(
 ) -> None:
     gate = threading.Event()
 
-    def failing_read_batch(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def failing_read_batch(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]], *under: Any) -> list[Trace]:
         gate.wait()
         if any(ids[0] == 2 for _, ids in texts):
             raise error
-        return read_batch(model, texts)
+        return read_batch(model, texts, *under)
 
     monkeypatch.setattr("app.engine.read_batch", failing_read_batch)
 
