@@ -141,7 +141,7 @@ class ResultStream(Generic[T]):
             if isinstance(event, NonFiniteNumber):
                 model = self._job.model
                 dtype = str(model.network.dtype).removeprefix("torch.")
-                raise NonFiniteNumbers(model.title, event.place, dtype) from event
+                raise NonFiniteNumbers(model.title, event.place, dtype, str(self._job.edits)) from event
             if isinstance(event, BaseException):
                 raise event
             yield cast("ReadingProgress | tuple[T, Timings]", event)

@@ -209,12 +209,12 @@ class NonFiniteNumbers(AppError):
     status = 422
     title = "The model's numbers are not finite"
 
-    def __init__(self, model: str, place: str, dtype: str) -> None:
-        cure = (
-            "Try another text; if every text fails, the checkpoint is damaged or its training diverged."
-            if dtype == "float32"
-            else f"Lookback computes in {dtype} here; start it with --dtype float32."
-        )
+    def __init__(self, model: str, place: str, dtype: str, edits: str = "") -> None:
+        cure = "Try another text; if every text fails, the checkpoint is damaged or its training diverged."
+        if dtype != "float32":
+            cure = f"Lookback computes in {dtype} here; start it with --dtype float32."
+        if edits:
+            cure = f"It is read under the edits {edits[:200]}: make them weaker."
         super().__init__(
             f"{model} overflows on this text: at {place} some of its numbers are infinite or NaN, and so is everything "
             f"that is computed from them. {cure}"

@@ -18,7 +18,8 @@ spell, and `start` and `end` of each token count its characters.
 ## Edits
 
 `edits` says what is changed while the model reads; every number of the reply is then that of the changed model. Edits
-are separated by commas; HEAD may be `*` for all heads, and LAYER of `nomask` and `temperature` too for all layers.
+are separated by commas. HEAD may be `*` for all heads, except of `cut`; LAYER of `nomask` and `temperature` may be `*`
+for all layers.
 
 - `scale:LAYER.HEAD:FACTOR` multiplies what a head passes on to the output projection; 0 switches it off.
 - `cut:LAYER.HEAD:QUERY>KEY`: the token at position QUERY gets nothing from the one at KEY (a score of −∞).

@@ -137,6 +137,8 @@ class PredictionsRequest(TokensRequest):
 class ActivationsRequest(TokensRequest):
     """Which vectors of a pass to return: a site, and which layers, heads and positions."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "the fat cat", "site": "block", "layers": [3]}]})
+
     site: ActivationSite = Field(
         description="`embedding`: the residual stream before the first layer; `queries`, `keys` (both after "
         "rotation), `values`, `context` (before the output projection): one vector per head; `attention`, `mlp`: what "
@@ -163,6 +165,8 @@ class ActivationsRequest(TokensRequest):
 
 class LogitsRequest(TokensRequest):
     """The logits of which next tokens to return, and after which positions."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "the fat cat", "tokens": [" sat", " is"]}]})
 
     token_ids: LogitIds = Field(
         None, description="the next tokens, in the order of the reply; all if this and `tokens` are left out"

@@ -291,6 +291,12 @@ def test_a_direction_of_numbers_too_large_for_the_model_is_refused(client: TestC
         assert (reply.status_code, "finite" in reply.json()["detail"]) == (422, True)
 
 
+def test_edits_so_strong_that_the_pass_overflows_are_named(client: TestClient) -> None:
+    detail = problem(client, "norms", edits="steer:0:golden:1e38", directions=DIRECTIONS)
+    assert "infinite or NaN" in detail
+    assert "It is read under the edits steer:0:golden:1e38: make them weaker." in detail
+
+
 WRITTEN = st.sampled_from(
     [*EDITS, *SYNTAX.values(), "scale:0.0:nan", "steer:0:token-1:1e99", "drop:mlp:1:0", "cut:*.*:1>0"]
 )

@@ -26,9 +26,9 @@ from model.weights.catalogue import catalogue
 from model.weights.folder import load
 from model.weights.sources import FetchError, FolderSource, Progress
 
-
 OFF = Edit("context", 0, (1,), scale=0.0)
 NO_SITES: frozenset[ObservedSite] = frozenset()
+MLP: frozenset[ObservedSite] = frozenset({"mlp"})
 
 
 class Panic(BaseException):
@@ -399,7 +399,7 @@ def test_texts_under_the_same_edits_share_a_pass_and_texts_under_others_do_not(
                     engine.compute(model, text(i, 3), lambda trace: trace.edits, edits=edits, sites=sites)
                 )
                 for i, (edits, sites) in enumerate(
-                    [(off, NO_SITES), (cooler, NO_SITES), (also_off, NO_SITES), (off, frozenset({"mlp"}))], 1
+                    [(off, NO_SITES), (cooler, NO_SITES), (also_off, NO_SITES), (off, MLP)], 1
                 )
             ]
             await wait_for_queue(engine, 4)
