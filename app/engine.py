@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, Self, TypeVar, cast
+from typing import Final, Generic, Self, TypeVar, cast
 
 import torch
 
@@ -53,12 +53,14 @@ END: Final = object()  # the last event of a ResultStream
 MAX_FAILURES = 20  # consecutive failures of the worker loop, after which going on would not help
 
 
-class HasIds(Protocol):
-    """What can be read: the tokens of a text, or anything else that has ids."""
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read: ids, under which edits, with which sites observed."""
 
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """The ids of the tokens, in their order."""
+    ids: tuple[int, ...]
+    edits: Edits = NO_EDITS
+    sites: frozenset[ObservedSite] = NO_SITES  # beyond what every trace holds
+    is_fresh: bool = False  # takes nothing from the cache and leaves nothing in it
 
 
 class WorkerFailed(RuntimeError):
@@ -85,12 +87,9 @@ class Job:
     """
 
     model: LoadedModel
-    ids: tuple[int, ...]
+    reading: Reading
     view: Callable[[Trace], Iterator[object]]
     needs_last_logits: bool
-    edits: Edits = NO_EDITS
-    sites: frozenset[ObservedSite] = NO_SITES  # to observe beyond what every trace holds
-    is_fresh: bool = False  # takes nothing from the cache and leaves nothing in it
     events: asyncio.Queue[object] = field(default_factory=asyncio.Queue)  # ReadingProgress, results, errors, END
     submitted_at: float = field(default_factory=time.perf_counter)
     computed_s: float = 0.0
@@ -105,7 +104,12 @@ class Job:
     @property
     def pass_key(self) -> tuple[GPT, Edits, frozenset[ObservedSite]]:
         """Jobs with the same one can be read in one pass."""
-        return self.model.network, self.edits, self.sites
+        return self.model.network, self.reading.edits, self.reading.sites
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of the text."""
+        return self.reading.ids
 
     @property
     def read_so_far(self) -> Trace:
@@ -141,7 +145,7 @@ class ResultStream(Generic[T]):
             if isinstance(event, NonFiniteNumber):
                 model = self._job.model
                 dtype = str(model.network.dtype).removeprefix("torch.")
-                raise NonFiniteNumbers(model.title, event.place, dtype, str(self._job.edits)) from event
+                raise NonFiniteNumbers(model.title, event.place, dtype, str(self._job.reading.edits)) from event
             if isinstance(event, BaseException):
                 raise event
             yield cast("ReadingProgress | tuple[T, Timings]", event)
@@ -222,62 +226,47 @@ class Engine:
     def submit(
         self,
         model: LoadedModel,
-        tokens: HasIds,
+        reading: Reading,
         view: Callable[[Trace], Iterator[T]],
         *,
         needs_last_logits: bool = False,
-        edits: Edits = NO_EDITS,
-        sites: frozenset[ObservedSite] = NO_SITES,
-        is_fresh: bool = False,
     ) -> ResultStream[T]:
         """Read a text, then compute the results of a view one after another, all in the worker thread.
 
         A view that uses the logits after the last token sets `needs_last_logits`; they are then computed together
         with those of the other texts of the batch. Texts under other edits, or with other sites, are read in another
-        pass. A head without a mask needs all tokens of a text, which therefore may not be longer than one pass. A
-        fresh reading takes nothing from the cache and leaves nothing in it.
+        pass. A head without a mask needs all tokens of a text, which therefore may not be longer than one pass.
 
         Raises:
             Busy: if too many texts are waiting.
             TextTooLongForEdits: if a head has no mask, and the text does not fit into one pass.
             WorkerStopped: if the worker has stopped.
         """
-        if not edits.is_causal and len(tokens.ids) > self.settings.max_batch_tokens:
-            raise TextTooLongForEdits(len(tokens.ids), self.settings.max_batch_tokens)
+        if not reading.edits.is_causal and len(reading.ids) > self.settings.max_batch_tokens:
+            raise TextTooLongForEdits(len(reading.ids), self.settings.max_batch_tokens)
         if not self.is_alive:
             raise WorkerStopped
         n_waiting = sum(not job.cancelled for job in self._waiting)
         if n_waiting >= self.settings.max_waiting:
             raise Busy(n_waiting, self.settings.max_waiting)
-        self._waiting.append(job := Job(model, tokens.ids, view, needs_last_logits, edits, sites, is_fresh))
+        self._waiting.append(job := Job(model, reading, view, needs_last_logits))
         self._wake.set()
         return ResultStream(job, self._cancel, self._resume)
 
     async def compute(
         self,
         model: LoadedModel,
-        tokens: HasIds,
+        reading: Reading,
         view: Callable[[Trace], T],
         *,
         needs_last_logits: bool = False,
-        edits: Edits = NO_EDITS,
-        sites: frozenset[ObservedSite] = NO_SITES,
-        is_fresh: bool = False,
     ) -> tuple[T, Timings]:
         """The result of a view that has only one, with its timings; see `submit`.
 
         Raises:
             Busy: if too many texts are waiting.
         """
-        stream = self.submit(
-            model,
-            tokens,
-            lambda trace: iter([view(trace)]),
-            needs_last_logits=needs_last_logits,
-            edits=edits,
-            sites=sites,
-            is_fresh=is_fresh,
-        )
+        stream = self.submit(model, reading, lambda trace: iter([view(trace)]), needs_last_logits=needs_last_logits)
         try:
             async for event in stream:
                 if not isinstance(event, ReadingProgress):
@@ -369,9 +358,11 @@ class Engine:
     def _run(self, jobs: Sequence[Job], send: Send) -> None:
         started = time.perf_counter()
         for job in jobs:
-            cache = PrefixCache(0) if job.is_fresh else self._cache
-            job.trace = job.trace or cache.longest_prefix(job.model.network, job.ids, job.edits, job.sites)
-        divide = split_budget if jobs[0].edits.is_causal else fit_budget
+            cache = PrefixCache(0) if job.reading.is_fresh else self._cache
+            job.trace = job.trace or cache.longest_prefix(
+                job.model.network, job.ids, job.reading.edits, job.reading.sites
+            )
+        divide = split_budget if jobs[0].reading.edits.is_causal else fit_budget
         n_taken = divide([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
         batch = [(job, n) for job, n in zip(jobs, n_taken, strict=True) if n]
         self._read_batch(batch, send)
@@ -392,7 +383,7 @@ class Engine:
             self._compute_next(job, send)
 
     def _keep(self, job: Job) -> None:
-        if not job.is_fresh:
+        if not job.reading.is_fresh:
             self._cache.put(job.ids[: job.read_so_far.n_tokens], job.read_so_far)
 
     def _compute_next(self, job: Job, send: Send) -> None:
@@ -426,7 +417,7 @@ class Engine:
         ]
         try:
             first, _ = batch[0]
-            traces = read_batch(first.model.network, texts, first.edits, first.sites)
+            traces = read_batch(first.model.network, texts, first.reading.edits, first.reading.sites)
         except BaseException as error:
             log.exception("a pass over %d texts failed", len(batch))
             if len(batch) == 1:

@@ -229,8 +229,8 @@ class EditsNotAccepted(AppError):
 
     def __init__(self, experiment: str, edits: str) -> None:
         super().__init__(
-            f"“{experiment}” makes its own changes to the pass, and its checks are about the unchanged model; it cannot "
-            f"be run under {edits}. Leave `edits` empty, or read the text under them on the first page."
+            f"“{experiment}” makes its own changes to the pass, and its checks are about the unchanged model; it "
+            f"cannot be run under {edits}. Leave `edits` empty, or read the text under them on the first page."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple, TypeVar
 from fastapi import Depends, Request
 
 from app.edits import parse_edits
-from app.engine import Engine, ReadingProgress, ResultStream
+from app.engine import Engine, Reading, ReadingProgress, ResultStream
 from app.errors import ClientDisconnected
 from app.live import delta
 from app.live.delta import ClientState
@@ -87,10 +87,9 @@ def submit_page(
     given.model.check_heads([request.layer], [request.head])
     return engine.submit(
         given.model,
-        given.tokens,
+        Reading(given.tokens.ids, given.edits),
         lambda trace: delta.frames(trace, given, request, client, overview=overview),
         needs_last_logits=request.query in (None, len(given.tokens) - 1),
-        edits=given.edits,
     )
 
 

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.engine import Pause
+from app.engine import NO_SITES, Pause, Reading
 from app.experiments.checks import Arithmetic, Check, product_norms
 from app.experiments.controls import Controls
 from app.experiments.panels import AnyPanel
 from app.models import LoadedModel
 from model.config import Config
-from model.edits import NO_EDITS, Change, Edits
+from model.edits import Change, Edits
 from model.gpt import GPT, Block
 from model.linear import Linear
 from model.sites import ObservedSite
@@ -49,16 +49,6 @@ class Reference:
 
     title: str
     address: str
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reading that an experiment needs besides that of its text."""
-
-    ids: tuple[int, ...]
-    edits: Edits = NO_EDITS
-    sites: frozenset[ObservedSite] = frozenset()
-    is_fresh: bool = False  # computed anew, whatever the cache holds: for a check that compares two computations
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class Work:
     A subclass annotates `controls` with the type of its own controls, which is thereby that of its requests.
     """
 
-    sites: ClassVar[frozenset[ObservedSite]] = frozenset()  # observed while the text itself is read
+    sites: ClassVar[frozenset[ObservedSite]] = NO_SITES  # observed while the text itself is read
     controls: Controls
 
     def __init__(self, model: LoadedModel, tokens: Tokens, controls: Controls) -> None:
@@ -108,7 +98,7 @@ class Work:
         """What must hold."""
         return iter(())
 
-    def under(self, *changes: Change, sites: frozenset[ObservedSite] = frozenset()) -> Reading:
+    def under(self, *changes: Change, sites: frozenset[ObservedSite] = NO_SITES) -> Reading:
         """The text of the page, read under some changes."""
         return Reading(self.tokens.ids, Edits(changes), sites)
 
@@ -228,7 +218,6 @@ class PanelInfo:
     description: str
 
 
-@cache
 def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     """The panels of an experiment, in the order of its code."""
     infos = []
@@ -241,7 +230,7 @@ def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
 
 
 def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round | Progress | tuple[str, AnyPanel]]:
-    """A run of an experiment whose text is read: its rounds of readings, then its panels one by one, or some of them."""
+    """A run of an experiment whose text is read: its rounds of readings, then some or all of its panels."""
     yield from map(Round, work.readings())
     for info in panel_infos(type(work)):
         if names is None or info.name in names:

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from app import service
-from app.engine import Engine, ReadingProgress
+from app.engine import Engine, Reading, ReadingProgress
 from app.errors import EditsNotAccepted, TextTooLong, UnsupportedByModel
-from app.experiments.base import MAX_TOKENS, Experiment, Progress, Reading, Round, Work, run_checks, run_panels
+from app.experiments.base import MAX_TOKENS, Experiment, Progress, Round, Work, run_checks, run_panels
 from app.experiments.checks import Check
 from app.experiments.controls import Controls, chosen_heads
 from app.experiments.panels import AnyPanel
@@ -92,9 +92,8 @@ async def _events(
         work.trace = trace
         yield from steps(work)
 
-    stream = engine.submit(
-        work.model, work.tokens, view, needs_last_logits=True, edits=run.given.edits, sites=work.sites
-    )
+    reading = Reading(work.tokens.ids, run.given.edits, work.sites)
+    stream = engine.submit(work.model, reading, view, needs_last_logits=True)
     timings = Timings(queued_ms=0, computed_ms=0)
     try:
         async for event in stream:
@@ -122,13 +121,5 @@ async def _read_round(engine: Engine, work: Work, readings: Mapping[str, Reading
 
 
 async def _read(engine: Engine, model: LoadedModel, reading: Reading) -> Trace:
-    trace, _ = await engine.compute(
-        model,
-        reading,
-        lambda trace: trace,
-        needs_last_logits=True,
-        edits=reading.edits,
-        sites=reading.sites,
-        is_fresh=reading.is_fresh,
-    )
+    trace, _ = await engine.compute(model, reading, lambda trace: trace, needs_last_logits=True)
     return trace

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from app import activations, problems, service
-from app.engine import Engine
+from app.engine import Engine, Reading
 from app.errors import NoSuchHead, NoSuchPosition, NoSuchToken, NotOneToken
 from app.models import LoadedModel, ModelInput
 from app.routes.api import Format, check_size, npz_reply, text_fields, values_reply
@@ -53,10 +53,8 @@ async def post_activations(
     check_size(engine, n_numbers, format, "layers, heads or positions")
     stream = engine.submit(
         given.model,
-        given.tokens,
+        Reading(given.tokens.ids, given.edits, activations.observed_sites(site)),
         lambda trace: activations.activations(trace, site, layers or [None], heads or [], positions),
-        edits=given.edits,
-        sites=activations.observed_sites(site),
     )
     results, timings = await client.cancel_on_disconnect(service.all_results(stream))
     values = results[0] if layers is None else await asyncio.to_thread(np.stack, results)
@@ -95,10 +93,9 @@ async def post_logits(
     check_size(engine, len(positions) * n_columns, format, "next tokens or positions")
     stream = engine.submit(
         model,
-        tokens,
+        Reading(tokens.ids, edits),
         lambda trace: activations.logits(trace, positions, ids),
         needs_last_logits=positions == [len(tokens) - 1],
-        edits=edits,
     )
     results, timings = await client.cancel_on_disconnect(service.all_results(stream))
     values = await asyncio.to_thread(np.concatenate, results)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
 from app import problems, service, views
-from app.engine import Engine
+from app.engine import Engine, Reading
 from app.errors import ReplyTooLarge
 from app.live import frame
 from app.models import ModelInput
@@ -100,7 +100,8 @@ async def post_attention(
     heads = list(range(config.n_heads)) if request.heads is None else request.heads
     model.check_heads(layers, heads)
     check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format, "layers or heads")
-    stream = engine.submit(model, tokens, lambda trace: views.stages(trace, request.stage, layers, heads), edits=edits)
+    reading = Reading(tokens.ids, edits)
+    stream = engine.submit(model, reading, lambda trace: views.stages(trace, request.stage, layers, heads))
     results, timings = await client.cancel_on_disconnect(service.all_results(stream))
     values = await asyncio.to_thread(np.stack, results)  # 250 MB at most
     mask = views.mask(len(tokens))
@@ -117,7 +118,7 @@ async def post_norms(request: TokensRequest, engine: EngineDep, client: ClientDe
     A LayerNorm uses `mean` and `variance`. An RMSNorm uses `rms` alone; the other two are given for comparison.
     """
     given = await service.model_input(engine, request)
-    work = engine.compute(given.model, given.tokens, views.norms, edits=given.edits)
+    work = engine.compute(given.model, Reading(given.tokens.ids, given.edits), views.norms)
     norms, timings = await client.cancel_on_disconnect(work)
     return json_reply(text_fields(given, timings) | {"norms": norms})
 
@@ -133,10 +134,9 @@ async def post_predictions(request: PredictionsRequest, engine: EngineDep, clien
     positions = range(n) if request.positions == "all" else range(n - 1, n)
     work = engine.compute(
         model,
-        tokens,
+        Reading(tokens.ids, edits),
         lambda trace: views.predictions(trace, tokens.ids, model.tokenizer, positions, request.top),
         needs_last_logits=request.positions == "last",
-        edits=edits,
     )
     predictions, timings = await client.cancel_on_disconnect(work)
     return json_reply(text_fields(given, timings) | {"predictions": predictions})

@@ -101,7 +101,8 @@ class AblationWork(Work):
         yield from self.sweep()
         effect_LH = torch.tensor(list(self.effects.values())).view(self.config.n_layers, self.config.n_heads)
         layers, heads = (
-            [f"{kind} {number}" for number in range(n)] for kind, n in zip(("layer", "head"), effect_LH.shape)
+            [f"{kind} {number}" for number in range(n)]
+            for kind, n in zip(("layer", "head"), effect_LH.shape, strict=True)
         )
         return signed(f"Bits that {self.target_label} gains without each head", layers, heads, effect_LH)
 

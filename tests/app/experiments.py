@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from app.experiments.base import Progress, Reading, Round, Work, experiments, run_checks, run_panels
+from app.engine import Reading
+from app.experiments.base import Progress, Round, Work, experiments, run_checks, run_panels
 from app.experiments.checks import Check
 from app.experiments.panels import AnyPanel
 from app.models import LoadedModel
