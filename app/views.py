@@ -185,7 +185,7 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
         n_rows = max(step, N_BLOCK // (len(keys_LGTD) * config.n_heads * n) // step * step)
         tops = range(n_sent // step * step, n, n_rows)
         row_blocks = [range(max(top, n_sent), min(top + n_rows, n)) for top in tops]
-        results = [_thumbnail_rows(trace, block, rows, keys_LGTD[:, :, : rows.stop], step) for rows in row_blocks]
+        results = [_thumbnail_rows(trace, block, rows, keys_LGTD, step) for rows in row_blocks]
         pictures.append(torch.cat([pixels_LHRP for pixels_LHRP, _ in results], dim=2))
         to_first.append(torch.cat([weight_LR for _, weight_LR in results], dim=1))
     to_first_LT = torch.cat(to_first, dim=0)
@@ -195,9 +195,10 @@ def thumbnails(trace: Trace, layers: range, n_sent: int = 0) -> tuple[NDArray[np
     return torch.cat(pictures).cpu().numpy(), to_first_LT.cpu().numpy()
 
 
-def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGTD: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Rows of pixels of all heads of some layers, and the mean weight that these queries give the first token."""
-    weight_LHRC = _weights(trace, layers, rows, keys_LGCD)
+    n_keys = rows.stop if trace.edits.is_causal else trace.n_tokens
+    weight_LHRC = _weights(trace, layers, rows, keys_LGTD[:, :, :n_keys])
     pooled_LHRP = _largest(weight_LHRC, step, n_above=rows.start % step)
     pixels_LHRP = (pooled_LHRP * 255).round().to(torch.uint8)
     side = -(-trace.n_tokens // step)
@@ -218,10 +219,15 @@ def _weights(trace: Trace, layers: slice, rows: range, keys_LGCD: Tensor) -> Ten
     # The query heads that share keys become rows of one matrix. The queries are scaled instead of the scores because
     # they are fewer.
     q_LGRD = attention.scaled(q_LHRD, config.d_head).reshape(len(q_LHRD), config.n_kv_heads, -1, config.d_head)
-    scaled_LHRC = attention.scores(q_LGRD, keys_LGCD).view(len(q_LHRD), config.n_heads, len(rows), rows.stop)
-    # only the last square has masked cells
-    scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :])
-    return attention.weights(scaled_LHRC)
+    scaled_LHRC = attention.scores(q_LGRD, keys_LGCD).view(len(q_LHRD), config.n_heads, len(rows), -1)
+    # only the columns from the first of these queries on have masked cells
+    scaled_LHRC[..., rows.start :] = attention.masked(scaled_LHRC[..., rows.start :], 0)
+    weight_LHRC = attention.weights(scaled_LHRC)
+    for number, layer in enumerate(range(layers.start, layers.stop)):
+        if trace.edits.touches_attention(layer):
+            keys = range(weight_LHRC.shape[-1])
+            *_, (_, weight_LHRC[number]) = trace.stages(layer, range(config.n_heads), rows, keys)
+    return weight_LHRC
 
 
 def _largest(x_HRC: Tensor, step: int, fill: float = 0.0, n_above: int = 0) -> Tensor:

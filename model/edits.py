@@ -141,6 +141,17 @@ class Edit:
         if self.heads is None:
             yield replace(self, add=add)
 
+    def is_on(self, head: int) -> bool:
+        """Whether it names a head, or all."""
+        return self.heads is None or head in self.heads
+
+    def on_head(self, head: int) -> "Edit":
+        """What an edit of one head or of all does to this head, as an edit of vectors without heads."""
+        add = self.add
+        if add and add.tensor.dim() == 3:
+            add = replace(add, tensor=add.tensor[head if len(add.tensor) > 1 else 0])
+        return replace(self, heads=None, add=add)
+
     def overlaps(self, edit: "Edit") -> bool:
         """Whether both change the same numbers."""
         return (
@@ -185,6 +196,10 @@ class NoMask:
     layer: int | None = None
     heads: tuple[int, ...] | None = None
 
+    def names(self, layer: int, head: int) -> bool:
+        """Whether it is about this head."""
+        return self.layer in (None, layer) and (self.heads is None or head in self.heads)
+
     def __str__(self) -> str:
         return f"nomask:{_layer_text(self.layer)}.{_heads_text(self.heads)}"
 
@@ -201,6 +216,10 @@ class Temperature:
         if not 0 < self.value < math.inf:
             raise ValueError(f"a temperature is {_number(self.value)}; it must be more than 0, and finite")
         object.__setattr__(self, "value", float(self.value))
+
+    def names(self, layer: int, head: int) -> bool:
+        """Whether it is about this head."""
+        return self.layer in (None, layer) and (self.heads is None or head in self.heads)
 
     def __str__(self) -> str:
         return f"temperature:{_layer_text(self.layer)}.{_heads_text(self.heads)}:{_number(self.value)}"
@@ -238,8 +257,8 @@ class Drop:
 
 Change = Union[Edit, Cut, NoMask, Temperature, Drop]  # noqa: UP007 - a union of names for isinstance and docs
 KINDS: tuple[type, ...] = get_args(Change)
-OnHeads = NoMask | Temperature
 C = TypeVar("C", bound=Change)
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -298,9 +317,40 @@ class Edits:
         """Whether the layer has another attention function: anything between scores and weights is changed."""
         return any(_touches_attention(change, layer) for change in self.changes)
 
+    def at(self, site: Site, layer: int | None) -> tuple[Edit, ...]:
+        """The edits of one site; a layer of None is the embedding's."""
+        return self._by_site.get((site, layer), ())
+
+    def drops(self, target: str, layer: int | None) -> tuple[Drop, ...]:
+        """The dropout of one target in one layer."""
+        return tuple(drop for drop in self.of(Drop) if drop.target == target and layer in (drop.layers or (layer,)))
+
+    def cuts(self, layer: int) -> tuple[Cut, ...]:
+        """The cuts in one layer."""
+        return self._cuts_by_layer.get(layer, ())
+
+    def touched_rows(self, layer: int, head: int, rows: range) -> list[int]:
+        """The queries, out of some, of which a head computes other weights than from its queries and keys alone."""
+        is_divided = any(temperature.names(layer, head) for temperature in self.of(Temperature))
+        if is_divided or self.sees_later(layer, head) or self.drops("weights", layer):
+            return list(rows)
+        touched = {cut.query for cut in self.cuts(layer) if cut.head == head}
+        for edit in self.at("scores", layer):
+            if edit.heads in (None, (head,)):
+                touched.update(range(edit.first, rows.stop if edit.last is None else edit.last))
+        return sorted(touched.intersection(rows))
+
+    @cached_property
+    def _by_site(self) -> dict[tuple[Site, int | None], tuple[Edit, ...]]:
+        return _grouped(self.of(Edit), lambda edit: (edit.site, edit.layer))
+
+    @cached_property
+    def _cuts_by_layer(self) -> dict[int, tuple[Cut, ...]]:
+        return _grouped(self.of(Cut), lambda cut: cut.layer)
+
     def sees_later(self, layer: int, head: int) -> bool:
         """Whether a head has no causal mask."""
-        return any(_is_on(change, layer, head) for change in self.of(NoMask))
+        return any(change.names(layer, head) for change in self.of(NoMask))
 
     def check(self, n_tokens: int) -> None:
         """Refuse positions that a text of this many tokens does not have.
@@ -416,6 +466,14 @@ def _or_before(numbers: Sequence[int]) -> tuple[int, ...]:
     return tuple(numbers) or (-1,)
 
 
+def _grouped(changes: Iterable[C], key: Callable[[C], K]) -> dict[K, tuple[C, ...]]:
+    """The changes by a key, in their order."""
+    groups: dict[K, list[C]] = defaultdict(list)
+    for change in changes:
+        groups[key(change)].append(change)
+    return {name: tuple(group) for name, group in groups.items()}
+
+
 def _layers(change: Change) -> tuple[int, ...]:
     """The layers that a change names; none if it means all."""
     if isinstance(change, Drop):
@@ -464,10 +522,6 @@ def _touches_attention(change: Change, layer: int) -> bool:
     return layer in (_layers(change) or (layer,))
 
 
-def _is_on(change: OnHeads, layer: int, head: int) -> bool:
-    return change.layer in (None, layer) and (change.heads is None or head in change.heads)
-
-
 def _refuse_duplicates(changes: Iterable[Change]) -> None:
     before = None
     for change in changes:  # sorted, so equal ones are neighbours
@@ -478,10 +532,7 @@ def _refuse_duplicates(changes: Iterable[Change]) -> None:
 
 def _refuse_conflicts(edits: Sequence[Edit]) -> None:
     """Refuse edits of the same numbers whose order matters: only factors commute, and only additions."""
-    by_place: dict[tuple[Site, int | None], list[Edit]] = defaultdict(list)
-    for edit in edits:
-        by_place[edit.site, edit.layer].append(edit)
-    for neighbours in by_place.values():
+    for neighbours in _grouped(edits, lambda edit: (edit.site, edit.layer)).values():
         for a, b in combinations(neighbours, 2):
             commute = (a.add is None and b.add is None) or (a.scale == 1 and b.scale == 1)
             if a.overlaps(b) and not commute:

@@ -8,16 +8,18 @@ traces.
 #         K statistics, D features of a head, M features of a token, V tokens of the vocabulary
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from model import attention
+from model.edited import Cells, edit_vectors, edited_stages
+from model.edits import NO_EDITS, Edits
 from model.gpt import GPT
-from model.sites import STATISTICS, Stage
+from model.sites import OBSERVED_SITES, STATISTICS, ObservedSite, Stage
 
 # Tokens per chunk. Larger chunks cost more to copy where two texts start to differ; smaller ones cost more to
 # concatenate, because there are more of them.
@@ -41,24 +43,25 @@ class Chunk:
     values_LGTD: Tensor
     norms_STK: Tensor  # float32; K as in STATISTICS
     hidden_TM: Tensor  # after the final norm
+    observed: Mapping[ObservedSite, Tensor] = field(default_factory=dict)  # (L, T, M); the embedding (1, T, M)
 
     def __len__(self) -> int:
         return len(self.hidden_TM)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors, in the order of the fields."""
+        """The tensors that every chunk has, in the order of the fields. The tokens are their last axis but one."""
         return self.queries_LHTD, self.keys_LGTD, self.values_LGTD, self.norms_STK, self.hidden_TM
 
     @property
     def n_bytes(self) -> int:
         """Memory of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in (*self.tensors, *self.observed.values()))
 
     @cached_property
     def non_finite(self) -> str | None:
         """The first place of the network with a number that is not finite; None if there is none."""
-        if all(is_finite(tensor) for tensor in self.tensors):
+        if all(is_finite(tensor) for tensor in (*self.tensors, *self.observed.values())):
             return None
         for layer, (norm_1_TK, norm_2_TK) in enumerate(zip(self.norms_STK[:-1:2], self.norms_STK[1::2], strict=True)):
             for name, tensor in (
@@ -70,19 +73,41 @@ class Chunk:
             ):
                 if not is_finite(tensor):
                     return name
+            for site, tensor_LTM in self.observed.items():
+                if site != "embedding" and not is_finite(tensor_LTM[layer]):
+                    return f"layers.{layer}.{site}"
         return "norm_final"
 
     def slice(self, first: int, last: int) -> "Chunk":
         """A copy of the tokens from `first` up to, but not including, `last`."""
-        return Chunk(*(t.narrow(_TOKEN_AXES[i], first, last - first).clone() for i, t in enumerate(self.tensors)))
+        return self.map(lambda tensor: tensor.narrow(-2, first, last - first).clone())
 
     def append(self, later: "Chunk") -> "Chunk":
-        """A new chunk of these tokens followed by those of `later`."""
-        pairs = zip(self.tensors, later.tensors, strict=True)
-        return Chunk(*(torch.cat(pair, dim=_TOKEN_AXES[i]) for i, pair in enumerate(pairs)))
+        """A new chunk of these tokens followed by those of `later`, with the sites that both observed."""
+        return self.combine(later, lambda pair: torch.cat(pair, dim=-2))
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> "Chunk":
+        """The chunk of all tensors after a function."""
+        observed = {site: fn(tensor) for site, tensor in self.observed.items()}
+        queries, keys, values, norms, hidden = (fn(tensor) for tensor in self.tensors)
+        return Chunk(queries, keys, values, norms, hidden, observed)
+
+    def combine(self, chunk: "Chunk", fn: Callable[[tuple[Tensor, Tensor]], Tensor]) -> "Chunk":
+        """The chunk of a function of each tensor of this one and the same one of another."""
+        observed = {
+            site: fn((tensor, chunk.observed[site])) for site, tensor in self.observed.items() if site in chunk.observed
+        }
+        pairs = zip(self.tensors, chunk.tensors, strict=True)
+        queries, keys, values, norms, hidden = (fn(pair) for pair in pairs)
+        return Chunk(queries, keys, values, norms, hidden, observed)
 
 
-_TOKEN_AXES = (-2, -2, -2, -2, 0)  # the axis of the tokens, in the order of Chunk.tensors
+@dataclass(frozen=True, eq=False)
+class UneditedText:
+    """An unedited reading, at least of the beginning of the text that an edited trace begins."""
+
+    ids: Sequence[int]
+    trace: "Trace"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +120,19 @@ class Trace:
 
     model: GPT
     chunks: tuple[Chunk, ...]
+    edits: Edits = NO_EDITS  # under which the text was read
+    unedited: UneditedText | None = None  # from which a reading under edits copies what no edit reaches
     _logits: dict[int, Tensor] = field(default_factory=dict)  # by row; those that were computed in a batch
 
     @property
     def n_tokens(self) -> int:
         """The number of tokens read."""
         return sum(map(len, self.chunks))
+
+    @property
+    def sites(self) -> frozenset[ObservedSite]:
+        """The sites that were observed for all tokens."""
+        return frozenset(OBSERVED_SITES).intersection(*(chunk.observed for chunk in self.chunks))
 
     @property
     def n_bytes(self) -> int:
@@ -144,6 +176,28 @@ class Trace:
         self.check_finite()
         return torch.cat([chunk.hidden_TM for chunk in self.chunks])
 
+    def observed(self, site: ObservedSite, layer: int | None = None) -> Tensor:
+        """The vectors at an observed site of a layer, (T, M), in the model's dtype; the embedding has no layer.
+
+        Raises:
+            ValueError: if the site was not observed, or if the layer is missing.
+            NonFiniteNumber: if the forward pass overflowed.
+        """
+        if site not in self.sites:
+            raise ValueError(f"{site} was not observed; read the text with sites={{{site!r}}}")
+        if (layer is None) != (site == "embedding"):
+            raise ValueError("the embedding has no layer, and every other site has one")
+        self.check_finite()
+        return torch.cat([chunk.observed[site][layer or 0] for chunk in self.chunks])
+
+    def residual(self, layer: int) -> Tensor:
+        """The residual stream before a layer, (T, M), in the model's dtype; needs the sites embedding and block.
+
+        Raises:
+            ValueError, NonFiniteNumber: as for `observed`.
+        """
+        return self.observed("block", layer - 1) if layer else self.observed("embedding")
+
     def with_offsets(self) -> Iterator[tuple[int, Chunk]]:
         """The chunks, each with the position of its first token."""
         for number, chunk in enumerate(self.chunks):
@@ -173,15 +227,14 @@ class Trace:
             NonFiniteNumber: if the forward pass or these scores overflowed.
         """
         self.check_finite()
+        whole = range(self.n_tokens)
+        rows, all_keys = whole if rows is None else rows, whole if keys is None else keys
+        cells = Cells(layer, heads, rows, all_keys)
         q_HRD, k_HSD = self.queries(layer, heads, rows), self.keys(layer, heads, keys)
-        score_HRS = attention.scores(q_HRD, k_HSD)
-        if not is_finite(score_HRS):
-            raise NonFiniteNumber(f"layers.{layer}.attention.scores")
-        yield "scores", score_HRS
-        yield "scaled", (scaled_HRS := attention.scaled(score_HRS, self.model.config.d_head))
-        offset = (rows.start if rows else 0) - (keys.start if keys else 0)
-        yield "masked", (masked_HRS := attention.masked(scaled_HRS, offset))
-        yield "weights", attention.weights(masked_HRS)
+        for stage, values_HRS in edited_stages(self.edits, cells, q_HRD, k_HSD):
+            if stage == "scores" and not is_finite(values_HRS):
+                raise NonFiniteNumber(f"layers.{layer}.attention.scores")
+            yield stage, values_HRS
 
     @torch.inference_mode()
     def stage(self, stage: Stage, layer: int, heads: Sequence[int]) -> Tensor:
@@ -191,7 +244,12 @@ class Trace:
     @torch.inference_mode()
     def context(self, layer: int, heads: Sequence[int]) -> Tensor:
         """The context vectors of some heads of a layer, (H, T, D); float32."""
-        return attention.context(self.stage("weights", layer, heads), self.values(layer, heads))
+        context_HTD = attention.context(self.stage("weights", layer, heads), self.values(layer, heads))
+        positions_T = torch.arange(self.n_tokens, device=context_HTD.device)
+        for number, head in enumerate(heads):
+            if own := [edit.on_head(head) for edit in self.edits.at("context", layer) if edit.is_on(head)]:
+                context_HTD[number] = edit_vectors(context_HTD[number], own, positions_T)
+        return context_HTD
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[int]) -> Tensor:
@@ -209,11 +267,20 @@ class Trace:
             raise NonFiniteNumber("logits")
         return logits_RV
 
+    def rows(self, first: int, last: int) -> Chunk:
+        """The tokens from `first` up to, but not including, `last`, as one chunk."""
+        near = [
+            chunk.slice(max(first - offset, 0), min(last - offset, len(chunk)))
+            for offset, chunk in self.with_offsets()
+            if offset < last and offset + len(chunk) > first
+        ]
+        return reduce(Chunk.append, near)
+
     def prefix(self, n_tokens: int) -> "Trace":
         """The trace of the first `n_tokens` of this text: later tokens never change earlier rows."""
         n_full, n_rest = divmod(n_tokens, N_CHUNK)
         rest = (self.chunks[n_full].slice(0, n_rest),) if n_rest else ()
-        return Trace(self.model, self.chunks[:n_full] + rest)
+        return Trace(self.model, self.chunks[:n_full] + rest, self.edits)
 
     def append(self, later: Chunk) -> "Trace":
         """The trace of this text followed by the tokens of `later`."""
@@ -221,7 +288,20 @@ class Trace:
         if full and len(full[-1]) < N_CHUNK:
             rest = full.pop().append(later)
         starts = range(0, len(rest), N_CHUNK)
-        return Trace(self.model, (*full, *(rest.slice(start, min(start + N_CHUNK, len(rest))) for start in starts)))
+        chunks = (*full, *(rest.slice(start, min(start + N_CHUNK, len(rest))) for start in starts))
+        return Trace(self.model, chunks, self.edits, self.unedited)
+
+    def under(self, edits: Edits, unedited: UneditedText | None = None) -> "Trace":
+        """The same trace as the beginning of a text under edits that change none of its rows.
+
+        Raises:
+            ValueError: if they change them.
+        """
+        if (self.edits, self.unedited) == (edits, unedited):
+            return self
+        if self.edits != edits and (self.edits or self.n_tokens > edits.first_position):
+            raise ValueError(f"a trace under {str(self.edits) or 'no edits'} cannot continue under {edits}")
+        return Trace(self.model, self.chunks, edits, unedited, dict(self._logits))
 
     def _key_heads(self, heads: Sequence[int]) -> list[int]:
         return [self.model.config.key_head(head) for head in heads]

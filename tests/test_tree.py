@@ -28,6 +28,7 @@ ORDER = [
     "model.gpt",
     "model.sites",
     "model.edits",
+    "model.edited",
     "model.trace",
     "model.reading",
     "model.cache",

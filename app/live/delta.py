@@ -21,6 +21,7 @@ from app.models import LoadedModel
 from app.schemas import PageRequest
 from model.cache import shared_prefix_length
 from model.config import Config
+from model.edits import NO_EDITS, Edits
 from model.sites import Stage, norm_sites
 from model.tokenizer import Tokens
 from model.trace import Trace
@@ -68,13 +69,19 @@ class ClientState:
 
     model: str = ""  # its key
     ids: tuple[int, ...] = ()
+    edits: Edits = NO_EDITS
     sent_head: tuple[int, int, Window] | None = None  # layer, head and the window of it
     pixel_size: int = 0  # tokens per pixel of the thumbnails
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
 
-    def switch_text(self, model: LoadedModel, ids: tuple[int, ...]) -> int:
-        """Switch to another text, and return how many of its first tokens the client already has."""
-        n_shared = shared_prefix_length(self.ids, ids) if self.model == model.key else 0
+    def switch_text(self, model: LoadedModel, ids: tuple[int, ...], edits: Edits = NO_EDITS) -> int:
+        """Switch to another text, and return how many of its first tokens the client already has.
+
+        If tokens attend to later ones, that is all or none, because a new token changes the rows of every earlier one.
+        """
+        n_shared = shared_prefix_length(self.ids, ids) if (self.model, self.edits) == (model.key, edits) else 0
+        if not edits.is_causal and self.ids != ids:
+            n_shared = 0
         pixel_size = views.block_size_for(len(ids), views.N_THUMBNAIL)
         if not n_shared or pixel_size != self.pixel_size:
             self.n_sent = [0] * model.network.config.n_layers
@@ -82,7 +89,7 @@ class ClientState:
         self.n_sent = [n if n <= n_shared else n_shared // pixel_size * pixel_size for n in self.n_sent]
         if not n_shared:
             self.sent_head = None
-        self.model, self.ids, self.pixel_size = model.key, ids, pixel_size
+        self.model, self.ids, self.edits, self.pixel_size = model.key, ids, edits, pixel_size
         return n_shared
 
 
@@ -107,7 +114,7 @@ def frames(
     if query >= n:
         raise NoSuchPosition(query, n)
     n_before = len(client.ids)
-    n_shared = client.switch_text(model, tokens.ids)
+    n_shared = client.switch_text(model, tokens.ids, trace.edits)
     text = views.tokens(tokens, n_shared)
     window = window_of(request.window, n)
     heatmap, arrays = _heatmap(trace, request, window, client, n_shared)
