@@ -96,8 +96,8 @@ class Work:
         """The further readings that the checks need, besides those of the panels."""
         return iter(())
 
-    def checks(self) -> Iterator[Check]:
-        """What must hold."""
+    def checks(self) -> Iterator[Check | Progress]:
+        """What must hold; `Progress` after each piece of what takes long."""
         return iter(())
 
     def under(self, *changes: Change, sites: frozenset[ObservedSite] = frozenset()) -> Reading:
@@ -246,7 +246,7 @@ def run_panels(
             yield info.name, (yield from made) if isgenerator(made) else made
 
 
-def run_checks(work: Work) -> Iterator[Mapping[str, Reading] | Check]:
+def run_checks(work: Work) -> Iterator[Mapping[str, Reading] | Check | Progress]:
     """The checks of an experiment whose text is read, one by one, after the rounds of readings that they need."""
     yield from work.readings()
     yield from work.check_readings()

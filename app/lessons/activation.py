@@ -70,8 +70,9 @@ def slope(name: ActivationName, x: Tensor) -> Tensor:
     return (activate(name, x + step) - activate(name, x - step)) / (2 * step)
 
 
-def double_parameters(linear: Linear) -> tuple[Tensor, Tensor]:
+def double_parameters(linear: object) -> tuple[Tensor, Tensor]:
     """Weights and bias of a linear map, in double precision."""
+    assert isinstance(linear, Linear)
     weight_OI, bias_O = parameters(linear)
     return weight_OI.double(), bias_O.double()
 
@@ -143,7 +144,7 @@ class ActivationWork(Work):
         """The shapes of the matrices, and how far the two maps are from the one."""
         w1_XM, b1_X, _, _ = self.maps
         d_mlp, d_model = w1_XM.shape
-        named = {
+        named: dict[str, float | str] = {
             "W₁": f"{d_mlp} × {d_model}",
             "W₂": f"{d_model} × {d_mlp}",
             "W₂ W₁": f"{d_model} × {d_model}",
@@ -179,8 +180,9 @@ class ActivationWork(Work):
     def point_facts(self) -> Facts:
         """The activations and their slopes at the chosen u."""
         u, names = torch.tensor(self.controls.u, dtype=torch.double), ACTIVATION_NAMES[1:]
+        named = {str(name): activate(name, u).item() for name in names}
         slopes = {f"slope of {name}": slope(name, u).item() for name in names}
-        return facts(f"Activations at u = {u:g}", {name: activate(name, u).item() for name in names} | slopes)
+        return facts(f"Activations at u = {u:g}", named | slopes)
 
     @panel
     def linear_maps(self) -> Facts:

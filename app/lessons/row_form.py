@@ -142,7 +142,7 @@ class RowFormWork(Work):
         """The shapes in each form, and how many numbers its bias takes."""
         n, o, i = len(self.corner[1]), N_CORNER_OUTPUTS, N_CORNER_INPUTS
         difference_TO = row_form(*self.corner, broken=self.controls.broken) - column_form(*self.corner).T
-        named = {
+        named: dict[str, float | str] = {
             "W X + B": f"{o} × {i} times {i} × {n}, plus {o} × {n}",
             "W′ X′": f"{o} × {i + 1} times {i + 1} × {n}",
             "X Wᵀ + b": f"{n} × {i} times {i} × {o}, plus {o}",
