@@ -94,8 +94,8 @@ class Work:
         """The further readings that the checks need, besides those of the panels."""
         return iter(())
 
-    def checks(self) -> Iterator[Check]:
-        """What must hold."""
+    def checks(self) -> Iterator[Check | Progress]:
+        """What must hold; `Progress` after each piece of what takes long."""
         return iter(())
 
     def under(self, *changes: Change, sites: frozenset[ObservedSite] = NO_SITES) -> Reading:
@@ -238,7 +238,7 @@ def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round
             yield info.name, (yield from made) if isgenerator(made) else made
 
 
-def run_checks(work: Work) -> Iterator[Round | Check]:
+def run_checks(work: Work) -> Iterator[Round | Check | Progress]:
     """The checks of an experiment whose text is read, one by one, after the rounds of readings that they need."""
     yield from map(Round, work.readings())
     yield from map(Round, work.check_readings())
