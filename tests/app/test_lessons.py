@@ -16,6 +16,7 @@ from pydantic.json_schema import JsonSchemaValue
 from torch import Tensor
 
 from app.lessons import checks
+from app.lessons.controls import SHARED_FIELDS
 from app.lessons.lesson import Reading, lessons
 from app.lessons.panels import Bars, Chip, ChipRow, Chips, Cube, Curves, Facts, Heatmap, Line, Panel, Point, Points
 from app.models import LoadedModel
@@ -225,7 +226,7 @@ CONTROLS = [
     (slug, name)
     for slug, lesson in lessons().items()
     for name in lesson.request_type.model_fields
-    if name not in ("text", "model", "step", "special_tokens", "broken")
+    if name not in SHARED_FIELDS
 ]
 REQUIRED = {("batches", "text_index"): {"third_text": "a"}}  # fields without which the control has no effect
 
