@@ -1,6 +1,5 @@
 """A sweep over heads gives what one edited reading per head gives."""
 
-
 import pytest
 import torch
 
