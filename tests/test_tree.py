@@ -31,6 +31,7 @@ ORDER = [
     "model.edited",
     "model.trace",
     "model.reading",
+    "model.sweep",
     "model.cache",
     "model.heads",
     "model.generate",
