@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.sites import Stage
 
-FloatArray = NDArray[np.float32]
+Numbers = NDArray[np.float32]
 Attributes = dict[str, object]  # of Plotly, by their names
 
 
@@ -171,7 +171,7 @@ def hatch(height: int, width: int, offset: int = 0) -> str:
     return "".join(lines)
 
 
-def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, FloatArray], *, model: str) -> Figure:
+def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Numbers], *, model: str) -> Figure:
     """Mean, variance and rms before every norm: three heatmaps, one row per token and one column per site.
 
     `statistics` are (T, S) each. The colours are logarithmic, because the first token of a trained model is often a
@@ -216,7 +216,7 @@ def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, F
 
 
 def _norm_panel(
-    name: str, shade_TS: FloatArray, sites: Sequence[str], suffix: str, domain: tuple[float, float]
+    name: str, shade_TS: Numbers, sites: Sequence[str], suffix: str, domain: tuple[float, float]
 ) -> Attributes:
     """One of the heatmaps of `norms_figure`, between two heights of the plot."""
     bottom, top = domain
@@ -242,18 +242,18 @@ def _norm_panel(
     }
 
 
-def shaded(name: str, values: FloatArray) -> FloatArray:
+def shaded(name: str, values: Numbers) -> Numbers:
     """The numbers that the colours of a norm heatmap show: asinh of the mean, which has a sign, log10 of the others."""
     kind, unit = SHADES[name]
     return np.arcsinh(values / np.float32(unit)) if kind == "asinh" else np.log10(np.maximum(values, np.float32(unit)))
 
 
-def filled(figure: Figure, arrays: Mapping[str, FloatArray], tokens: Sequence[str]) -> Figure:
+def filled(figure: Figure, arrays: Mapping[str, Numbers], tokens: Sequence[str]) -> Figure:
     """The figure with its numbers and token labels, as Plotly draws it."""
     return {"data": [_fill(trace, arrays, tokens) for trace in figure["data"]], "layout": figure["layout"]}
 
 
-def _fill(trace: Attributes, arrays: Mapping[str, FloatArray], tokens: Sequence[str]) -> Attributes:
+def _fill(trace: Attributes, arrays: Mapping[str, Numbers], tokens: Sequence[str]) -> Attributes:
     meta = cast(FigureMeta, trace["meta"])
     values = arrays[meta["z"]]
     if (offset := meta.get("masked_from")) is not None:
@@ -281,7 +281,7 @@ def _title(text: str) -> Attributes:
     } | below_the_buttons
 
 
-def _ticks(name: str, shade_TS: FloatArray) -> Attributes:
+def _ticks(name: str, shade_TS: Numbers) -> Attributes:
     """A few ticks of a colour bar, at powers of ten of the true numbers."""
     low, high = float(shade_TS.min()), float(shade_TS.max())
     if name == "mean":

@@ -195,7 +195,7 @@ def editing(model: GPT, edits: Edits, positions_N: Tensor) -> Iterator[None]:
     with ExitStack() as hooks:
         if change := _vector_change(edits, "embedding", None, positions_N):
             hooks.enter_context(model.dropout.register_forward_hook(change))
-        for layer, block in enumerate(model.blocks):
+        for layer, block in enumerate(model.blocks) if edits else ():
             assert isinstance(block, Block)
             modules: dict[Site, nn.Module] = {"attention": block.attention, "mlp": block.mlp, "block": block}
             modules["context"] = block.attention.heads

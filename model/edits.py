@@ -164,12 +164,12 @@ class Edit:
     def __str__(self) -> str:
         everywhere = (self.first, self.last) == (0, None)
         if self.site == "context" and self.add is None and everywhere:
-            return f"scale:{self.layer}.{_heads_text(self.heads)}:{_number(self.scale)}"
+            return f"scale:{self.layer}.{_heads_text(self.heads)}:{_short(self.scale)}"
         if self.site == "block" and self.add and self.scale == 1 and everywhere and self.add.tensor.dim() == 1:
-            return f"steer:{self.layer}:{self.add.name}:{_number(self.add.strength)}"
+            return f"steer:{self.layer}:{self.add.name}:{_short(self.add.strength)}"
         place = f"{self.site}:{'' if self.layer is None else self.layer}.{_heads_text(self.heads)}"
         positions = f"{self.first}-{'' if self.last is None else self.last}"
-        return f"edit:{place}:{positions}:{_number(self.scale)}:{self.add.name if self.add else ''}"
+        return f"edit:{place}:{positions}:{_short(self.scale)}:{self.add.name if self.add else ''}"
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Temperature:
 
     def __post_init__(self) -> None:
         if not 0 < self.value < math.inf:
-            raise ValueError(f"a temperature is {_number(self.value)}; it must be more than 0, and finite")
+            raise ValueError(f"a temperature is {_short(self.value)}; it must be more than 0, and finite")
         object.__setattr__(self, "value", float(self.value))
 
     def names(self, layer: int, head: int) -> bool:
@@ -222,7 +222,7 @@ class Temperature:
         return self.layer in (None, layer) and (self.heads is None or head in self.heads)
 
     def __str__(self) -> str:
-        return f"temperature:{_layer_text(self.layer)}.{_heads_text(self.heads)}:{_number(self.value)}"
+        return f"temperature:{_layer_text(self.layer)}.{_heads_text(self.heads)}:{_short(self.value)}"
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class Drop:
         if self.target not in DROP_TARGETS:
             raise ValueError(f"{self.target!r} cannot be dropped; {', '.join(DROP_TARGETS)} can")
         if not 0 <= self.rate < 1:
-            raise ValueError(f"a dropout rate is {_number(self.rate)}; it must be at least 0 and less than 1")
+            raise ValueError(f"a dropout rate is {_short(self.rate)}; it must be at least 0 and less than 1")
         if self.seed < 0:
             raise ValueError(f"a seed is {self.seed}; it must be 0 or more")
         if self.layers is not None and (self.target == "embedding" or not self.layers):
@@ -252,7 +252,7 @@ class Drop:
 
     def __str__(self) -> str:
         layers = "" if self.layers is None else f"@{'+'.join(map(str, self.layers))}"
-        return f"drop:{self.target}{layers}:{_number(self.rate)}:{self.seed}"
+        return f"drop:{self.target}{layers}:{_short(self.rate)}:{self.seed}"
 
 
 Change = Union[Edit, Cut, NoMask, Temperature, Drop]  # noqa: UP007 - a union of names for isinstance and docs
@@ -631,7 +631,7 @@ def _float(text: str) -> float:
     return float(text)
 
 
-def _number(x: float) -> str:
+def _short(x: float) -> str:
     """A number as short as it can be written and read back; without a plus sign, which is a space in an address."""
     return repr(float(x)).removesuffix(".0").replace("e+", "e")
 

@@ -20,7 +20,7 @@ from model import attention
 from model.attention import AttentionFn, fused_attention
 from model.trace import Trace
 
-Head = tuple[int, int]  # layer, head
+LayerHead = tuple[int, int]  # layer, head
 
 N_BATCH_ROWS = 256  # rows of a batch, at most, unless one text has more
 N_STEP_ROWS = 1024  # rows times layers from one step to the next: some tens of milliseconds for SmolLM2
@@ -30,13 +30,13 @@ N_STEP_ROWS = 1024  # rows times layers from one step to the next: some tens of 
 class SweepStep:
     """One step of a sweep: the heads whose readings are complete, and how far the sweep is."""
 
-    heads: Sequence[Head]
+    heads: Sequence[LayerHead]
     hidden_BRM: Tensor | None  # of these heads, after the final norm, from the first changed row on; None without heads
     n_done: int  # rows times layers
     n_total: int
 
 
-def sweep_heads(trace: Trace, heads: Sequence[Head], first: int) -> Iterator[SweepStep]:
+def sweep_heads(trace: Trace, heads: Sequence[LayerHead], first: int) -> Iterator[SweepStep]:
     """Set the context vectors of each head to 0 at the positions from `first` on, in a reading of its own.
 
     The trace is of the unedited model and holds the sites embedding and block (only embedding, if `first` is the last
@@ -69,7 +69,7 @@ def sweep_heads(trace: Trace, heads: Sequence[Head], first: int) -> Iterator[Swe
 
 
 @torch.inference_mode()
-def _sweep_last_row(trace: Trace, heads: Sequence[Head]) -> Iterator[SweepStep]:
+def _sweep_last_row(trace: Trace, heads: Sequence[LayerHead]) -> Iterator[SweepStep]:
     """One walk through the layers with a growing batch of rows; row 0 is the unedited one."""
     model, last, lowest = trace.model, trace.n_tokens - 1, heads[0][0]
     rotate = model.positions.rotation(torch.tensor([last], device=model.device))
@@ -91,7 +91,7 @@ def _sweep_last_row(trace: Trace, heads: Sequence[Head]) -> Iterator[SweepStep]:
 
 
 @torch.inference_mode()
-def _sweep_rows(trace: Trace, heads: Sequence[Head], first: int) -> Iterator[SweepStep]:
+def _sweep_rows(trace: Trace, heads: Sequence[LayerHead], first: int) -> Iterator[SweepStep]:
     """The heads of one layer after another, as many texts in a batch as N_BATCH_ROWS allows."""
     model, n_rows = trace.model, trace.n_tokens - first
     rotate = model.positions.rotation(torch.arange(first, trace.n_tokens, device=model.device))

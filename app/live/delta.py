@@ -69,11 +69,11 @@ class ClientState:
     """What a client has been sent."""
 
     model: str = ""  # its key
-    edits: Edits = NO_EDITS
     ids: tuple[int, ...] = ()
     sent_head: tuple[int, int, Window] | None = None  # layer, head and the window of it
     pixel_size: int = 0  # tokens per pixel of the thumbnails
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
+    edits: Edits = NO_EDITS  # under which the text was read
 
     def switch_text(self, model: LoadedModel, ids: tuple[int, ...], edits: Edits = NO_EDITS) -> int:
         """Switch to another text, and return how many of its first tokens the client already has.

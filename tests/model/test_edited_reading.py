@@ -254,23 +254,23 @@ def test_patched_queries_and_keys_give_the_weights_of_the_other_text(network: GP
 
 
 def test_all_keys_cut_but_one_gives_that_key_the_weight_1(network: GPT) -> None:
-    query, kept_key = 6, 2
-    cuts = tuple(Cut(1, 3, query, key) for key in range(query + 1) if key != kept_key)
+    query, remaining_key = 6, 2
+    cuts = tuple(Cut(1, 3, query, key) for key in range(query + 1) if key != remaining_key)
     trace = read(network, IDS, Edits(cuts))
-    assert trace.stage("weights", 1, [3])[0, query].tolist() == [float(key == kept_key) for key in range(N)]
-    assert torch.equal(trace.context(1, [3])[0, query], trace.values(1, [3])[0, kept_key])
+    assert trace.stage("weights", 1, [3])[0, query].tolist() == [float(key == remaining_key) for key in range(N)]
+    assert torch.equal(trace.context(1, [3])[0, query], trace.values(1, [3])[0, remaining_key])
 
 
 def test_a_layer_whose_heads_are_0_adds_only_the_bias_of_its_output(any_network: GPT) -> None:
     trace = read(any_network, IDS, Edits(tuple(Edit("context", 1, (head,), scale=0.0) for head in HEADS)), SITES)
-    bias = any_network.blocks[1].attention.output.bias  # type: ignore[union-attr]
-    expected_M = torch.zeros(32, dtype=any_network.dtype) if bias is None else bias
+    bias = any_network.get_submodule("blocks.1.attention.output").bias
+    expected_M = bias if isinstance(bias, Tensor) else torch.zeros(32, dtype=any_network.dtype)
     assert torch.equal(trace.observed("attention", 1), expected_M.expand(N, -1))
 
 
 def test_rows_and_heads_that_no_edit_names_keep_their_numbers_bit_for_bit(any_network: GPT) -> None:
     contexts: list[Tensor] = []
-    heads = any_network.blocks[1].attention.heads  # type: ignore[union-attr]
+    heads = any_network.get_submodule("blocks.1.attention.heads")
     hook = heads.register_forward_hook(lambda _, __, output: contexts.append(output[0].clone()))
     plain = read(any_network, IDS)
     edited = read(any_network, IDS, Edits((Cut(1, 2, 7, 3), Edit("scores", 1, (0,), first=9, scale=2.0))))
@@ -308,8 +308,8 @@ def test_the_stages_of_a_trace_equal_those_by_hand_from_edited_queries_and_keys(
     scaled_TT = score_TT / 8**0.5 / 0.5
     masked_TT = scaled_TT.masked_fill(torch.ones(N, N, dtype=torch.bool).triu(1), -torch.inf)
     masked_TT[5, 1] = -torch.inf
-    is_kept_TT = random_numbers((3, 1, 1, 2, torch.arange(N)[:, None], torch.arange(N))) >= 0.25
-    weight_TT = masked_TT.softmax(-1) * is_kept_TT / 0.75
+    survives_TT = random_numbers((3, 1, 1, 2, torch.arange(N)[:, None], torch.arange(N))) >= 0.25
+    weight_TT = masked_TT.softmax(-1) * survives_TT / 0.75
     expected = dict(zip(STAGES, (score_TT, scaled_TT, masked_TT, weight_TT), strict=True))
     for stage, values_TT in expected.items():
         torch.testing.assert_close(trace.stage(stage, 1, [0, 2])[1], values_TT, atol=1e-5, rtol=1e-5)
@@ -322,8 +322,8 @@ def test_the_stages_of_a_trace_equal_those_by_hand_from_edited_queries_and_keys(
 def test_the_context_of_a_trace_is_what_the_pass_computed_with(network: GPT, edits: Edits) -> None:
     outputs: list[Tensor] = []
     with ExitStack() as hooks:
-        for block in network.blocks:
-            output = block.attention.output  # type: ignore[union-attr]
+        for layer in range(3):
+            output = network.get_submodule(f"blocks.{layer}.attention.output")
             hook = output.register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0][0]))
             hooks.enter_context(hook)
         trace = read(network, IDS, edits)
@@ -370,9 +370,9 @@ def test_dropout_keeps_the_mean_and_depends_only_on_seed_and_position() -> None:
 def test_dropped_weights_are_0_or_larger_by_the_same_factor(network: GPT) -> None:
     plain, dropped = read(network, IDS), read(network, IDS, Edits((Drop("weights", (0,), 0.25, 3),)))
     plain_HTT, dropped_HTT = plain.stage("weights", 0, HEADS), dropped.stage("weights", 0, HEADS)
-    is_kept_HTT = dropped_HTT != 0
-    assert_close(dropped_HTT[is_kept_HTT], plain_HTT[is_kept_HTT] / 0.75)
-    assert 0.6 < float(is_kept_HTT.sum() / (plain_HTT != 0).sum()) < 0.9
+    survives_HTT = dropped_HTT != 0
+    assert_close(dropped_HTT[survives_HTT], plain_HTT[survives_HTT] / 0.75)
+    assert 0.6 < float(survives_HTT.sum() / (plain_HTT != 0).sum()) < 0.9
 
 
 @pytest.mark.parametrize("site", ["context", "scores", "queries"])
@@ -491,9 +491,9 @@ def test_a_trace_that_lacks_a_site_is_read_again_and_only_then(network: GPT) -> 
 
 def test_the_cache_holds_edited_and_unedited_traces_of_a_text_side_by_side(network: GPT) -> None:
     cache = PrefixCache(10_000_000)
-    edits, others = Edits((Edit("mlp", 1, scale=0.0),)), Edits((Edit("mlp", 1, scale=0.5),))
-    traces = [read_with(cache, network, IDS, each) for each in (NO_EDITS, edits, others)]
-    assert [cache.longest_prefix(network, IDS, each) for each in (NO_EDITS, edits, others)] == traces
+    edits, weaker = Edits((Edit("mlp", 1, scale=0.0),)), Edits((Edit("mlp", 1, scale=0.5),))
+    traces = [read_with(cache, network, IDS, each) for each in (NO_EDITS, edits, weaker)]
+    assert [cache.longest_prefix(network, IDS, each) for each in (NO_EDITS, edits, weaker)] == traces
     assert cache.longest_prefix(network, IDS[:5], edits).edits == edits
     chunks = {chunk for trace in cache._traces.values() for chunk in trace.chunks}
     assert cache.n_bytes == sum(chunk.n_bytes for chunk in chunks)

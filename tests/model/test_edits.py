@@ -44,7 +44,7 @@ def parse(text: str) -> Edits:
 
 LAYERS, HEADS = st.integers(0, 2), st.sampled_from("0123*")
 FACTORS = st.floats(-100, 100).map(lambda x: repr(x).removesuffix(".0"))
-PIECES = st.one_of(
+WRITTEN_EDITS = st.one_of(
     st.builds(lambda layer, head, x: f"scale:{layer}.{head}:{x}", LAYERS, HEADS, FACTORS),
     st.builds(lambda layer, n, q: f"cut:{layer}.1:{q + n}>{n}", LAYERS, st.integers(0, 9), st.integers(1, 9)),
     st.builds(lambda layer, name, x: f"steer:{layer}:{name}:{x}", LAYERS, st.sampled_from(["a", "token-7"]), FACTORS),
@@ -61,23 +61,25 @@ PIECES = st.one_of(
 )
 
 
-def parsed_or_none(pieces: Sequence[str]) -> Edits | None:
+def parsed_or_none(written: Sequence[str]) -> Edits | None:
     try:
-        return parse(",".join(pieces))
+        return parse(",".join(written))
     except ValueError as error:
         assert any(word in str(error) for word in ("twice", "order would matter", "drop the same", "no key left"))
         return None
 
 
-@given(st.lists(PIECES, max_size=6))
-def test_the_text_form_is_read_back_as_the_same_edits(pieces: list[str]) -> None:
-    if (edits := parsed_or_none(pieces)) is not None:
+@given(st.lists(WRITTEN_EDITS, max_size=6))
+def test_the_text_form_is_read_back_as_the_same_edits(written: list[str]) -> None:
+    if (edits := parsed_or_none(written)) is not None:
         assert parse(str(edits)) == edits
         assert str(parse(str(edits))) == str(edits)
         assert "+" not in str(edits)  # a space in an address
 
 
-@given(st.lists(PIECES, max_size=6).flatmap(lambda pieces: st.tuples(st.just(pieces), st.permutations(pieces))))
+@given(
+    st.lists(WRITTEN_EDITS, max_size=6).flatmap(lambda written: st.tuples(st.just(written), st.permutations(written)))
+)
 def test_the_order_in_which_edits_are_written_does_not_count(both: tuple[list[str], list[str]]) -> None:
     first, second = map(parsed_or_none, both)
     assert first == second
