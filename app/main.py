@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from app import middleware, problems
 from app.engine import Engine
 from app.models import check_settings
-from app.openapi import description
+from app.openapi import description, document
 from app.routes import activations, api, assets, experiments, health, live, pages
 from app.settings import Settings
 from model.weights.catalogue import catalogue
@@ -40,6 +40,7 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
     problems.install(app, pages.error_page)
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(middleware.HeadAsGet)

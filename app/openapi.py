@@ -1,7 +1,12 @@
-"""The text at the top of /docs."""
+"""The OpenAPI document: the text at the top of /docs, and the schema of errors."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.schemas import Problem
 from app.settings import Settings
 from model.weights.sources import Source
 
@@ -77,3 +82,13 @@ def description(sources: Mapping[str, Source], settings: Settings) -> str:
         for name, source in sources.items()
     )
     return "\n".join((DESCRIPTION, "## The models", "", limit, "", *models, ""))
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of an application, made once; every error reply refers to one schema."""
+    if not app.openapi_schema:
+        app.openapi_schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        app.openapi_schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    return app.openapi_schema

@@ -30,9 +30,11 @@ MEANINGS = {
 }
 RenderError = Callable[[Request, Problem], Response]  # what a person sees of a problem
 
-# The error replies of every call, for its OpenAPI description. FastAPI's own type of it has Any.
+# The error replies of every call, for its OpenAPI description. FastAPI's own type of it has Any. The schema is one
+# component of the whole document (openapi.py), not a copy in every reply.
+PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 DESCRIBED: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    status: {"description": description, "content": {PROBLEM_MEDIA_TYPE: {"schema": PROBLEM_REFERENCE}}}
     for status, description in {
         400: "The request is not JSON.",
         404: "There is no model of this name, or it is not on this machine.",

@@ -52,6 +52,24 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Try:
+    """Something to try: what to do, and the controls that do it."""
+
+    text: str
+    controls: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a learner does with a lesson: guess, try, and answer a question; data beside the lesson's page."""
+
+    guess: str  # a question to answer before the numbers are shown
+    tries: Sequence[Try]
+    question: str
+    hints: Sequence[str]  # the last one is the answer
+
+
+@dataclass(frozen=True)
 class Round(Pause):
     """Readings to make before the run goes on; whoever iterates puts their traces into `work.traces`."""
 
@@ -304,6 +322,7 @@ class Lesson(Experiment):
     number: int  # its number, in the order of the posts
     posts: Sequence[Reference]
     break_description: str  # what is computed wrongly if the request has `broken`, in words
+    unit: Unit | None = None
 
     @property
     def page(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from app.experiments.base import Lesson, Work, panel
+from app.experiments.base import Lesson, Try, Unit, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_most, does_not_apply, equal, largest
 from app.experiments.controls import Choice, Controls, Slider, Sliders, Switch
 from app.experiments.panels import Bars, Facts, facts, numbers
@@ -134,5 +134,20 @@ EXPERIMENT = Lesson(
     posts=(MATHS, PART_15, chapter("3.3")),
     work=SoftmaxWork,
     break_description="take the naive softmax, whose exponentials overflow",
+    unit=Unit(
+        guess="Five logits are 2, 1, 0.5, 0 and −1. Which share of the probability does the largest get?",
+        tries=(
+            Try("Halve the temperature: the largest logit gets more", {"temperature": 0.5}),
+            Try("Double the temperature: the probabilities become more equal", {"temperature": 2.0}),
+            Try("Add 1,000 to every logit: nothing changes", {"shift": 1000}),
+            Try("The same with the naive softmax: the exponentials overflow", {"shift": 1000, "naive": True}),
+        ),
+        question="Two logits differ by 1. How many times as probable is the larger one?",
+        hints=(
+            "Divide one probability by the other: the sum in the denominator cancels.",
+            "What remains is e to the power of the difference of the logits.",
+            "e¹, about 2.72 times, whatever the other logits are.",
+        ),
+    ),
     code_references=("model/attention.py: weights", "app/lessons/softmax.py: softmax"),
 )

@@ -16,7 +16,7 @@ from app.experiments.base import RESIDUAL, Experiment, Progress, Work, panel
 from app.experiments.controls import Choice, Controls, ShortText, TokenOf
 from app.experiments.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.schemas import Text
-from model.sweep import Head, sweep_heads
+from model.sweep import sweep_heads
 
 N_STRONGEST = 12
 N_UNEMBEDDED = 32  # heads whose logits are computed at a time
@@ -60,7 +60,7 @@ class AblationWork(Work):
         return int(self.log_p_V.argmax())
 
     @cached_property
-    def effects(self) -> dict[Head, float]:
+    def effects(self) -> dict[tuple[int, int], float]:
         """By how many bits the log-probability of the target changes without each head; filled by `sweep`."""
         return {}
 
@@ -83,7 +83,9 @@ class AblationWork(Work):
             if step.hidden_BRM is not None:
                 yield from self._measure(step.heads, step.hidden_BRM[:, -1], Progress(step.n_done, step.n_total))
 
-    def _measure(self, heads: Sequence[Head], hidden_BM: Tensor, progress: Progress) -> Generator[Progress, None, None]:
+    def _measure(
+        self, heads: Sequence[tuple[int, int]], hidden_BM: Tensor, progress: Progress
+    ) -> Generator[Progress, None, None]:
         for first in range(0, len(heads), N_UNEMBEDDED):
             logits_BV = self.network.unembed(hidden_BM[first : first + N_UNEMBEDDED]).float()
             change_B = _bits(logits_BV)[:, self.target] - self.log_p_V[self.target]
