@@ -1,0 +1,355 @@
+// A heatmap on a canvas: a matrix with the labels of its rows and columns, read by pointer, touch or keyboard. It scrolls
+// where its cells would become too small, and zooms.
+
+import { cellAt, cellTexts, clamp, layoutOf, moved, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
+import { LEGEND, coloursAt, measureWith, paint, paintCursor, paintLegend, paintSelection, pictureOf } from "./heatmap_paint.js";
+import { fileName, saveAs } from "./download.js";
+import { isForPaper, onThemeChange } from "./theme.js";
+
+/** @typedef {import("./heatmap_layout.js").Cell} Cell */
+/** @typedef {import("./heatmap_layout.js").Layout} Layout */
+/** @typedef {import("./heatmap_layout.js").Matrix} Matrix */
+
+const VIEW_HEIGHT = 600; // px of the cells; more rows are reached by scrolling
+const ZOOM_STEP = 1.5;
+const DRAG_PX = 5; // a pointer that moves less has clicked
+const PICTURE = { height: Number.POSITIVE_INFINITY, smallestCell: 8 }; // of a downloaded picture: nothing is scrolled out of sight
+const HELP = "Arrow keys move the cursor, Enter selects, plus and minus zoom, 0 or Escape shows the whole matrix.";
+
+/** Draws one matrix after the other in an element. */
+export class Heatmap {
+  /**
+   * @param {HTMLElement} element becomes the heatmap
+   * @param {{onSelect?: (cell: Cell) => void, smallestCell?: number}} options `onSelect` is called with a cell that was clicked or
+   *   chosen with Enter; cells are not smaller than `smallestCell` px, so that what is left over is scrolled
+   */
+  constructor(element, { onSelect = () => {}, smallestCell = 6 } = {}) {
+    this.element = element;
+    this.onSelect = onSelect;
+    this.smallestCell = smallestCell;
+    /** @type {Matrix | null} */
+    this.matrix = null;
+    this.name = ""; // of the downloaded file
+    /** @type {Layout | null} */
+    this.layout = null;
+    this.zoom = 1;
+    /** @type {Cell} */
+    this.cursor = { row: 0, column: 0 };
+    /** @type {Cell | null} */
+    this.hovered = null;
+    /** @type {{from: Cell, to: Cell, x: number, y: number} | null} */
+    this.drag = null;
+    this.hasDragged = false; // the next click ends a drag
+    this.width = 0; // px, of what was drawn last
+    this.createElements();
+    this.listen();
+  }
+
+  /** Draw a matrix. Zoom and cursor stay if it has the shape of the one before.
+   *  @param {Matrix} matrix @param {{name?: string}} options `name` is that of the downloaded file; without it, the title is used */
+  draw(matrix, { name = matrix.title } = {}) {
+    const hasSameShape = matrix.rows.length === this.matrix?.rows.length && matrix.columns.length === this.matrix.columns.length;
+    this.matrix = matrix;
+    this.name = name;
+    this.ends = scaleEnds(matrix);
+    if (!hasSameShape) this.zoom = 1;
+    this.cursor = { row: Math.min(this.cursor.row, matrix.rows.length - 1), column: Math.min(this.cursor.column, matrix.columns.length - 1) };
+    if (!hasSameShape) this.hovered = null;
+    this.frame.ariaLabel = `${matrix.title}. ${matrix.rows.length} rows, ${matrix.columns.length} columns. ${HELP}`;
+    this.redraw();
+    this.element.dataset.drawn = matrix.title;
+  }
+
+  /** Draw the same matrix again, for another size, resolution or colour scheme. */
+  redraw() {
+    this.width = this.element.clientWidth;
+    if (!this.matrix || !this.width) return; // a hidden heatmap is drawn when it is shown
+    this.colours = coloursAt(this.element, this.matrix.scale);
+    this.layout = this.fit();
+    this.resize();
+    this.paint();
+    this.paintLegend();
+    this.describe();
+  }
+
+  /** The layout for the present width. On paper all cells are visible. */
+  fit() {
+    const measure = measureWith(this.context, this.colours);
+    const isPaper = isForPaper();
+    const room = { width: this.width, height: isPaper ? PICTURE.height : VIEW_HEIGHT, smallestCell: isPaper ? 0 : this.smallestCell };
+    const zoom = isPaper ? 1 : this.zoom;
+    const layout = layoutOf(this.matrix, room, zoom, measure);
+    if (layout.view[1] >= layout.extent[1]) return layout;
+    this.frame.style.overflowY = "scroll";
+    return layoutOf(this.matrix, { ...room, width: this.width - (this.frame.offsetWidth - this.frame.clientWidth) }, zoom, measure);
+  }
+
+  /** Give the elements the sizes of the layout. */
+  resize() {
+    const { left, bottom, view, extent, largestZoom } = this.layout;
+    this.scale = devicePixelRatio;
+    const [width, height] = [Math.ceil(left + view[0]), Math.ceil(view[1] + bottom)];
+    setSize(this.canvas, width, height, this.scale);
+    this.extent.style.width = `${Math.max(width, left + extent[0])}px`;
+    this.extent.style.height = `${Math.max(height, extent[1] + bottom)}px`;
+    const { style } = this.frame;
+    style.overflowX = extent[0] > view[0] ? "scroll" : "hidden";
+    style.overflowY = extent[1] > view[1] ? "scroll" : "hidden";
+    style.width = `${width + (this.frame.offsetWidth - this.frame.clientWidth)}px`;
+    style.height = `${height + (this.frame.offsetHeight - this.frame.clientHeight)}px`;
+    this.buttons.in.hidden = this.buttons.out.hidden = largestZoom === 1;
+    this.buttons.whole.hidden = this.zoom === 1;
+  }
+
+  /** What is scrolled out of sight. */
+  get offset() {
+    return { left: this.frame.scrollLeft, top: this.frame.scrollTop };
+  }
+
+  /** What the painting functions need. */
+  get drawing() {
+    const { matrix, layout, offset, colours, ends, scale } = this;
+    return { matrix, layout, offset, colours, ends, scale };
+  }
+
+  /** Paint the visible cells, and mark the cursor or the cell under the pointer. */
+  paint() {
+    const { context, drawing } = this;
+    paint(context, drawing);
+    const marked = this.current();
+    if (marked && !isForPaper()) paintCursor(context, drawing, marked);
+    if (this.drag) paintSelection(context, drawing, this.drag.from, this.drag.to);
+  }
+
+  paintLegend() {
+    setSize(this.legend, LEGEND.width, LEGEND.height, this.scale);
+    const context = this.legend.getContext("2d");
+    context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
+    paintLegend(context, this, 0, 0);
+    this.legend.ariaLabel = `Colours from ${this.ends[0]} to ${this.ends[1]}`;
+  }
+
+  /** The cell under the pointer, or else the cursor while the heatmap has the focus of the keyboard. */
+  current() {
+    return this.hovered ?? (this.frame.matches(":focus-visible") ? this.cursor : null);
+  }
+
+  /** Write the labels and the value of the current cell below the picture. */
+  describe() {
+    const cell = this.current();
+    this.value.replaceChildren();
+    if (!cell) return;
+    const [row, column, value] = cellTexts(this.matrix, cell);
+    const number = document.createElement("b");
+    number.textContent = value;
+    this.value.append(isolated(row), " → ", isolated(column), ": ", number);
+  }
+
+  /** @param {Cell | null} cell */
+  hover(cell) {
+    if (cell?.row === this.hovered?.row && cell?.column === this.hovered?.column) return;
+    this.hovered = cell;
+    this.mark();
+  }
+
+  /** Mark the current cell in the picture, and write its value. */
+  mark() {
+    this.paint();
+    this.describe();
+  }
+
+  /** Move the cursor, make it visible, and say what it is on. @param {Cell} cell */
+  moveTo(cell) {
+    this.cursor = cell;
+    this.hovered = null;
+    const { left, top } = scrolledTo(this.layout, this.offset, cell);
+    this.frame.scrollTo(left, top);
+    this.mark();
+    this.speech.textContent = cellTexts(this.matrix, cell).map((text) => `\u2068${text}\u2069`).join(", ");
+  }
+
+  /** Zoom, and keep a point of the picture where it is. @param {number} zoom @param {{x: number, y: number}} point */
+  zoomTo(zoom, { x, y }) {
+    const { left, extent, largestZoom, view } = this.layout;
+    const [right, down] = [clamp(x - left, 0, view[0]), clamp(y, 0, view[1])];
+    const place = [(this.offset.left + right) / extent[0], (this.offset.top + down) / extent[1]];
+    this.zoom = clamp(zoom, 1, largestZoom);
+    if (this.zoom === 1 && this.element.contains(document.activeElement)) this.frame.focus({ preventScroll: true }); // the button that did it is about to be hidden
+    this.redraw();
+    this.frame.scrollTo(place[0] * this.layout.extent[0] - right, place[1] * this.layout.extent[1] - down);
+    this.paint();
+  }
+
+  /** Zoom so that the cells between two corners fill the view. @param {Cell} from @param {Cell} to */
+  zoomInto(from, to) {
+    this.zoom = clamp(zoomOn(this.layout, this.zoom, from, to), 1, this.layout.largestZoom);
+    this.redraw();
+    const [width, height] = this.layout.cell;
+    this.frame.scrollTo(Math.min(from.column, to.column) * width, Math.min(from.row, to.row) * height);
+    this.paint();
+  }
+
+  /** Zoom by keys or buttons: around the cursor, or the middle. @param {number} factor */
+  zoomBy(factor) {
+    const { left, view, cell } = this.layout;
+    const hasCursor = this.frame.matches(":focus-visible");
+    const x = hasCursor ? left + (this.cursor.column + 0.5) * cell[0] - this.offset.left : left + view[0] / 2;
+    const y = hasCursor ? (this.cursor.row + 0.5) * cell[1] - this.offset.top : view[1] / 2;
+    this.zoomTo(this.zoom * factor, { x, y });
+  }
+
+  /** Save the whole matrix with its title and its legend, on a background of its own. */
+  async download() {
+    const { matrix, colours, ends } = this;
+    const measure = measureWith(this.context, colours);
+    const layout = layoutOf(matrix, { ...PICTURE, width: Math.max(700, 12 * matrix.columns.length) }, 1, measure);
+    const canvas = pictureOf({ matrix, layout, colours, ends, scale: Math.max(2, devicePixelRatio) });
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+    saveAs(blob, `${fileName(this.name)}.png`);
+  }
+
+  createElements() {
+    this.element.classList.add("heatmap");
+    this.frame = create("div", "heatmap-frame");
+    this.frame.tabIndex = 0;
+    this.frame.role = "application"; // a screen reader passes the arrow keys on
+    this.frame.setAttribute("aria-roledescription", "heatmap");
+    this.extent = create("div", "heatmap-extent");
+    this.canvas = create("canvas", "heatmap-cells");
+    this.canvas.ariaHidden = "true";
+    this.context = this.canvas.getContext("2d");
+    this.extent.append(this.canvas);
+    this.frame.append(this.extent);
+    this.value = create("p", "heatmap-value");
+    this.legend = create("canvas", "heatmap-legend");
+    this.legend.role = "img";
+    this.buttons = {
+      out: createButton("−", "Zoom out", () => this.zoomBy(1 / ZOOM_STEP)),
+      in: createButton("+", "Zoom in", () => this.zoomBy(ZOOM_STEP)),
+      whole: createButton("Whole matrix", "", () => this.zoomTo(1, { x: 0, y: 0 })),
+      download: createButton("Save picture", "", () => this.download()),
+    };
+    const tools = create("div", "heatmap-tools");
+    tools.append(this.legend, ...Object.values(this.buttons));
+    this.speech = create("p", "visually-hidden");
+    this.speech.ariaLive = "polite";
+    this.element.replaceChildren(this.frame, this.value, tools, this.speech);
+  }
+
+  listen() {
+    const { frame, canvas } = this;
+    frame.addEventListener("scroll", () => this.layout && this.paint());
+    frame.addEventListener("keydown", (event) => this.onKey(event));
+    for (const name of ["focus", "blur"]) frame.addEventListener(name, () => this.layout && this.mark());
+    canvas.addEventListener("pointerdown", (event) => this.onPress(event));
+    canvas.addEventListener("pointermove", (event) => this.onMove(event));
+    canvas.addEventListener("pointerup", () => this.onRelease());
+    canvas.addEventListener("pointercancel", () => (this.drag = null));
+    canvas.addEventListener("pointerleave", () => !this.drag && this.layout && this.hover(null));
+    canvas.addEventListener("click", (event) => this.onClick(event));
+    canvas.addEventListener("dblclick", () => this.zoom > 1 && this.zoomTo(1, { x: 0, y: 0 }));
+    canvas.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
+    onThemeChange(() => this.redraw());
+    new ResizeObserver(() => this.element.clientWidth !== this.width && this.redraw()).observe(this.element);
+  }
+
+  /** The cell under a pointer. @param {MouseEvent} event */
+  cellUnder({ offsetX, offsetY }) {
+    return this.layout && cellAt(this.layout, this.offset, offsetX, offsetY);
+  }
+
+  /** @param {PointerEvent} event */
+  onPress(event) {
+    const cell = this.cellUnder(event);
+    this.hasDragged = false;
+    if (!cell) return;
+    this.hover(cell);
+    if (event.pointerType === "touch" || event.button || this.layout.largestZoom === 1) return; // a finger scrolls
+    this.drag = { from: cell, to: cell, x: event.clientX, y: event.clientY };
+    this.canvas.setPointerCapture(event.pointerId);
+  }
+
+  /** @param {PointerEvent} event */
+  onMove(event) {
+    const cell = this.cellUnder(event);
+    if (this.drag && cell && Math.hypot(event.clientX - this.drag.x, event.clientY - this.drag.y) > DRAG_PX) {
+      this.drag.to = cell;
+      this.hasDragged = true;
+      this.hovered = cell;
+      this.mark();
+    } else if (this.layout) this.hover(cell);
+  }
+
+  onRelease() {
+    if (!this.drag) return;
+    const { from, to } = this.drag;
+    this.drag = null;
+    if (this.hasDragged) this.zoomInto(from, to);
+  }
+
+  /** @param {MouseEvent} event */
+  onClick(event) {
+    const cell = this.cellUnder(event);
+    if (!cell || this.hasDragged) return;
+    this.cursor = cell;
+    this.onSelect(cell);
+  }
+
+  /** With Ctrl, or two fingers on a touchpad, the wheel zooms; without, it scrolls the page. @param {WheelEvent} event */
+  onWheel(event) {
+    if (!this.layout || !(event.ctrlKey || event.metaKey) || this.layout.largestZoom === 1) return;
+    event.preventDefault();
+    this.zoomTo(this.zoom * 2 ** (-event.deltaY / 200), { x: event.offsetX, y: event.offsetY });
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    if (!this.layout || event.altKey || event.metaKey) return;
+    const target = moved(this.cursor, event, this.layout);
+    /** @type {Record<string, () => void>} */
+    const actions = {
+      Enter: () => this.onSelect(this.cursor),
+      " ": () => this.onSelect(this.cursor),
+      "+": () => this.zoomBy(ZOOM_STEP),
+      "=": () => this.zoomBy(ZOOM_STEP), // the key of + without Shift
+      "-": () => this.zoomBy(1 / ZOOM_STEP),
+      0: () => this.zoomTo(1, { x: 0, y: 0 }),
+      Escape: () => this.zoomTo(1, { x: 0, y: 0 }),
+    };
+    const action = target ? () => this.moveTo(target) : !event.ctrlKey && actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+}
+
+/** A token in a sentence, with its position on the left whatever its direction. @param {string} text */
+function isolated(text) {
+  const element = create("bdi", "");
+  element.dir = "ltr";
+  element.textContent = text;
+  return element;
+}
+
+/** @template {keyof HTMLElementTagNameMap} Tag @param {Tag} tag @param {string} className */
+function create(tag, className) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  return element;
+}
+
+/** @param {string} text @param {string} label what it does, if the text does not say it @param {() => void} onClick */
+function createButton(text, label, onClick) {
+  const button = create("button", "");
+  button.type = "button";
+  button.textContent = text;
+  if (label) button.ariaLabel = button.title = label;
+  button.addEventListener("click", onClick);
+  return button;
+}
+
+/** Set the size of a canvas in CSS pixels, and clear it. @param {HTMLCanvasElement} canvas @param {number} width @param {number} height @param {number} scale */
+function setSize(canvas, width, height, scale) {
+  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+  [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
+}
