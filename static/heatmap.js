@@ -1,8 +1,8 @@
 // A heatmap on a canvas: a matrix with the labels of its rows and columns, read by pointer, touch or keyboard. It scrolls
 // where its cells would become too small, and zooms.
 
-import { cellAt, cellTexts, clamp, layoutOf, moved, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
-import { LEGEND, coloursAt, measureWith, paint, paintCursor, paintLegend, paintSelection, pictureOf } from "./heatmap_paint.js";
+import { cellAt, cellTexts, clamp, hiddenText, layoutOf, moved, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
+import { LEGEND_HEIGHT, coloursAt, legendLayout, measureWith, paint, paintCursor, paintLegend, paintSelection, pictureOf } from "./heatmap_paint.js";
 import { fileName, saveAs } from "./download.js";
 import { isForPaper, onThemeChange } from "./theme.js";
 
@@ -86,12 +86,12 @@ export class Heatmap {
 
   /** Give the elements the sizes of the layout. */
   resize() {
-    const { left, bottom, view, extent, largestZoom } = this.layout;
+    const { left, top, bottom, view, extent, largestZoom } = this.layout;
     this.scale = devicePixelRatio;
-    const [width, height] = [Math.ceil(left + view[0]), Math.ceil(view[1] + bottom)];
+    const [width, height] = [Math.ceil(left + view[0]), Math.ceil(top + view[1] + bottom)];
     setSize(this.canvas, width, height, this.scale);
     this.extent.style.width = `${Math.max(width, left + extent[0])}px`;
-    this.extent.style.height = `${Math.max(height, extent[1] + bottom)}px`;
+    this.extent.style.height = `${Math.max(height, top + extent[1] + bottom)}px`;
     const { style } = this.frame;
     style.overflowX = extent[0] > view[0] ? "scroll" : "hidden";
     style.overflowY = extent[1] > view[1] ? "scroll" : "hidden";
@@ -122,8 +122,8 @@ export class Heatmap {
   }
 
   paintLegend() {
-    setSize(this.legend, LEGEND.width, LEGEND.height, this.scale);
     const context = this.legend.getContext("2d");
+    setSize(this.legend, Math.ceil(legendLayout(context, this).width) + 1, LEGEND_HEIGHT, this.scale);
     context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     paintLegend(context, this, 0, 0);
     this.legend.ariaLabel = `Colours from ${this.ends[0]} to ${this.ends[1]}`;
@@ -134,10 +134,11 @@ export class Heatmap {
     return this.hovered ?? (this.frame.matches(":focus-visible") ? this.cursor : null);
   }
 
-  /** Write the labels and the value of the current cell below the picture. */
+  /** Write the labels and the value of the current cell below the picture; without one, what is out of sight. */
   describe() {
     const cell = this.current();
-    this.value.replaceChildren();
+    this.value.replaceChildren(cell ? "" : hiddenText(this.layout));
+    this.value.classList.toggle("hint", !cell);
     if (!cell) return;
     const [row, column, value] = cellTexts(this.matrix, cell);
     const number = document.createElement("b");
@@ -170,8 +171,8 @@ export class Heatmap {
 
   /** Zoom, and keep a point of the picture where it is. @param {number} zoom @param {{x: number, y: number}} point */
   zoomTo(zoom, { x, y }) {
-    const { left, extent, largestZoom, view } = this.layout;
-    const [right, down] = [clamp(x - left, 0, view[0]), clamp(y, 0, view[1])];
+    const { left, top, extent, largestZoom, view } = this.layout;
+    const [right, down] = [clamp(x - left, 0, view[0]), clamp(y - top, 0, view[1])];
     const place = [(this.offset.left + right) / extent[0], (this.offset.top + down) / extent[1]];
     this.zoom = clamp(zoom, 1, largestZoom);
     if (this.zoom === 1 && this.element.contains(document.activeElement)) this.frame.focus({ preventScroll: true }); // the button that did it is about to be hidden
@@ -191,10 +192,10 @@ export class Heatmap {
 
   /** Zoom by keys or buttons: around the cursor, or the middle. @param {number} factor */
   zoomBy(factor) {
-    const { left, view, cell } = this.layout;
+    const { left, top, view, cell } = this.layout;
     const hasCursor = this.frame.matches(":focus-visible");
     const x = hasCursor ? left + (this.cursor.column + 0.5) * cell[0] - this.offset.left : left + view[0] / 2;
-    const y = hasCursor ? (this.cursor.row + 0.5) * cell[1] - this.offset.top : view[1] / 2;
+    const y = top + (hasCursor ? (this.cursor.row + 0.5) * cell[1] - this.offset.top : view[1] / 2);
     this.zoomTo(this.zoom * factor, { x, y });
   }
 
@@ -245,7 +246,7 @@ export class Heatmap {
     canvas.addEventListener("pointermove", (event) => this.onMove(event));
     canvas.addEventListener("pointerup", () => this.onRelease());
     canvas.addEventListener("pointercancel", () => (this.drag = null));
-    canvas.addEventListener("pointerleave", () => !this.drag && this.layout && this.hover(null));
+    canvas.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && !this.drag && this.layout && this.hover(null));
     canvas.addEventListener("click", (event) => this.onClick(event));
     canvas.addEventListener("dblclick", () => this.zoom > 1 && this.zoomTo(1, { x: 0, y: 0 }));
     canvas.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
@@ -314,7 +315,7 @@ export class Heatmap {
       "=": () => this.zoomBy(ZOOM_STEP), // the key of + without Shift
       "-": () => this.zoomBy(1 / ZOOM_STEP),
       0: () => this.zoomTo(1, { x: 0, y: 0 }),
-      Escape: () => this.zoomTo(1, { x: 0, y: 0 }),
+      ...(this.zoom > 1 ? { Escape: () => this.zoomTo(1, { x: 0, y: 0 }) } : {}),
     };
     const action = target ? () => this.moveTo(target) : !event.ctrlKey && actions[event.key];
     if (!action) return;

@@ -18,11 +18,12 @@
 /** @typedef {{width: number, height: number, smallestCell: number}} Room for a heatmap: `width` includes its row labels */
 
 /**
- * Where the parts of a heatmap are. The cells begin at (`left`, 0); what does not fit in `view` is reached by scrolling.
+ * Where the parts of a heatmap are. The cells begin at (`left`, `top`); what does not fit in `view` is reached by scrolling.
  * @typedef {object} Layout
  * @property {number} nRows
  * @property {number} nColumns
  * @property {number} left width of the row labels
+ * @property {number} top room for the upper half of the first row's label, if the row is lower than that
  * @property {number} bottom height of the column labels
  * @property {[width: number, height: number]} cell
  * @property {[width: number, height: number]} extent of all cells
@@ -64,6 +65,7 @@ export function layoutOf({ rows, columns }, room, zoom, measure) {
     nRows,
     nColumns,
     left,
+    top: Math.max(0, Math.ceil((LABEL_HEIGHT - cell[1]) / 2)),
     bottom,
     cell,
     extent,
@@ -126,9 +128,9 @@ export const visible = (offset, view, cellPx, n) => [
 
 /** The cell at a point of the picture; null beside the cells.
  *  @param {Layout} layout @param {Offset} offset @param {number} x @param {number} y @returns {Cell | null} */
-export function cellAt({ left, view, cell, nRows, nColumns }, offset, x, y) {
-  if (x < left || x >= left + view[0] || y < 0 || y >= view[1]) return null;
-  const [column, row] = [Math.floor((x - left + offset.left) / cell[0]), Math.floor((y + offset.top) / cell[1])];
+export function cellAt({ left, top, view, cell, nRows, nColumns }, offset, x, y) {
+  if (x < left || x >= left + view[0] || y < top || y >= top + view[1]) return null;
+  const [column, row] = [Math.floor((x - left + offset.left) / cell[0]), Math.floor((y - top + offset.top) / cell[1])];
   return row < nRows && column < nColumns ? { row, column } : null;
 }
 
@@ -198,6 +200,14 @@ export function numberText(value, format = "full") {
   if (value === null) return "no value";
   const { standard, small } = FORMATS[format];
   return (value && Math.abs(value) < 1e-4 ? small : standard).format(value).replaceAll("-", "−");
+}
+
+/** What is out of sight, in words; empty if nothing is. @param {Layout} layout */
+export function hiddenText({ nRows, nColumns, cell, extent, view }) {
+  const count = (/** @type {number} */ axis, /** @type {number} */ n, /** @type {string} */ name) =>
+    view[axis] < extent[axis] ? [`${Math.max(1, Math.floor(view[axis] / cell[axis]))} of ${n} ${name}`] : [];
+  const parts = [...count(0, nColumns, "columns"), ...count(1, nRows, "rows")];
+  return parts.length ? `${parts.join(" and ")} are in view; scroll to see the rest.` : "";
 }
 
 /** The labels and the value of a cell. @param {Matrix} matrix @param {Cell} cell @returns {[row: string, column: string, value: string]} */

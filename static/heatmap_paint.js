@@ -23,7 +23,9 @@ const HATCH_PX = 7; // between two lines
 const GAP_FROM = 12; // px; larger cells are separated by a gap
 const DARK = "#1b1730";
 const LIGHT = "#ffffff";
-export const LEGEND = { width: 240, height: 18 }; // px
+const STRIP_PX = 80; // width of the legend's colours
+const SWATCH_PX = 16;
+export const LEGEND_HEIGHT = 18; // px
 
 /** The colours of a heatmap at an element. @param {Element} element @param {Matrix["scale"]} scale @returns {Colours} */
 export function coloursAt(element, scale) {
@@ -48,14 +50,14 @@ export const fontOf = ({ font }) => `${FONT_PX}px ${font}`;
 /** Paint the visible cells with their labels on a cleared canvas. @param {Context} context @param {Drawing} drawing */
 export function paint(context, drawing) {
   const { layout, offset, colours, scale } = drawing;
-  const { left, bottom, view, cell, nRows, nColumns } = layout;
+  const { left, top, bottom, view, cell, nRows, nColumns } = layout;
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.fillStyle = colours.paper;
-  context.fillRect(0, 0, left + view[0], view[1] + bottom);
+  context.fillRect(0, 0, left + view[0], top + view[1] + bottom);
   const [rows, columns] = [visible(offset.top, view[1], cell[1], nRows), visible(offset.left, view[0], cell[0], nColumns)];
   context.save();
   context.beginPath();
-  context.rect(left, 0, view[0], view[1]);
+  context.rect(left, top, view[0], view[1]);
   context.clip();
   paintCells(context, drawing, rows, columns);
   context.restore();
@@ -65,9 +67,9 @@ export function paint(context, drawing) {
 
 /** The rectangle of a cell, aligned with device pixels: [left, top, width, height].
  *  @param {Drawing} drawing @param {Cell} cell @returns {[number, number, number, number]} */
-function boxOf({ layout: { left, cell }, offset, scale }, { row, column }) {
+function boxOf({ layout: { left, top, cell }, offset, scale }, { row, column }) {
   const snapped = (/** @type {number} */ px) => Math.round(px * scale) / scale;
-  const [x, y] = [left - offset.left + column * cell[0], row * cell[1] - offset.top];
+  const [x, y] = [left - offset.left + column * cell[0], top - offset.top + row * cell[1]];
   const gap = Math.min(...cell) >= GAP_FROM ? 1 : 0;
   return [snapped(x), snapped(y), snapped(x + cell[0]) - snapped(x) - gap, snapped(y + cell[1]) - snapped(y) - gap];
 }
@@ -94,7 +96,8 @@ function paintCells(context, drawing, rows, columns) {
       context.fillStyle = colours.isHighContrast ? colours.ink : texts[colourIndex(value, ends)];
       context.fillText(numberText(value, "cell"), box[0] + box[2] / 2, box[1] + box[3] / 2 + 0.5);
     }
-  paintHatch(context, masked, drawing);
+  const { offset, layout: { left, top, view: [width, height] } } = drawing;
+  paintHatch(context, masked, { left, width, height: top + height, shift: offset.left + offset.top }, colours.hatch); // the lines scroll with the cells
 }
 
 /** Does every visible number fit into its cell? @param {Context} context @param {Drawing} drawing @param {[number, number]} rows @param {[number, number]} columns */
@@ -106,7 +109,7 @@ function numbersFit(context, { matrix: { values }, layout: { cell }, colours }, 
 }
 
 /** A cell in high contrast: outlined, with a square, or beside a number a bar, as large as the number.
- *  @param {Context} context @param {[number, number, number, number]} box @param {number} value @param {Drawing} drawing @param {boolean} hasNumber */
+ *  @param {Context} context @param {[number, number, number, number]} box @param {number} value @param {Pick<Drawing, "colours" | "ends">} drawing @param {boolean} hasNumber */
 function paintSize(context, [x, y, width, height], value, { colours, ends }, hasNumber) {
   const size = magnitude(value, ends);
   context.strokeStyle = context.fillStyle = colours.ink;
@@ -122,17 +125,18 @@ function paintSize(context, [x, y, width, height], value, { colours, ends }, has
   else context.strokeRect(mark[0] + 0.5, mark[1] + 0.5, Math.max(0, mark[2] - 1), Math.max(0, mark[3] - 1));
 }
 
-/** Hatch an area. The lines continue from cell to cell and move with them. @param {Context} context @param {Path2D} area @param {Drawing} drawing */
-function paintHatch(context, area, { layout: { left, view }, offset, colours }) {
+/** Hatch an area with lines at 45°. @param {Context} context @param {Path2D} area
+ *  @param {{left: number, width: number, height: number, shift: number}} around the rectangle, from y = 0, in which the area is;
+ *    `shift` moves the lines to the left @param {string} colour */
+function paintHatch(context, area, { left, width, height, shift }, colour) {
   context.save();
   context.clip(area);
   context.beginPath();
-  const from = left - ((offset.left + offset.top) % HATCH_PX) - view[1];
-  for (let x = from; x < left + view[0] + HATCH_PX; x += HATCH_PX) {
-    context.moveTo(x, view[1]);
-    context.lineTo(x + view[1], 0);
+  for (let x = left - (shift % HATCH_PX) - height; x < left + width + HATCH_PX; x += HATCH_PX) {
+    context.moveTo(x, height);
+    context.lineTo(x + height, 0);
   }
-  context.strokeStyle = colours.hatch;
+  context.strokeStyle = colour;
   context.lineWidth = 1;
   context.stroke();
   context.restore();
@@ -142,19 +146,19 @@ function paintHatch(context, area, { layout: { left, view }, offset, colours }) 
 const isolated = (label) => `\u2066${label}\u2069`;
 
 /** @param {Context} context @param {Drawing} drawing @param {[number, number]} rows */
-function paintRowLabels(context, { matrix, layout: { left, cell, rowStride, view }, offset, colours }, rows) {
+function paintRowLabels(context, { matrix, layout: { left, top, cell, rowStride, view }, offset, colours }, rows) {
   const measure = measureWith(context, colours);
   context.fillStyle = colours.ink;
   context.textAlign = "right";
   context.textBaseline = "middle";
   for (const row of labelled(rows, rowStride)) {
-    const y = (row + 0.5) * cell[1] - offset.top;
-    if (y >= 0 && y <= view[1]) context.fillText(isolated(shortened(matrix.rows[row], left - 6, measure)), left - 6, y);
+    const y = top + (row + 0.5) * cell[1] - offset.top;
+    if (y >= top && y <= top + view[1]) context.fillText(isolated(shortened(matrix.rows[row], left - 6, measure)), left - 6, y);
   }
 }
 
 /** @param {Context} context @param {Drawing} drawing @param {[number, number]} columns */
-function paintColumnLabels(context, { matrix, layout: { left, cell, columnStride, isSlanted, view }, offset, colours }, columns) {
+function paintColumnLabels(context, { matrix, layout: { left, top, cell, columnStride, isSlanted, view }, offset, colours }, columns) {
   const measure = measureWith(context, colours);
   context.fillStyle = colours.ink;
   context.textAlign = isSlanted ? "right" : "center";
@@ -164,7 +168,7 @@ function paintColumnLabels(context, { matrix, layout: { left, cell, columnStride
     if (x < left || x > left + view[0]) continue;
     const label = isolated(shortened(matrix.columns[column], LARGEST_LABEL, measure));
     context.save();
-    context.translate(x, view[1] + 5);
+    context.translate(x, top + view[1] + 5);
     if (isSlanted) context.rotate(-Math.PI / 4);
     context.fillText(label, 0, 0);
     context.restore();
@@ -201,44 +205,52 @@ export function paintSelection(context, drawing, from, to) {
   context.setLineDash([]);
 }
 
-/** Paint the colour scale between the numbers at its ends, and what hatching means if there is any.
- *  @param {Context} context @param {Pick<Drawing, "matrix" | "colours" | "ends">} drawing @param {number} x @param {number} y */
-export function paintLegend(context, { matrix, colours, ends }, x, y) {
+/** Where the parts of the legend begin, and its width: the numbers at the ends of the colour scale, the scale between them,
+ *  and what hatching means if there is any. @param {Context} context @param {Pick<Drawing, "matrix" | "colours" | "ends">} drawing */
+export function legendLayout(context, { matrix, colours, ends }) {
   const measure = measureWith(context, colours);
-  const middle = y + LEGEND.height / 2;
+  const [first, last] = ends.map((end) => numberText(end));
+  const strip = measure(first) + 5;
+  const end = strip + STRIP_PX + 5;
+  const swatch = matrix.values.some((row) => row.includes(null)) ? end + measure(last) + 14 : null;
+  const words = swatch === null ? null : swatch + SWATCH_PX + 5;
+  return { first, strip, last, end, swatch, words, width: words === null ? end + measure(last) : words + measure(numberText(null)) };
+}
+
+/** Paint the legend. @param {Context} context @param {Pick<Drawing, "matrix" | "colours" | "ends">} drawing @param {number} x @param {number} y */
+export function paintLegend(context, drawing, x, y) {
+  const { colours, ends } = drawing;
+  const { first, strip, last, end, swatch, words } = legendLayout(context, drawing);
+  const [middle, top, height] = [y + LEGEND_HEIGHT / 2, y + 4, LEGEND_HEIGHT - 8];
   context.textAlign = "left";
   context.textBaseline = "middle";
-  const [first, last] = ends.map((end) => numberText(end, "full"));
-  const strip = { left: x + measure(first) + 5, width: 80, top: middle - 5, height: 10 };
   context.fillStyle = colours.ink;
   context.fillText(first, x, middle);
-  context.fillText(last, strip.left + strip.width + 5, middle);
-  if (colours.isHighContrast) paintLegendSizes(context, strip, colours, ends);
+  context.fillText(last, x + end, middle);
+  if (swatch !== null) context.fillText(numberText(null), x + words, middle);
+  if (colours.isHighContrast) paintLegendSizes(context, { left: x + strip, top, height }, colours, ends);
   else
     colours.ramp.forEach((channels, i) => {
       context.fillStyle = `rgb(${channels})`;
-      context.fillRect(strip.left + (i * strip.width) / 256, strip.top, strip.width / 256 + 0.3, strip.height);
+      context.fillRect(x + strip + (i * STRIP_PX) / 256, top, STRIP_PX / 256 + 0.3, height);
     });
   context.strokeStyle = colours.faint;
   context.lineWidth = 0.5;
-  context.strokeRect(strip.left, strip.top, strip.width, strip.height);
-  if (!matrix.values.some((row) => row.includes(null))) return;
-  const swatch = { left: strip.left + strip.width + measure(last) + 18, top: strip.top, width: 16, height: strip.height };
+  context.strokeRect(x + strip, top, STRIP_PX, height);
+  if (swatch === null) return;
   const area = new Path2D();
-  area.rect(swatch.left, swatch.top, swatch.width, swatch.height);
-  paintHatch(context, area, /** @type {Drawing} */ ({ layout: { left: swatch.left, view: [swatch.width, y + LEGEND.height] }, offset: { left: 0, top: 0 }, colours }));
-  context.strokeRect(swatch.left, swatch.top, swatch.width, swatch.height);
-  context.fillStyle = colours.ink;
-  context.fillText(numberText(null), swatch.left + swatch.width + 5, middle);
+  area.rect(x + swatch, top, SWATCH_PX, height);
+  paintHatch(context, area, { left: x + swatch, width: SWATCH_PX, height: y + LEGEND_HEIGHT, shift: 0 }, colours.hatch);
+  context.strokeRect(x + swatch, top, SWATCH_PX, height);
 }
 
 /** Squares of growing size, as the cells in high contrast have. @param {Context} context
- *  @param {{left: number, width: number, top: number, height: number}} strip @param {Colours} colours @param {[number, number]} ends */
-function paintLegendSizes(context, { left, width, top, height }, colours, ends) {
-  const n = Math.floor(width / height);
+ *  @param {{left: number, top: number, height: number}} strip @param {Colours} colours @param {[number, number]} ends */
+function paintLegendSizes(context, { left, top, height }, colours, ends) {
+  const n = Math.floor(STRIP_PX / height);
   for (let i = 0; i < n; i++) {
     const value = ends[0] + ((ends[1] - ends[0]) * i) / (n - 1);
-    paintSize(context, [left + i * height, top, height, height], value, /** @type {Drawing} */ ({ colours, ends }), false);
+    paintSize(context, [left + i * height, top, height, height], value, { colours, ends }, false);
   }
 }
 
@@ -246,15 +258,16 @@ function paintLegendSizes(context, { left, width, top, height }, colours, ends) 
  *  @param {Omit<Drawing, "offset">} drawing @returns {HTMLCanvasElement} */
 export function pictureOf({ matrix, layout, colours, ends, scale }) {
   const [margin, titleHeight] = [12, 26];
-  const size = [layout.left + layout.extent[0], layout.extent[1] + layout.bottom];
+  const size = [layout.left + layout.extent[0], layout.top + layout.extent[1] + layout.bottom];
   const inner = document.createElement("canvas");
   [inner.width, inner.height] = size.map((px) => Math.ceil(px * scale));
   paint(inner.getContext("2d"), { matrix, layout: { ...layout, view: layout.extent }, offset: { left: 0, top: 0 }, colours, ends, scale });
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d");
   context.font = `bold ${FONT_PX + 2}px ${colours.font}`;
-  const width = Math.max(size[0], LEGEND.width, context.measureText(matrix.title).width) + 2 * margin;
-  const height = titleHeight + size[1] + LEGEND.height + 2 * margin;
+  const legendWidth = layout.left + legendLayout(inner.getContext("2d"), { matrix, colours, ends }).width;
+  const width = Math.max(size[0], legendWidth, context.measureText(matrix.title).width) + 2 * margin;
+  const height = titleHeight + size[1] + LEGEND_HEIGHT + 2 * margin;
   [canvas.width, canvas.height] = [Math.ceil(width * scale), Math.ceil(height * scale)];
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.fillStyle = colours.paper;
