@@ -45,6 +45,7 @@ export class Grid {
     this.label(context);
     this.markChosen(context);
     this.describe(null);
+    this.preview.refresh(clientState);
   }
 
   /** Draw the layers of the same text that have arrived since. @param {import("./client_state.js").ClientState} clientState */
@@ -55,6 +56,7 @@ export class Grid {
     const palette = packedColours();
     clientState.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paintLayer(context, layer, palette));
     this.markChosen(context);
+    this.preview.refresh(clientState);
   }
 
   /** Draw the same text again, for another size, colour scheme or choice. */

@@ -11,6 +11,7 @@ const GAP = 12; // px between the grid or a thumbnail and the preview
 /** Shows a head of a client state in a box over the page. The pointer passes through it. */
 export class HeadPreview {
   constructor() {
+    this.head = { layer: 0, head: 0 };
     this.box = document.createElement("div");
     this.box.className = "head-preview";
     this.box.ariaHidden = "true"; // the grid itself names the head
@@ -18,7 +19,6 @@ export class HeadPreview {
     this.box.hidden = true;
     this.heading = document.createElement("p");
     const element = document.createElement("div");
-    element.className = "figure";
     this.box.append(this.heading, element);
     document.body.append(this.box);
     this.heatmap = new Heatmap(element, { smallestCell: 0 });
@@ -30,6 +30,7 @@ export class HeadPreview {
   show(clientState, head, thumbnail, grid) {
     const matrix = matrixOf(clientState, head);
     if (!matrix) return this.hide(); // it has not arrived yet
+    this.head = head;
     this.heading.textContent = matrix.title;
     this.box.hidden = false; // before it is drawn, because what is hidden has no width
     this.heatmap.draw(matrix);
@@ -37,6 +38,14 @@ export class HeadPreview {
     const [left, top] = placeOf({ width, height }, thumbnail, grid, { width: innerWidth, height: innerHeight });
     this.box.style.left = `${left}px`;
     this.box.style.top = `${top}px`;
+  }
+
+  /** Show the same head of a newer client state, if it is shown. @param {ClientState} clientState */
+  refresh(clientState) {
+    if (this.box.hidden) return;
+    const matrix = matrixOf(clientState, this.head);
+    if (matrix) this.heatmap.draw(matrix);
+    else this.hide();
   }
 
   hide() {
