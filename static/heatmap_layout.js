@@ -179,10 +179,10 @@ export const colourIndex = (value, [first, last]) => Math.round(255 * clamp((val
 export const magnitude = (value, [, last]) => Math.min(1, Math.abs(value) / last);
 
 /** Is dark text easier to read than light text on this colour? The limit is the luminance that contrasts equally with
- *  black and white after WCAG. @param {number[]} colour [r, g, b] */
+ *  both after WCAG. @param {number[]} colour [r, g, b] */
 export function needsDarkText(colour) {
   const [red, green, blue] = colour.map((channel) => channel / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179;
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.199;
 }
 
 /** How numbers are written: with 4 significant digits where there is room, with 2 inside a cell. Digits before the decimal
