@@ -1,8 +1,10 @@
 // A heatmap on a canvas: a matrix with the labels of its rows and columns, read by pointer, touch or keyboard. It scrolls
 // where its cells would become too small, and zooms.
 
-import { cellAt, cellTexts, clamp, hiddenText, layoutOf, moved, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
-import { LEGEND_HEIGHT, coloursAt, legendLayout, measureWith, paint, paintCursor, paintLegend, paintSelection, pictureOf } from "./heatmap_paint.js";
+import { cellAt, cellTexts, clamp, hiddenText, layoutOf, moved, numberText, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
+import { coloursAt, measureWith, paint, paintCursor, paintSelection } from "./heatmap_paint.js";
+import { createButton, createParts, isolated, setSize } from "./heatmap_parts.js";
+import { LEGEND_HEIGHT, legendLayout, paintLegend, pictureOf } from "./heatmap_picture.js";
 import { fileName, saveAs } from "./download.js";
 import { isForPaper, onThemeChange } from "./theme.js";
 
@@ -41,7 +43,16 @@ export class Heatmap {
     this.drag = null;
     this.hasDragged = false; // the next click ends a drag
     this.width = 0; // px, of what was drawn last
-    this.createElements();
+    const parts = createParts(element);
+    this.frame = parts.frame;
+    this.extent = parts.extent;
+    this.canvas = parts.canvas;
+    this.context = parts.canvas.getContext("2d");
+    this.value = parts.value;
+    this.legend = parts.legend;
+    this.speech = parts.speech;
+    this.buttons = this.createButtons();
+    parts.tools.append(...Object.values(this.buttons));
     this.listen();
   }
 
@@ -53,8 +64,8 @@ export class Heatmap {
     this.name = name;
     this.ends = scaleEnds(matrix);
     if (!hasSameShape) this.zoom = 1;
-    this.cursor = { row: Math.min(this.cursor.row, matrix.rows.length - 1), column: Math.min(this.cursor.column, matrix.columns.length - 1) };
     if (!hasSameShape) this.hovered = null;
+    this.cursor = { row: clamp(this.cursor.row, 0, matrix.rows.length - 1), column: clamp(this.cursor.column, 0, matrix.columns.length - 1) };
     this.frame.ariaLabel = `${matrix.title}. ${matrix.rows.length} rows, ${matrix.columns.length} columns. ${HELP}`;
     this.redraw();
     this.element.dataset.drawn = matrix.title;
@@ -126,11 +137,12 @@ export class Heatmap {
     setSize(this.legend, Math.ceil(legendLayout(context, this).width) + 1, LEGEND_HEIGHT, this.scale);
     context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     paintLegend(context, this, 0, 0);
-    this.legend.ariaLabel = `Colours from ${this.ends[0]} to ${this.ends[1]}`;
+    this.legend.ariaLabel = `Colours from ${this.ends.map((end) => numberText(end)).join(" to ")}`;
   }
 
   /** The cell under the pointer, or else the cursor while the heatmap has the focus of the keyboard. */
   current() {
+    if (!this.matrix.values[0]?.length) return null;
     return this.hovered ?? (this.frame.matches(":focus-visible") ? this.cursor : null);
   }
 
@@ -209,32 +221,13 @@ export class Heatmap {
     saveAs(blob, `${fileName(this.name)}.png`);
   }
 
-  createElements() {
-    this.element.classList.add("heatmap");
-    this.frame = create("div", "heatmap-frame");
-    this.frame.tabIndex = 0;
-    this.frame.role = "application"; // a screen reader passes the arrow keys on
-    this.frame.setAttribute("aria-roledescription", "heatmap");
-    this.extent = create("div", "heatmap-extent");
-    this.canvas = create("canvas", "heatmap-cells");
-    this.canvas.ariaHidden = "true";
-    this.context = this.canvas.getContext("2d");
-    this.extent.append(this.canvas);
-    this.frame.append(this.extent);
-    this.value = create("p", "heatmap-value");
-    this.legend = create("canvas", "heatmap-legend");
-    this.legend.role = "img";
-    this.buttons = {
+  createButtons() {
+    return {
       out: createButton("−", "Zoom out", () => this.zoomBy(1 / ZOOM_STEP)),
       in: createButton("+", "Zoom in", () => this.zoomBy(ZOOM_STEP)),
       whole: createButton("Whole matrix", "", () => this.zoomTo(1, { x: 0, y: 0 })),
       download: createButton("Save picture", "", () => this.download()),
     };
-    const tools = create("div", "heatmap-tools");
-    tools.append(this.legend, ...Object.values(this.buttons));
-    this.speech = create("p", "visually-hidden");
-    this.speech.ariaLive = "polite";
-    this.element.replaceChildren(this.frame, this.value, tools, this.speech);
   }
 
   listen() {
@@ -305,7 +298,7 @@ export class Heatmap {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    if (!this.layout || event.altKey || event.metaKey) return;
+    if (!this.layout || !this.matrix.values[0]?.length || event.altKey || event.metaKey) return;
     const target = moved(this.cursor, event, this.layout);
     /** @type {Record<string, () => void>} */
     const actions = {
@@ -322,35 +315,4 @@ export class Heatmap {
     event.preventDefault();
     action();
   }
-}
-
-/** A token in a sentence, with its position on the left whatever its direction. @param {string} text */
-function isolated(text) {
-  const element = create("bdi", "");
-  element.dir = "ltr";
-  element.textContent = text;
-  return element;
-}
-
-/** @template {keyof HTMLElementTagNameMap} Tag @param {Tag} tag @param {string} className */
-function create(tag, className) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  return element;
-}
-
-/** @param {string} text @param {string} label what it does, if the text does not say it @param {() => void} onClick */
-function createButton(text, label, onClick) {
-  const button = create("button", "");
-  button.type = "button";
-  button.textContent = text;
-  if (label) button.ariaLabel = button.title = label;
-  button.addEventListener("click", onClick);
-  return button;
-}
-
-/** Set the size of a canvas in CSS pixels, and clear it. @param {HTMLCanvasElement} canvas @param {number} width @param {number} height @param {number} scale */
-function setSize(canvas, width, height, scale) {
-  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
-  [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
 }

@@ -91,7 +91,7 @@ const whole = (px) => (px < 12 ? px : Math.floor(px));
 /** @param {number} side @param {number} zoom */
 const zoomed = (side, zoom) => Math.max(side, Math.min(side * zoom, LARGEST_ZOOMED_CELL));
 /** @param {number} value @param {number} minimum @param {number} maximum */
-export const clamp = (value, minimum, maximum) => Math.max(minimum, Math.min(value, maximum));
+export const clamp = (value, minimum, maximum) => Math.max(minimum, Math.min(value, maximum)); // the minimum, if it is the larger
 /** @param {string[]} labels @param {Measure} measure */
 const widest = (labels, measure) => labels.reduce((width, label) => Math.max(width, measure(label)), 0);
 const isNumeral = (/** @type {string} */ label) => /^\d+$/.test(label);

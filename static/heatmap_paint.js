@@ -17,15 +17,12 @@ import { isHighContrast, signedColours, weightColours } from "./theme.js";
  *   `scale` is the number of device pixels per CSS pixel
  */
 
-const FONT_PX = 11;
+export const FONT_PX = 11;
 const NUMBER_MARGIN = 3; // px beside a number in a cell
 const HATCH_PX = 7; // between two lines
 const GAP_FROM = 12; // px; larger cells are separated by a gap
 const DARK = "#1b1730";
 const LIGHT = "#ffffff";
-const STRIP_PX = 80; // width of the legend's colours
-const SWATCH_PX = 16;
-export const LEGEND_HEIGHT = 18; // px
 
 /** The colours of a heatmap at an element. @param {Element} element @param {Matrix["scale"]} scale @returns {Colours} */
 export function coloursAt(element, scale) {
@@ -110,7 +107,7 @@ function numbersFit(context, { matrix: { values }, layout: { cell }, colours }, 
 
 /** A cell in high contrast: outlined, with a square, or beside a number a bar, as large as the number.
  *  @param {Context} context @param {[number, number, number, number]} box @param {number} value @param {Pick<Drawing, "colours" | "ends">} drawing @param {boolean} hasNumber */
-function paintSize(context, [x, y, width, height], value, { colours, ends }, hasNumber) {
+export function paintSize(context, [x, y, width, height], value, { colours, ends }, hasNumber) {
   const size = magnitude(value, ends);
   context.strokeStyle = context.fillStyle = colours.ink;
   context.lineWidth = 0.5;
@@ -128,7 +125,7 @@ function paintSize(context, [x, y, width, height], value, { colours, ends }, has
 /** Hatch an area with lines at 45°. @param {Context} context @param {Path2D} area
  *  @param {{left: number, width: number, height: number, shift: number}} around the rectangle, from y = 0, in which the area is;
  *    `shift` moves the lines to the left @param {string} colour */
-function paintHatch(context, area, { left, width, height, shift }, colour) {
+export function paintHatch(context, area, { left, width, height, shift }, colour) {
   context.save();
   context.clip(area);
   context.beginPath();
@@ -203,80 +200,4 @@ export function paintSelection(context, drawing, from, to) {
   context.setLineDash([5, 3]);
   context.strokeRect(first[0], first[1], last[0] + last[2] - first[0], last[1] + last[3] - first[1]);
   context.setLineDash([]);
-}
-
-/** Where the parts of the legend begin, and its width: the numbers at the ends of the colour scale, the scale between them,
- *  and what hatching means if there is any. @param {Context} context @param {Pick<Drawing, "matrix" | "colours" | "ends">} drawing */
-export function legendLayout(context, { matrix, colours, ends }) {
-  const measure = measureWith(context, colours);
-  const [first, last] = ends.map((end) => numberText(end));
-  const strip = measure(first) + 5;
-  const end = strip + STRIP_PX + 5;
-  const swatch = matrix.values.some((row) => row.includes(null)) ? end + measure(last) + 14 : null;
-  const words = swatch === null ? null : swatch + SWATCH_PX + 5;
-  return { first, strip, last, end, swatch, words, width: words === null ? end + measure(last) : words + measure(numberText(null)) };
-}
-
-/** Paint the legend. @param {Context} context @param {Pick<Drawing, "matrix" | "colours" | "ends">} drawing @param {number} x @param {number} y */
-export function paintLegend(context, drawing, x, y) {
-  const { colours, ends } = drawing;
-  const { first, strip, last, end, swatch, words } = legendLayout(context, drawing);
-  const [middle, top, height] = [y + LEGEND_HEIGHT / 2, y + 4, LEGEND_HEIGHT - 8];
-  context.textAlign = "left";
-  context.textBaseline = "middle";
-  context.fillStyle = colours.ink;
-  context.fillText(first, x, middle);
-  context.fillText(last, x + end, middle);
-  if (swatch !== null) context.fillText(numberText(null), x + words, middle);
-  if (colours.isHighContrast) paintLegendSizes(context, { left: x + strip, top, height }, colours, ends);
-  else
-    colours.ramp.forEach((channels, i) => {
-      context.fillStyle = `rgb(${channels})`;
-      context.fillRect(x + strip + (i * STRIP_PX) / 256, top, STRIP_PX / 256 + 0.3, height);
-    });
-  context.strokeStyle = colours.faint;
-  context.lineWidth = 0.5;
-  context.strokeRect(x + strip, top, STRIP_PX, height);
-  if (swatch === null) return;
-  const area = new Path2D();
-  area.rect(x + swatch, top, SWATCH_PX, height);
-  paintHatch(context, area, { left: x + swatch, width: SWATCH_PX, height: y + LEGEND_HEIGHT, shift: 0 }, colours.hatch);
-  context.strokeRect(x + swatch, top, SWATCH_PX, height);
-}
-
-/** Squares of growing size, as the cells in high contrast have. @param {Context} context
- *  @param {{left: number, top: number, height: number}} strip @param {Colours} colours @param {[number, number]} ends */
-function paintLegendSizes(context, { left, top, height }, colours, ends) {
-  const n = Math.floor(STRIP_PX / height);
-  for (let i = 0; i < n; i++) {
-    const value = ends[0] + ((ends[1] - ends[0]) * i) / (n - 1);
-    paintSize(context, [left + i * height, top, height, height], value, { colours, ends }, false);
-  }
-}
-
-/** A whole matrix as a picture of its own, with its title above and its legend below.
- *  @param {Omit<Drawing, "offset">} drawing @returns {HTMLCanvasElement} */
-export function pictureOf({ matrix, layout, colours, ends, scale }) {
-  const [margin, titleHeight] = [12, 26];
-  const size = [layout.left + layout.extent[0], layout.top + layout.extent[1] + layout.bottom];
-  const inner = document.createElement("canvas");
-  [inner.width, inner.height] = size.map((px) => Math.ceil(px * scale));
-  paint(inner.getContext("2d"), { matrix, layout: { ...layout, view: layout.extent }, offset: { left: 0, top: 0 }, colours, ends, scale });
-  const canvas = document.createElement("canvas");
-  const context = canvas.getContext("2d");
-  context.font = `bold ${FONT_PX + 2}px ${colours.font}`;
-  const legendWidth = layout.left + legendLayout(inner.getContext("2d"), { matrix, colours, ends }).width;
-  const width = Math.max(size[0], legendWidth, context.measureText(matrix.title).width) + 2 * margin;
-  const height = titleHeight + size[1] + LEGEND_HEIGHT + 2 * margin;
-  [canvas.width, canvas.height] = [Math.ceil(width * scale), Math.ceil(height * scale)];
-  context.setTransform(scale, 0, 0, scale, 0, 0);
-  context.fillStyle = colours.paper;
-  context.fillRect(0, 0, width, height);
-  context.fillStyle = colours.ink;
-  context.font = `bold ${FONT_PX + 2}px ${colours.font}`;
-  context.textBaseline = "top";
-  context.fillText(matrix.title, margin, margin);
-  context.drawImage(inner, margin, margin + titleHeight, size[0], size[1]);
-  paintLegend(context, { matrix, colours, ends }, margin + layout.left, margin + titleHeight + size[1]);
-  return canvas;
 }
