@@ -202,13 +202,14 @@ export class Heatmap {
     this.paint();
   }
 
-  /** Zoom by keys or buttons: around the cursor, or the middle. @param {number} factor */
+  /** Zoom by keys, around the cursor, or by buttons, around the middle. @param {number} factor */
   zoomBy(factor) {
     const { left, top, view, cell } = this.layout;
-    const hasCursor = this.frame.matches(":focus-visible");
-    const x = hasCursor ? left + (this.cursor.column + 0.5) * cell[0] - this.offset.left : left + view[0] / 2;
-    const y = top + (hasCursor ? (this.cursor.row + 0.5) * cell[1] - this.offset.top : view[1] / 2);
-    this.zoomTo(this.zoom * factor, { x, y });
+    if (!this.frame.matches(":focus-visible")) return this.zoomTo(this.zoom * factor, { x: left + view[0] / 2, y: top + view[1] / 2 });
+    const offset = scrolledTo(this.layout, this.offset, this.cursor); // the cursor may have been scrolled out of sight
+    this.frame.scrollTo(offset.left, offset.top);
+    const [column, row] = [this.cursor.column + 0.5, this.cursor.row + 0.5];
+    this.zoomTo(this.zoom * factor, { x: left + column * cell[0] - offset.left, y: top + row * cell[1] - offset.top });
   }
 
   /** Save the whole matrix with its title and its legend, on a background of its own. */
