@@ -1,10 +1,9 @@
 // Arrows whose tips can be dragged, with a mouse, a pen or a finger; the sliders beside them do the same by keyboard.
 
-import { MARGIN } from "./lesson_panels.js";
-
 /** @typedef {import("./types.js").Panel} Panel */
 /** @typedef {import("./types.js").PanelKinds["points"]} Points */
 
+export const MARGIN = { l: 55, r: 10, t: 60, b: 50 }; // around a plane of points, in px; buttons and legend are above it
 const NEAR_PX = 30; // a pointer takes hold of a tip from this far away
 
 /**

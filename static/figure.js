@@ -1,6 +1,7 @@
 // Draws figures with Plotly: inserts the arrays and token labels into a figure of the server. app/figures.py describes
 // figures; its function `filled` does the same in Python.
 
+import { fileName } from "./download.js";
 import { rows } from "./frame.js";
 import { template } from "./theme.js";
 
@@ -128,9 +129,6 @@ export class Figure {
 /** The axes of a figure with their names. @param {PlotlyFigure} figure */
 const axesOf = ({ layout }) =>
   /** @type {[string, import("./types.js").PlotlyAxis][]} */ (Object.entries(layout).filter(([name]) => /^[xy]axis\d*$/.test(name)));
-
-/** A file name made of the letters, digits and dots of a title, joined by hyphens. @param {string} title */
-const fileName = (title) => (title.match(/[\p{L}\p{N}.]+/gu) ?? ["lookback"]).join("-").slice(0, 120);
 
 /** The functions by which numbers of many magnitudes are coloured: SHADES in app/figures.py.
  *  @type {Record<string, (unit: number) => (value: number) => number>} */

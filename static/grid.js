@@ -1,6 +1,7 @@
 // All heads on one canvas: one row per layer, one column per head, each a thumbnail of its attention weights.
 
 import { currentState, onChange, update } from "./address.js";
+import { HeadPreview } from "./head_preview.js";
 import { weightColours } from "./theme.js";
 
 const GAP = 2; // px between thumbnails
@@ -22,8 +23,11 @@ export class Grid {
     this.side = 0; // px of a thumbnail
     /** @type {[number, number] | null} */
     this.marked = null; // layer and head
+    this.preview = new HeadPreview();
     canvas.addEventListener("pointermove", (event) => this.describe(this.headAt(event)));
+    canvas.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.showPreview(this.headAt(event)));
     canvas.addEventListener("pointerleave", () => this.describe(null));
+    for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, () => this.showPreview(null));
     canvas.addEventListener("click", (event) => this.choose(this.headAt(event)));
     canvas.addEventListener("keydown", (event) => this.onKey(event));
     onChange(({ layer, head }) => String([layer, head]) !== String(this.marked) && this.redraw());
@@ -41,6 +45,7 @@ export class Grid {
     this.label(context);
     this.markChosen(context);
     this.describe(null);
+    this.preview.refresh(clientState);
   }
 
   /** Draw the layers of the same text that have arrived since. @param {import("./client_state.js").ClientState} clientState */
@@ -51,6 +56,7 @@ export class Grid {
     const palette = packedColours();
     clientState.layers.forEach((thumbnails, layer) => thumbnails !== before[layer] && this.paintLayer(context, layer, palette));
     this.markChosen(context);
+    this.preview.refresh(clientState);
   }
 
   /** Draw the same text again, for another size, colour scheme or choice. */
@@ -161,6 +167,15 @@ export class Grid {
     this.canvas.title = hovered ? `layer ${layer}, head ${head}` : "";
   }
 
+  /** Show a larger picture of a head, or of none. @param {{layer: number, head: number} | null} head */
+  showPreview(head) {
+    if (!head) return this.preview.hide();
+    const grid = this.canvas.getBoundingClientRect();
+    const [left, top] = [head.head, head.layer].map((index) => LABEL + index * (this.side + GAP));
+    const thumbnail = { left: grid.left + left, right: grid.left + left + this.side, top: grid.top + top, bottom: grid.top + top + this.side };
+    this.preview.show(this.clientState, head, thumbnail, grid);
+  }
+
   /** @param {{layer: number, head: number} | null} clicked */
   choose(clicked) {
     if (clicked) update(clicked);
@@ -179,6 +194,7 @@ export class Grid {
       layer: Math.min(Math.max(layer + step[0], 0), nLayers - 1),
       head: Math.min(Math.max(head + step[1], 0), nHeads - 1),
     });
+    this.showPreview(currentState());
   }
 }
 

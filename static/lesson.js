@@ -1,9 +1,7 @@
 // A lesson page: every change is sent to the server at once, and its result is drawn. The newest request wins.
 
-import { makeDraggable } from "./drag.js";
-import { Figure } from "./figure.js";
-import { chipsOf, figureOf, formatValue, selectionOf, tableOf } from "./lesson_panels.js";
-import { onThemeChange, template } from "./theme.js";
+import { chipsOf, formatValue, makePanelView, tableOf } from "./lesson_panels.js";
+import { onThemeChange } from "./theme.js";
 
 /** @type {import("./types.js").Find} */
 const find = (id) => document.getElementById(id);
@@ -18,17 +16,17 @@ const form = find("lesson");
 const slug = form.dataset.call.split("/").at(-1);
 document.body.classList.add("has-script");
 
-/** @type {Map<string, {element: HTMLElement, figure: Figure | null, details: HTMLDetailsElement | null}>} */
+/** @type {Map<string, {element: HTMLElement, view: ReturnType<typeof makePanelView> | null, details: HTMLDetailsElement | null}>} */
 const panels = new Map(
   [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-panel]"))].map((element) => {
     /** @type {HTMLElement | null} */
     const figureElement = element.querySelector(".figure");
-    const [name, figure] = [element.dataset.panel, figureElement ? new Figure(figureElement) : null];
-    figure?.on("plotly_click", ({ points: [point] }) => selectionOf(result[name], point).forEach(([control, value]) => setControl(control, [value])));
-    if (figureElement) makeDraggable(figureElement, () => result?.[name], setControl);
+    const name = element.dataset.panel;
+    const onSelect = (/** @type {string} */ control, /** @type {number} */ value) => setControl(control, [value]);
+    const view = figureElement ? makePanelView(figureElement, { onSelect, onDrag: setControl }) : null;
     const details = element.querySelector("details");
     details?.addEventListener("toggle", () => drawTable(name));
-    return [name, { element, figure, details }];
+    return [name, { element, view, details }];
   }),
 );
 /** @type {LessonResult | null} */
@@ -142,16 +140,13 @@ function checkLine({ name, measured, minimum, maximum, passed, reason }) {
 
 /** Draw the result. */
 function draw() {
-  const { layout } = template();
   const style = getComputedStyle(document.documentElement);
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
-  const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), diverging: layout.colorscale.diverging, ink: colour("--hatch"), paper: colour("--paper") };
-  for (const [name, { element, figure }] of panels) {
+  const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), ink: colour("--hatch") };
+  for (const [name, { element, view }] of panels) {
     const panel = result[name];
     element.querySelector("figcaption").textContent = panel.title;
-    const picture = figureOf(panel, palette);
-    if (picture) figure.draw({ ...picture, name: `${slug} ${result.model} ${panel.title}` });
-    figure?.element.classList.toggle("selects", selectsOnClick(panel));
+    view?.draw(panel, palette, `${slug} ${result.model} ${panel.title}`);
     if (panel.kind === "chips") element.querySelector(".chips")?.replaceChildren(...chipsOf(panel));
     else drawTable(name);
   }
@@ -162,12 +157,6 @@ function draw() {
     select.value = Number(chosen) < result.tokens.length ? chosen : "";
   }
   find("curl").textContent = `curl ${location.origin}${form.dataset.call} --json '${JSON.stringify(requestBody()).replaceAll("'", "'\\''")}'`;
-}
-
-/** Does a click on the figure of a panel select something? @param {import("./types.js").Panel} panel */
-function selectsOnClick(panel) {
-  if (panel.kind === "points") return panel.points.some(({ selects }) => Object.keys(selects).length > 0);
-  return "selects" in panel && Boolean(panel.selects);
 }
 
 /** Fill the table of a panel if it is open: with 200 tokens it has 40,000 cells. @param {string} name */

@@ -1,6 +1,9 @@
-// The panels of a lesson as Plotly figures, and as tables of the same numbers. app/lessons/panels.py describes them.
+// The panels of a lesson as pictures: heatmaps on canvases, and Plotly figures. app/lessons/panels.py describes them.
 
-import { escaped } from "./figure.js";
+import { MARGIN, makeDraggable } from "./drag.js";
+import { Figure, escaped } from "./figure.js";
+import { Heatmap } from "./heatmap.js";
+import { Sheets } from "./sheets.js";
 
 /** @typedef {import("./types.js").Palette} Palette */
 /** @typedef {import("./types.js").Panel} Panel */
@@ -10,9 +13,7 @@ import { escaped } from "./figure.js";
 
 const HEIGHT_PX = 290;
 const COMMON_LAYOUT = { showlegend: false, dragmode: false, hovermode: "closest" };
-const N_STRUCK = 64; // at most so many empty rows of a cube are struck out: beyond that they are visibly empty
 const BUTTONS_PX = 34; // above every picture, so that Plotly's buttons cover nothing
-export const MARGIN = { l: 55, r: 10, t: BUTTONS_PX + 26, b: 50 }; // around a plane of points, in px; the legend is above it
 const DASHES = ["solid", "solid", "dash", "dot"]; // lines differ by more than their colours
 const FIXED = { fixedrange: true, zeroline: false, ticks: "" };
 
@@ -23,29 +24,6 @@ const categories = (labels) => labels.map((_, i) => String(i));
 
 /** @type {Figures} */
 const FIGURES = {
-  heatmap({ rows, columns, values, scale, limit: minimum }, { diverging }) {
-    const limit = Math.max(minimum, ...values.flat().map((value) => Math.abs(value ?? 0)));
-    const isSigned = scale === "signed";
-    const data = {
-      type: "heatmap",
-      x: categories(columns),
-      y: categories(rows),
-      z: values,
-      zmin: isSigned ? -limit : 0,
-      zmax: isSigned ? limit : 1,
-      showscale: false,
-      hovertemplate: "%{y} → %{x}: %{z:.4f}<extra></extra>",
-      ...(isSigned ? { colorscale: diverging } : {}),
-    };
-    const layout = {
-      height: Math.min(620, Math.max(150, rows.length * 26 + 110)) + BUTTONS_PX,
-      margin: { l: 90, r: 10, t: BUTTONS_PX, b: 70 },
-      xaxis: { ...labelled(columns), showgrid: false },
-      yaxis: { ...labelled(rows), autorange: "reversed", showgrid: false },
-    };
-    return { data: [data], layout };
-  },
-
   bars({ labels, values, chosen, probabilities }, { colours }) {
     const marker = { color: labels.map((_, i) => colours[i === chosen ? 1 : 0]) };
     const data = { type: "bar", x: categories(labels), y: values, marker, hovertemplate: "%{x}: %{y:.5g}<extra></extra>" };
@@ -100,69 +78,57 @@ const FIGURES = {
     };
     return { data, layout };
   },
-
-  // Sheets of cells, each shifted a little up and to the right of the sheet before it; the last one is drawn first.
-  cube({ sheets, rows, columns, values }, { diverging, ink, paper }) {
-    const [n, nRows, nColumns] = [sheets.length, values[0].length, columns.length];
-    const [dx, dy] = [nColumns * 0.16, nRows * 0.28];
-    const limit = Math.max(1e-6, ...values.flat(2).map((value) => Math.abs(value ?? 0)));
-    const corner = (/** @type {number} */ sheet) => [sheet * dx, sheet * dy];
-    const order = sheets.map((_, i) => n - 1 - i);
-    const backing = (/** @type {number} */ sheet) => ({
-      type: "heatmap",
-      x0: corner(sheet)[0] + nColumns / 2,
-      y0: corner(sheet)[1] + nRows / 2,
-      dx: nColumns,
-      dy: nRows,
-      z: [[0]],
-      showscale: false,
-      colorscale: [[0, paper], [1, paper]],
-      hoverinfo: "skip",
-    });
-    const cells = (/** @type {number} */ sheet) => ({
-      type: "heatmap",
-      name: escaped(sheets[sheet]),
-      x0: corner(sheet)[0] + 0.5,
-      y0: nRows - 0.5 + corner(sheet)[1],
-      dx: 1,
-      dy: -1,
-      z: values[sheet],
-      customdata: values[sheet].map((row, i) => row.map((_, j) => `${rows[sheet][i]}, ${columns[j]}`)).map((row) => row.map(escaped)),
-      zmin: -limit,
-      zmax: limit,
-      showscale: false,
-      colorscale: diverging,
-      hovertemplate: "%{customdata}: %{z:.4f}<extra>%{fullData.name}</extra>",
-    });
-    const data = order.flatMap((sheet) => [backing(sheet), cells(sheet)]);
-    /** @param {number} x0 @param {number} y0 @param {number} x1 @param {number} y1 */
-    const edge = (x0, y0, x1, y1) => ({ type: "line", x0, y0, x1, y1, line: { color: ink, width: 1 } });
-    const frame = (/** @type {number} */ sheet) => {
-      const [x, y] = corner(sheet);
-      return { type: "rect", x0: x, y0: y, x1: x + nColumns, y1: y + nRows, line: { color: ink, width: 1 } };
-    };
-    // Empty rows are struck out.
-    const struck = order.flatMap((sheet) =>
-      values[sheet].flatMap((row, i) => {
-        const [x, y] = corner(sheet);
-        return row.some((value) => value !== null) ? [] : [edge(x, y + nRows - i - 1, x + nColumns, y + nRows - i)];
-      }),
-    );
-    const [backX, backY] = corner(n - 1);
-    const edges = [[0, nRows], [nColumns, nRows], [nColumns, 0]].map(([x, y]) => edge(x, y, x + backX, y + backY));
-    const layout = {
-      height: 360 + BUTTONS_PX,
-      shapes: [...order.map(frame), ...struck.slice(0, N_STRUCK), ...edges],
-      margin: { l: 10, r: 10, t: BUTTONS_PX, b: 45 },
-      xaxis: { ...FIXED, showgrid: false, showticklabels: false, title: { text: `${nColumns} columns, ${nRows} rows, ${n} sheets` } },
-      yaxis: { ...FIXED, showgrid: false, showticklabels: false },
-    };
-    return { data, layout };
-  },
 };
 
 /**
- * The picture of a panel; null if the panel is only numbers or words.
+ * A place on the page in which the pictures of one panel are drawn, each in place of the one before.
+ * @param {HTMLElement} element
+ * @param {{onSelect: (control: string, value: number) => void, onDrag: (control: string, values: number[]) => void}} listeners
+ *   `onSelect` is called with the new value of a control when a cell, a bar or a point is chosen, `onDrag` with the new
+ *   coordinates of an arrow's tip
+ * @returns {{draw(panel: Panel, palette: Palette, name: string): void}} `name` is that of the downloaded file
+ */
+export function makePanelView(element, { onSelect, onDrag }) {
+  /** @type {Panel} */
+  let panel;
+  /** @type {((palette: Palette, name: string) => void) | null} */
+  let drawPanel = null;
+  const select = (/** @type {Parameters<typeof selectionOf>[1]} */ point) => selectionOf(panel, point).forEach(([control, value]) => onSelect(control, value));
+  /** @type {Record<string, () => NonNullable<typeof drawPanel>>} */
+  const creators = {
+    heatmap() {
+      const heatmap = new Heatmap(element, { onSelect: ({ row, column }) => select({ x: column, y: row }) });
+      return (_, name) => heatmap.draw(/** @type {PanelKinds["heatmap"]} */ (panel), { name });
+    },
+    cube() {
+      const sheets = new Sheets(element);
+      return (_, name) => sheets.draw(/** @type {PanelKinds["cube"]} */ (panel), { name });
+    },
+    figure() {
+      const figure = new Figure(element);
+      figure.on("plotly_click", ({ points: [point] }) => select(point));
+      if (panel.kind === "points") makeDraggable(element, () => panel, onDrag);
+      return (palette, name) => figure.draw({ ...figureOf(panel, palette), name });
+    },
+  };
+  return {
+    draw(newPanel, palette, name) {
+      panel = newPanel;
+      drawPanel ??= (creators[panel.kind] ?? creators.figure)();
+      drawPanel(palette, name);
+      element.classList.toggle("selects", isSelectable(panel));
+    },
+  };
+}
+
+/** Does a click on the picture of a panel select something? @param {Panel} panel */
+function isSelectable(panel) {
+  if (panel.kind === "points") return panel.points.some(({ selects }) => Object.keys(selects).length > 0);
+  return "selects" in panel && Boolean(panel.selects);
+}
+
+/**
+ * The Plotly figure of a panel; null if it has none.
  * @param {Panel} panel @param {Palette} palette @returns {PlotlyFigure | null}
  */
 export function figureOf(panel, palette) {
@@ -172,14 +138,14 @@ export function figureOf(panel, palette) {
   return { data, layout: { height: HEIGHT_PX, ...COMMON_LAYOUT, ...layout, title: { text: "" } } };
 }
 
-/** What a click on a figure selects: pairs of a control's name and its new value.
- *  @param {Panel} panel @param {import("./types.js").PlotlyPoint} point @returns {[string, number][]} */
+/** What a click on a picture selects: pairs of a control's name and its new value.
+ *  @param {Panel} panel @param {{x?: string | number, y?: string | number, customdata?: unknown}} point @returns {[string, number][]} */
 export function selectionOf(panel, { x, y, customdata }) {
   if (panel.kind === "points") return Object.entries(panel.points[Number(customdata)].selects);
   if (panel.kind === "bars") return panel.selects ? [[panel.selects, Number(x)]] : [];
   if (panel.kind !== "heatmap" || !panel.selects) return [];
   const [row, column] = panel.selects;
-  return [[row, Number(y)], [column, Number(x)]];
+  return /** @type {[string, number][]} */ ([[row, Number(y)], [column, Number(x)]]).filter(([control]) => control);
 }
 
 /** The rows of a panel of chips, as elements. @param {PanelKinds["chips"]} part */

@@ -26,12 +26,19 @@ export function onThemeChange(redraw) {
   subscribers.add(redraw);
 }
 
+/** Do pictures need more than colours? Browsers with forced colours or more contrast say so. */
+const highContrast = matchMedia("(forced-colors: active), (prefers-contrast: more)");
+export const isHighContrast = () => highContrast.matches && !isPrinting;
+/** Are pictures drawn for paper? They must be complete, because nobody can scroll it. */
+export const isForPaper = () => isPrinting;
+
 /** @type {Set<() => void>} */
 const subscribers = new Set();
 const redrawAll = () => subscribers.forEach((redraw) => redraw());
 
 function watchTheme() {
   dark.addEventListener("change", redrawAll);
+  highContrast.addEventListener("change", redrawAll);
   watchResolution();
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
@@ -52,8 +59,14 @@ function print(begins) {
 }
 
 /** The colour scale of weights: 256 colours, each [r, g, b]. */
-export function weightColours() {
-  const stops = SEQUENTIAL[scheme()].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+export const weightColours = () => interpolated(SEQUENTIAL[scheme()]);
+
+/** The colour scale of signed numbers, with 0 in its middle: 256 colours, each [r, g, b]. */
+export const signedColours = () => interpolated(DIVERGING[scheme()]);
+
+/** 256 colours between evenly spaced ones. @param {string[]} colours */
+function interpolated(colours) {
+  const stops = colours.map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
   return Array.from({ length: 256 }, (_, value) => {
     const position = (value / 255) * (stops.length - 1);
     const left = Math.min(Math.floor(position), stops.length - 2);

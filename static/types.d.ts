@@ -125,8 +125,8 @@ export type PanelKinds = {
 };
 export type Panel = PanelKinds[keyof PanelKinds];
 
-/** Colours of lines and bars, of signed scales, of edges, and of the page. */
-export type Palette = { colours: string[]; diverging: [number, string][]; ink: string; paper: string };
+/** Colours of lines and bars, and of axes. */
+export type Palette = { colours: string[]; ink: string };
 
 /** A lesson's result: its panels by name, and the tokens of the text. */
 export type LessonResult = { tokens: Token[] } & Record<string, Panel>;

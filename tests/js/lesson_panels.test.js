@@ -1,11 +1,11 @@
-// The panels of a lesson: their figures, their tables, and what a click selects.
+// The panels of a lesson: their Plotly figures, their tables, and what a click selects.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./browser.js";
 
 const { figureOf, formatValue, selectionOf, tableOf } = await import("../../static/lesson_panels.js");
-const PALETTE = { colours: ["a", "b", "c", "d"], diverging: [[0, "o"], [1, "v"]], ink: "i", paper: "p" };
+const PALETTE = { colours: ["a", "b", "c", "d"], ink: "i" };
 const heatmap = { kind: "heatmap", title: "", rows: ["0 the", "1 <b>"], columns: ["x", "y"], values: [[1, null], [-3, 2]], scale: "signed", limit: 0.5, selects: ["query", "key"] };
 const points = {
   kind: "points", title: "", x_axis: "first", y_axis: "second", arrows: true, limit: 5, draggable: ["a", "b"],
@@ -21,20 +21,10 @@ test("a heatmap's table has its labels and numbers, and the word none where ther
   assert.deepEqual(tableOf(heatmap), [["", "x", "y"], ["0 the", "1", "none"], ["1 <b>", "-3", "2"]]);
 });
 
-test("a signed colour scale is symmetric, and labels are escaped", () => {
-  const { data: [trace], layout } = figureOf(heatmap, PALETTE);
-  assert.deepEqual([trace.zmin, trace.zmax], [-3, 3]);
-  assert.deepEqual(trace.y.map((place) => layout.yaxis.labelalias[place]), ["0 the", "1 &lt;b&gt;"]);
-});
-
-test("equal labels stay separate", () => {
-  const { data: [trace], layout } = figureOf({ ...heatmap, rows: ["1 fat", "1 fat"] }, PALETTE);
-  assert.deepEqual([new Set(trace.y).size, Object.values(layout.yaxis.labelalias)], [2, ["1 fat", "1 fat"]]);
-});
-
 test("a click on a cell selects its row and its column", () => {
   assert.deepEqual(selectionOf(heatmap, { y: "1", x: "0" }), [["query", 1], ["key", 0]]);
   assert.deepEqual(selectionOf({ ...heatmap, selects: null }, { y: "0", x: "1" }), []);
+  assert.deepEqual(selectionOf({ ...heatmap, selects: ["query", ""] }, { y: 1, x: 0 }), [["query", 1]]);
 });
 
 test("a click on a bar or a point selects what it names", () => {
@@ -51,15 +41,13 @@ test("arrows begin at the origin, and the axes end at the limit", () => {
   assert.deepEqual(data.map(({ name, customdata }) => [name, customdata]), [["one", [0]], ["two", [1]]]);
 });
 
-test("a cube's empty rows are struck out, and its first sheet is on top", () => {
-  const cube = { kind: "cube", title: "", sheets: ["s0", "s1"], rows: [["r"], ["r"]], columns: ["x", "y"], values: [[[1, 2]], [[null, null]]] };
-  const { data, layout } = figureOf(cube, PALETTE);
-  assert.equal(data.at(-1).name, "s0");
-  assert.equal(layout.shapes.filter(({ type }) => type === "line").length, 1 + 3);
-  assert.deepEqual(tableOf(cube)[2], ["s1: r", "none", "none"]);
+test("equal labels of bars stay separate, and are escaped", () => {
+  const bars = { kind: "bars", labels: ["1 <b>", "1 <b>"], values: [1, 2], chosen: 0, probabilities: false, selects: "" };
+  const { data: [trace], layout } = figureOf(bars, PALETTE);
+  assert.deepEqual([new Set(trace.x).size, Object.values(layout.xaxis.labelalias)], [2, ["1 &lt;b&gt;", "1 &lt;b&gt;"]]);
 });
 
-test("single numbers and words have no picture", () => {
+test("single numbers and words have no Plotly figure", () => {
   const facts = { kind: "facts", title: "", names: ["sum", "shape"], values: [1, "2 × 3"] };
   assert.equal(figureOf(facts, PALETTE), null);
   assert.deepEqual(tableOf(facts), [null, ["sum", "1"], ["shape", "2 × 3"]]);
