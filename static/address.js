@@ -1,9 +1,12 @@
-// The state of a page is kept in its address. Panels subscribe with `onChange`; whoever wants another state calls `update`.
+// The state of the pages with a text and a head, in their address: the store of home and training.
+
+import { Store } from "./store.js";
 
 /**
  * @typedef {object} State
  * @property {string} model
  * @property {string} text
+ * @property {string} edits what is changed while the model reads; empty for nothing
  * @property {number | null} step of the model's training; null is the finished model
  * @property {number} layer
  * @property {number} head
@@ -14,21 +17,18 @@
 
 /** Rows top to bottom - 1, columns left to right - 1. @typedef {[top: number, bottom: number, left: number, right: number]} Window */
 
-/** @type {Set<(state: State) => void>} */
-const subscribers = new Set();
-/** @type {Readonly<State>} */
-let state;
+/** @type {Store<State>} */
+const store = new Store(toAddress, (search) => (new URLSearchParams(search).has("stage") ? parseState(search) : null));
 let isSuggested = false; // the server suggested the query, and the user has not chosen one
-let writeTimer = 0;
 
-export const currentState = () => state;
+export const currentState = () => store.state;
 
 /**
  * Start with the state that the server put into the page.
  * @param {State} initial @param {boolean} isQuerySuggested true if the user has not chosen the query
  */
 export function initState(initial, isQuerySuggested) {
-  state = Object.freeze(initial);
+  store.init(initial);
   isSuggested = isQuerySuggested;
 }
 
@@ -43,28 +43,18 @@ export function chooseQuery(query) {
 
 /** Change the state, tell all subscribers, and write the address after a short pause. @param {Partial<State>} change */
 export function update(change) {
-  const next = { ...state, ...change };
-  const names = /** @type {(keyof State)[]} */ (Object.keys(next));
-  if (names.every((name) => String(next[name]) === String(state[name]))) return; // String also compares windows, which are arrays
-  if (next.query !== state.query) isSuggested = false;
-  state = Object.freeze(next);
-  // Browsers limit how often the address may change, so it does not change on every key.
-  clearTimeout(writeTimer);
-  writeTimer = setTimeout(write, 250);
-  for (const subscriber of subscribers) subscriber(state);
+  if ("query" in change && change.query !== store.state.query) isSuggested = false;
+  store.update(change);
 }
 
 /** Change the state as a new entry of the browser's history, so that Back restores the old one. @param {Partial<State>} change */
 export function navigate(change) {
-  write();
-  history.pushState(null, "", toAddress({ ...state, ...change }));
-  update(change);
+  if ("query" in change && change.query !== store.state.query) isSuggested = false;
+  store.navigate(change);
 }
 
 /** Subscribe to every change of the state. @param {(state: State) => void} subscriber */
-export function onChange(subscriber) {
-  subscribers.add(subscriber);
-}
+export const onChange = (subscriber) => store.onChange(subscriber);
 
 /** Does this click open a link in another tab or window? @param {MouseEvent} click */
 export function opensElsewhere(click) {
@@ -72,13 +62,14 @@ export function opensElsewhere(click) {
 }
 
 /** The address of a state on this page. @param {State} state */
-export function toAddress({ model, text, step, layer, head, query, stage, window }) {
+export function toAddress({ model, text, edits, step, layer, head, query, stage, window }) {
   const parameters = new URLSearchParams({ model, text });
   if (step !== null) parameters.set("step", String(step));
   parameters.set("layer", String(layer));
   parameters.set("head", String(head));
   if (query !== null) parameters.set("query", String(query));
   parameters.set("stage", stage);
+  if (edits) parameters.set("edits", edits);
   if (window !== null) parameters.set("window", window.join("-"));
   return `${location.pathname}?${parameters}`;
 }
@@ -94,20 +85,7 @@ export function parseWindow(search) {
 function parseState(search) {
   const parameters = new URLSearchParams(search);
   const number = (/** @type {string} */ name) => (parameters.has(name) ? Number(parameters.get(name)) : null);
-  const { model, text, stage } = Object.fromEntries(parameters);
+  const { model, text, stage, edits = "" } = Object.fromEntries(parameters);
   const [step, layer, head, query] = ["step", "layer", "head", "query"].map(number);
-  return { model, text, step, layer, head, query, stage, window: parseWindow(search) };
+  return { model, text, edits, step, layer, head, query, stage, window: parseWindow(search) };
 }
-
-addEventListener("popstate", () => new URLSearchParams(location.search).has("stage") && update(parseState(location.search)));
-
-function write() {
-  clearTimeout(writeTimer);
-  try {
-    history.replaceState(null, "", toAddress(state));
-  } catch {
-    // The address is too long for this browser, or changes too often. The page works without it.
-  }
-}
-
-addEventListener("pagehide", write);

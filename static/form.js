@@ -20,6 +20,7 @@ export function initForm() {
   initState({
     model: dataset.model,
     text: text.value,
+    edits: dataset.edits,
     step: number(dataset.step),
     layer: number(dataset.layer),
     head: number(dataset.head),
@@ -83,6 +84,9 @@ function updateForm(state) {
   if (text.value !== state.text) text.value = state.text;
   for (const [field, value] of /** @type {[HTMLInputElement, number][]} */ ([[layer, state.layer], [head, state.head]]))
     if (Number(field.value) !== value) field.value = String(value);
+  find("edits").value = state.edits;
+  find("edits-list").hidden = !state.edits;
+  for (const item of editItems()) item.hidden = !state.edits.split(",").includes(item.dataset.edit);
   model.value = state.model; // an unknown model deliberately leaves the field empty
   if (drawn && (drawn.clientState.header.model !== state.model || drawn.step !== state.step || drawn.text !== state.text))
     document.body.classList.add("stale");
@@ -116,6 +120,7 @@ function addListeners() {
   text.addEventListener("input", () => update({ text: text.value, query: queryAfterEdit(currentState().text, text.value) }));
   find("text-form").addEventListener("submit", (event) => event.preventDefault());
   model.addEventListener("change", switchModel);
+  find("edits-list").addEventListener("click", removeEdits);
   for (const field of [layer, head])
     field.addEventListener("input", () => field.value !== "" && update({ [field.id]: Number(field.value) }));
   find("resume").addEventListener("click", resume);
@@ -143,6 +148,19 @@ function queryAfterEdit(before, after) {
   const token = drawn?.clientState.tokens[query];
   const start = (/** @type {string} */ whole) => [...whole].slice(0, token.end).join(""); // offsets count code points, strings UTF-16 units
   return token && start(before) === start(after) ? query : null;
+}
+
+/** The edits that are still on: the items of the list that have not been removed. */
+const editItems = () => /** @type {HTMLElement[]} */ ([...find("edits-list").querySelectorAll("[data-edit]")]);
+
+/** A click on a link that takes edits back: within the page, so that what was typed since stays. @param {MouseEvent} event */
+function removeEdits(event) {
+  const link = /** @type {Element} */ (event.target).closest("a");
+  if (!link || opensElsewhere(event)) return;
+  event.preventDefault();
+  const removed = link.closest("[data-edit]");
+  const left = removed ? editItems().filter((item) => !item.hidden && item !== removed) : [];
+  navigate({ edits: left.map((item) => item.dataset.edit).join(",") });
 }
 
 function switchModel() {

@@ -1,6 +1,8 @@
 // The training history of a model: its checkpoints, what the heads did at each, and the losses. It comes from
 // `GET /api/v2/models/{name}/checkpoints`. A model that came without training steps has one checkpoint, the finished model.
 
+import { Refused, Unreachable, send } from "./request.js";
+
 const RETRY_MS = 2000;
 
 /** @typedef {"previous" | "first" | "induction"} Pattern */
@@ -66,12 +68,11 @@ function tokenCount(n) {
 export async function fetchHistory(model, signal) {
   for (;;) {
     try {
-      const reply = await fetch(`/api/v2/models/${encodeURIComponent(model)}/checkpoints`, { signal });
-      if (reply.ok) return new TrainingHistory(await reply.json());
-      if (reply.status !== 503) return null;
+      const reply = await send(`/api/v2/models/${encodeURIComponent(model)}/checkpoints`, { signal });
+      return new TrainingHistory(await reply.json());
     } catch (error) {
-      if (signal.aborted) return null;
-      if (!(error instanceof TypeError)) throw error; // a TypeError means that the server is away; reader.js says so
+      if (signal.aborted || (error instanceof Refused && error.problem.status !== 503)) return null;
+      if (!(error instanceof Refused || error instanceof Unreachable)) throw error; // reader.js says that the server is away
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     if (signal.aborted) return null;

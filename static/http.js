@@ -1,5 +1,7 @@
 // The HTTP transport: one request and one reply, for where the live channel is unavailable.
 
+import { Refused, Unreachable, send } from "./request.js";
+
 const DEBOUNCE_MS = 30; // a request costs more than a message, so the keys of a fast typist are combined into one
 
 /** Requests only the newest state: a new request cancels the one in progress. */
@@ -47,18 +49,11 @@ export class HttpTransport {
  *  @param {string} body @param {AbortSignal} signal @returns {Promise<(transport: HttpTransport) => void>} */
 async function post(body, signal) {
   try {
-    const headers = { "Content-Type": "application/json" };
-    const reply = await fetch("/api/v2/view", { method: "POST", headers, body, signal });
-    if (reply.ok) {
-      const frame = await reply.arrayBuffer();
-      return (transport) => transport.onReply(frame);
-    }
-    const retryAfterS = Number(reply.headers.get("Retry-After")) || null;
-    const unexplained = { status: reply.status, detail: `The server replied with status ${reply.status} and gave no reason.` };
-    const problem = await reply.json().catch(() => unexplained);
-    return (transport) => transport.onProblem(problem, retryAfterS);
+    const frame = await (await send("/api/v2/view", { body, signal })).arrayBuffer();
+    return (transport) => transport.onReply(frame);
   } catch (error) {
-    if (!(error instanceof TypeError) && /** @type {Error} */ (error).name !== "AbortError") throw error;
-    return (transport) => transport.onUnreachable();
+    if (error instanceof Refused) return (transport) => transport.onProblem(error.problem, error.retryAfterS);
+    if (error instanceof Unreachable || signal.aborted) return (transport) => transport.onUnreachable();
+    throw error;
   }
 }

@@ -53,8 +53,8 @@ const requests = new Map(); // those that may still get frames; dropped once a n
 let pending = null; // the newest request, until its first frame arrives
 let seq = 0;
 let clientState = EMPTY_CLIENT_STATE;
-let clientStateKey = ""; // the model, step and text of the client state
-let cancelledKey = ""; // the model, step and text of the reading that the user cancelled
+let clientStateKey = ""; // the model, step, text and edits of the client state
+let cancelledKey = ""; // the model, step, text and edits of the reading that the user cancelled
 /** @type {NoticeKind} */
 let noticeKind = ""; // of the latest notice
 let nFailures = 0; // requests in a row that reached no server
@@ -94,9 +94,9 @@ export function resume() {
   request();
 }
 
-/** @param {Pick<import("./address.js").State, "model" | "step" | "text">} state */
-const key = ({ model, step, text }) => JSON.stringify([model, step, text]);
-/** Is this request for the model, step and text on the page? @param {Request | null | undefined} request */
+/** @param {Pick<import("./address.js").State, "model" | "step" | "text" | "edits">} state */
+const key = ({ model, step, text, edits }) => JSON.stringify([model, step, text, edits]);
+/** Is this request for the model, step, text and edits on the page? @param {Request | null | undefined} request */
 const isCurrent = (request) => request && key(request.state) === key(currentState()) && key(request.state) !== cancelledKey;
 
 function request() {

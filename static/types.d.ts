@@ -50,7 +50,7 @@ export type Prediction = {
 };
 
 /** An error of the server, after RFC 9457. */
-export type Problem = { status: number; detail: string };
+export type Problem = { status: number; detail: string; doing?: string };
 
 /** Which thumbnails a frame contains: app/live/delta.py. */
 export type GridHeader = { layers: [begin: number, end: number]; pixel_size: number; from: number; n_sent: number };
@@ -128,17 +128,25 @@ export type Panel = PanelKinds[keyof PanelKinds];
 /** Colours of lines and bars, and of axes. */
 export type Palette = { colours: string[]; ink: string };
 
-/** A lesson's result: its panels by name, and the tokens of the text. */
-export type LessonResult = { tokens: Token[] } & Record<string, Panel>;
-export type Check = { name: string; measured: number | null; minimum: number | null; maximum: number | null; passed: boolean | null; reason: string };
+/** A line of the stream of an experiment: app/routes/experiments.py. */
+export type ExperimentLine = {
+  model?: string;
+  tokens?: Token[];
+  name?: string;
+  panel?: Panel;
+  progress?: { n_read?: number; n_tokens?: number; done?: number; total?: number };
+  problem?: Problem;
+  retry_after_s?: number | null;
+};
 
 /** The elements of the templates whose type is not simply HTMLElement, by id. */
 export interface ElementsById {
   broken: HTMLInputElement;
+  edits: HTMLInputElement;
+  experiment: HTMLFormElement;
   grid: HTMLCanvasElement;
   head: HTMLInputElement;
   layer: HTMLInputElement;
-  lesson: HTMLFormElement;
   model: HTMLSelectElement;
   progress: HTMLProgressElement;
   stage: HTMLInputElement;

@@ -1,6 +1,7 @@
 // While another model is shown in place of the default one: what the default model waits for, and a link to it.
 
 import { onChange } from "./address.js";
+import { Refused, send } from "./request.js";
 
 const POLL_MS = 1000;
 
@@ -18,11 +19,10 @@ export function waitForDefault(banner) {
   });
   const poll = async () => {
     try {
-      const reply = await fetch("/readyz");
-      if (reply.ok) return onReady();
-      status.textContent = (await reply.json()).doing;
-    } catch {
-      // The server is away; reader.js says so.
+      await send("/readyz");
+      return onReady();
+    } catch (error) {
+      if (error instanceof Refused) status.textContent = error.problem.doing ?? ""; // else the server is away; reader.js says so
     }
     setTimeout(poll, POLL_MS);
   };

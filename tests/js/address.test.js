@@ -5,7 +5,7 @@ import { beforeEach, test } from "node:test";
 import { goBack } from "./browser.js";
 import { currentState, initState, onChange, parseWindow, toAddress, update } from "../../static/address.js";
 
-const INITIAL = { model: "m", text: "the fat cat", step: null, layer: 0, head: 0, query: null, stage: "weights", window: null };
+const INITIAL = { model: "m", text: "the fat cat", edits: "", step: null, layer: 0, head: 0, query: null, stage: "weights", window: null };
 
 beforeEach(() => initState(INITIAL));
 
@@ -15,6 +15,7 @@ test("Back restores exactly the state of its address", () => {
     { text: "a & b = c? #1 + é\n😀 \u202e" },
     { text: "" },
     { step: 0, query: 0 },
+    { edits: "scale:11.7:0,cut:3.5:2>1" },
     { step: 128, layer: 29, head: 8, query: 2047, stage: "masked", window: [0, 3, 1, 2048] },
   ]) {
     const state = { ...INITIAL, ...change };
