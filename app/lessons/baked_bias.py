@@ -3,70 +3,35 @@
 # shapes: T tokens, I inputs, J inputs and one more, O outputs
 
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from app.lessons.checks import Arithmetic, Check, at_most, equal, largest, product_scales
-from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading, parameters
-from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
+from app.experiments.base import N_SAMPLES, RESIDUAL, Lesson, Work, panel, parameters
+from app.experiments.checks import Arithmetic, Check, at_most, equal, largest, product_scales
+from app.experiments.controls import Controls, Layer, Slider, TokenOf
+from app.experiments.panels import Bars, Facts, Heatmap, facts, numbers, shape_label, signed
 from app.lessons.posts import MATRICES
-from app.schemas import Index
 
 N_SHOWN_OUTPUTS, N_SHOWN_INPUTS = 4, 6  # the corner of the layer that is shown
 
 
-class BakedBiasRequest(LessonRequest):
+class BakedBiasControls(Controls):
     """A layer of the model, a change of its bias, and the number in the last row of X′."""
 
-    layer: Index = Field(0, title="Layer", description="shows the feed-forward network of this layer")
-    added_bias: float = Field(
-        0.5,
-        ge=-2,
-        le=2,
-        title="Added to the bias",
-        description="changes the bias of every output; 0 shows the model's own bias, if it has one",
-        json_schema_extra={"step": 0.1},
-    )
-    last_row: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        title="Last row of X′",
-        description="0 leaves the bias out, 1 adds all of it",
-        json_schema_extra={"step": 0.05, "playable": True},
-    )
-    token: Index | None = Field(
-        2,
-        title="Token",
-        description=f"shows the products of this token, one of the first {N_SAMPLES}",
-        json_schema_extra={"kind": "token"},
-    )
-
-
-class BakedBiasResult(LessonResult):
-    """The extended matrices, their product, and its difference to W X + B."""
-
-    weights: Heatmap
-    samples: Heatmap
-    outputs: Heatmap
-    difference: Heatmap = Field(description="W′ X′ minus (W X + B)")
-    products: Bars = Field(description="the terms of a token's first output; the bias is one of them")
-    facts: Facts
-
-
-def biased_corner(reading: Reading, request: BakedBiasRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """A corner of the layer: W, (O, I), the input X, (I, T), and the changed bias, (O,); float32."""
-    linear = reading.up(request.layer)
-    w_OI, b_O = parameters(linear)
-    x_TI, _ = reading.capture(request.layer, linear, N_SAMPLES)
-    return (
-        w_OI[:N_SHOWN_OUTPUTS, :N_SHOWN_INPUTS],
-        x_TI.T[:N_SHOWN_INPUTS].float().cpu(),
-        b_O[:N_SHOWN_OUTPUTS] + request.added_bias,
-    )
+    layer: Annotated[int, Layer(help="shows the feed-forward network of this layer")] = 0
+    added_bias: Annotated[
+        float, Slider(-2, 2, 0.1, "Added to the bias", "of every output; 0 shows the model's own bias, if it has one")
+    ] = 0.5
+    last_row: Annotated[
+        float, Slider(0, 1, 0.05, "Last row of X′", "0 leaves the bias out, 1 adds all of it", playable=True)
+    ] = 1.0
+    token: Annotated[
+        int | None, TokenOf("Token", f"shows the products of this token, one of the first {N_SAMPLES}")
+    ] = 2
 
 
 def append_bias(w_OI: Tensor, b_O: Tensor) -> Tensor:
@@ -88,87 +53,126 @@ def append_ones(x_IT: Tensor, value: float, *, broken: bool) -> Tensor:
     return torch.cat((row_1T, x_IT) if broken else (x_IT, row_1T))
 
 
-def compute(reading: Reading, request: BakedBiasRequest) -> BakedBiasResult:
+class BakedBiasWork(Work):
     """A corner of a layer, with its bias as the last column of its weights."""
-    w_OI, x_IT, b_O = biased_corner(reading, request)
-    w_OJ, x_JT = append_bias(w_OI, b_O), append_ones(x_IT, request.last_row, broken=request.broken)
-    z_OT, plain_OT = w_OJ @ x_JT, w_OI @ x_IT + b_O[:, None]
-    n_inputs, n_samples = x_JT.shape
-    column = min(reading.position(request.token), n_samples - 1)
-    labels = reading.token_labels[:n_samples]
-    outputs, inputs = [f"out {i}" for i in range(N_SHOWN_OUTPUTS)], [f"in {i}" for i in range(N_SHOWN_INPUTS)]
-    rows = ["ones", *inputs] if request.broken else [*inputs, "ones"]
-    products_J = w_OJ[0] * x_JT[:, column]
-    bias = reading.up(request.layer).bias
-    size = f"{N_SHOWN_OUTPUTS} × {n_samples}"
-    return BakedBiasResult(
-        weights=signed(
-            f"Weights W′ = [W b], {N_SHOWN_OUTPUTS} × {n_inputs}, b in the last column", outputs, [*inputs, "b"], w_OJ
-        ),
-        samples=signed(f"Inputs X′, {n_inputs} × {n_samples}: X and a row of {request.last_row:g}", rows, labels, x_JT),
-        outputs=signed(f"Outputs Z = W′ X′, {size}", outputs, labels, z_OT),
-        difference=signed(
-            f"Difference to W X + B, {size}",
-            outputs,
-            labels,
-            z_OT - plain_OT,
-            limit=plain_OT.abs().max().item(),
-        ),
-        products=Bars(
-            title=f"Output 0 of {labels[column]}: one product per input",
-            labels=rows,
-            values=numbers(products_J),
-            chosen=rows.index("ones"),
-        ),
-        facts=facts(
-            f"Corner of layer {request.layer}",
-            {
-                "the model's own bias of output 0": "none" if bias is None else bias[0].item(),
-                "bias after the change": b_O[0].item(),
-                "largest difference to W X + B": (z_OT - plain_OT).abs().max().item(),
-                f"sum for output 0 of {labels[column]}": products_J.sum().item(),
-            },
-        ),
-    )
+
+    sites = RESIDUAL | {"attention"}
+    controls: BakedBiasControls
+
+    @cached_property
+    def corner(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W, (O, I), the input X, (I, T), and the changed bias, (O,); float32."""
+        w_OI, b_O = parameters(self.up(self.controls.layer))
+        x_IT = self.mlp_input(self.controls.layer)[:N_SAMPLES, :N_SHOWN_INPUTS].T.float().cpu()
+        return w_OI[:N_SHOWN_OUTPUTS, :N_SHOWN_INPUTS], x_IT, b_O[:N_SHOWN_OUTPUTS] + self.controls.added_bias
+
+    @cached_property
+    def extended(self) -> tuple[Tensor, Tensor]:
+        """W′, (O, J), and X′, (J, T)."""
+        w_OI, x_IT, b_O = self.corner
+        return append_bias(w_OI, b_O), append_ones(x_IT, self.controls.last_row, broken=self.controls.broken)
+
+    @cached_property
+    def z_OT(self) -> Tensor:
+        """Z = W′ X′."""
+        w_OJ, x_JT = self.extended
+        return w_OJ @ x_JT
+
+    @cached_property
+    def plain_OT(self) -> Tensor:
+        """W X + B."""
+        w_OI, x_IT, b_O = self.corner
+        return w_OI @ x_IT + b_O[:, None]
+
+    @property
+    def column(self) -> int:
+        """The column of the chosen token."""
+        return min(self.position(self.controls.token), self.z_OT.shape[1] - 1)
+
+    @property
+    def products_J(self) -> Tensor:
+        """The terms of the chosen token's first output, (J,)."""
+        w_OJ, x_JT = self.extended
+        return w_OJ[0] * x_JT[:, self.column]
+
+    @property
+    def labels(self) -> tuple[list[str], list[str], list[str]]:
+        """The labels of the outputs, of the columns of W and of the tokens."""
+        outputs, inputs = [f"out {i}" for i in range(N_SHOWN_OUTPUTS)], [f"in {i}" for i in range(N_SHOWN_INPUTS)]
+        return outputs, inputs, self.token_labels[:N_SAMPLES]
+
+    @property
+    def row_labels(self) -> list[str]:
+        """The labels of the rows of X′."""
+        return ["ones", *self.labels[1]] if self.controls.broken else [*self.labels[1], "ones"]
+
+    @panel
+    def weights(self) -> Heatmap:
+        """A corner of W, with the bias as its last column."""
+        (w_OJ, _), (outputs, inputs, _) = self.extended, self.labels
+        title = f"Weights W′ = [W b], {shape_label(w_OJ.shape)}, b in the last column"
+        return signed(title, outputs, [*inputs, "b"], w_OJ)
+
+    @panel
+    def samples(self) -> Heatmap:
+        """The inputs of the corner, with one more row below them."""
+        x_JT = self.extended[1]
+        title = f"Inputs X′, {shape_label(x_JT.shape)}: X and a row of {self.controls.last_row:g}"
+        return signed(title, self.row_labels, self.labels[2], x_JT)
+
+    @panel
+    def outputs(self) -> Heatmap:
+        """The product of the extended matrices."""
+        outputs, _, tokens = self.labels
+        return signed(f"Outputs Z = W′ X′, {shape_label(self.z_OT.shape)}", outputs, tokens, self.z_OT)
+
+    @panel
+    def difference(self) -> Heatmap:
+        """W′ X′ minus (W X + B)."""
+        (outputs, _, tokens), difference_OT = self.labels, self.z_OT - self.plain_OT
+        title = f"Difference to W X + B, {shape_label(difference_OT.shape)}"
+        return signed(title, outputs, tokens, difference_OT, limit=largest(self.plain_OT))
+
+    @panel
+    def products(self) -> Bars:
+        """The terms of a token's first output; the bias is one of them."""
+        labels, title = self.row_labels, f"Output 0 of {self.token_labels[self.column]}: one product per input"
+        return Bars(title=title, labels=labels, values=numbers(self.products_J), chosen=labels.index("ones"))
+
+    @panel
+    def facts(self) -> Facts:
+        """The bias of the first output, and how far W′ X′ is from W X + B."""
+        bias = self.up(self.controls.layer).bias
+        named = {
+            "the model's own bias of output 0": "none" if bias is None else bias[0].item(),
+            "bias after the change": self.corner[2][0].item(),
+            "largest difference to W X + B": largest(self.z_OT - self.plain_OT),
+            f"sum for output 0 of {self.token_labels[self.column]}": self.products_J.sum().item(),
+        }
+        return facts(f"Corner of layer {self.controls.layer}", named)
+
+    def checks(self) -> Iterator[Check]:
+        """With ones in the last row, W′ X′ is W X + B; the bias changes the last column of W′ and no other."""
+        (w_OI, x_IT, b_O), w_OJ, broken = self.corner, self.extended[0], self.controls.broken
+        z_OT, half_OT = (w_OJ @ append_ones(x_IT, value, broken=broken) for value in (1.0, 0.5))
+        plain_OT = torch.stack([w_OI @ x_I + b_O for x_I in x_IT.T], dim=1)
+        arithmetic, scale_OT = Arithmetic(n_terms=w_OJ.shape[1]), product_scales(x_IT.T, w_OI, b_O).T
+        yield equal("W′ X′ equals W X + B, computed token by token", z_OT, plain_OT, arithmetic, scale_OT)
+        numpy_OT = np.hstack((w_OI, b_O[:, None])) @ np.vstack((x_IT, np.ones((1, x_IT.shape[1]), np.float32)))
+        yield equal("numpy computes the same W′ X′", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
+        name = "if the last row has 0.5 instead of 1, half of the bias is missing"
+        yield equal(name, half_OT, plain_OT - b_O[:, None] / 2, arithmetic, scale_OT)
+        change_OJ = (append_bias(w_OI, b_O + 1) - w_OJ).abs()
+        yield at_most(0, largest(change_OJ[:, :-1]), "another bias does not change the other columns of W′")
+        name = "a bias that is larger by 1 makes the last column larger by 1"
+        yield equal(name, change_OJ[:, -1], torch.ones(len(b_O)), Arithmetic(), largest(b_O) + 1)
 
 
-def checks(reading: Reading, request: BakedBiasRequest) -> Iterator[Check]:
-    """With ones in the last row, W′ X′ is W X + B; the bias changes the last column of W′ and no other."""
-    w_OI, x_IT, b_O = biased_corner(reading, request)
-    w_OJ = append_bias(w_OI, b_O)
-    z_OT = w_OJ @ append_ones(x_IT, 1.0, broken=request.broken)
-    plain_OT = torch.stack([w_OI @ x_I + b_O for x_I in x_IT.T], dim=1)
-    arithmetic, scale_OT = Arithmetic(n_terms=w_OJ.shape[1]), product_scales(x_IT.T, w_OI, b_O).T
-    yield equal("W′ X′ equals W X + B, computed token by token", z_OT, plain_OT, arithmetic, scale_OT)
-    numpy_OT = np.hstack((w_OI, b_O[:, None])) @ np.vstack((x_IT, np.ones((1, x_IT.shape[1]), np.float32)))
-    yield equal("numpy computes the same W′ X′", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
-    half_OT = w_OJ @ append_ones(x_IT, 0.5, broken=request.broken)
-    yield equal(
-        "if the last row has 0.5 instead of 1, half of the bias is missing",
-        half_OT,
-        plain_OT - b_O[:, None] / 2,
-        arithmetic,
-        scale_OT,
-    )
-    change_OJ = (append_bias(w_OI, b_O + 1) - w_OJ).abs()
-    yield at_most(0, largest(change_OJ[:, :-1]), "another bias does not change the other columns of W′")
-    yield equal(
-        "a bias that is larger by 1 makes the last column larger by 1",
-        change_OJ[:, -1],
-        torch.ones(len(b_O)),
-        Arithmetic(),
-        largest(b_O) + 1,
-    )
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=3,
     title="The bias baked in",
     posts=(MATRICES,),
-    request_type=BakedBiasRequest,
-    result_type=BakedBiasResult,
-    compute=compute,
-    checks=checks,
+    work=BakedBiasWork,
     break_description="put the row of ones above X, while the bias stays the last column of W′",
     code_references=("app/lessons/baked_bias.py: append_bias, append_ones", "model/linear.py: Linear"),
 )

@@ -1,29 +1,38 @@
-"""How long a computation takes on this machine."""
+"""How long a computation takes on this machine.
 
-# shapes: B texts, T tokens
+Whoever measures holds the worker. So a measurement of the network is a generator that yields `Progress` often; what
+runs in between is not measured.
+"""
+
+# shapes: B texts, T tokens, M features of a token
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Sequence
 from statistics import median
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from app.experiments.base import Progress
 from app.lessons.cost import operations
+from model.attention import fused_attention
 from model.config import Config
 from model.gpt import GPT
 
+N_ROUNDS = 5  # of a measurement, after a first one
+PIECE_S = 0.05  # about the longest time until a measurement yields
 PASS_BUDGET_S = 0.15  # for measuring one forward pass
 TIMED_LENGTHS = (8, 16, 32, 64, 128, 256)  # tokens
-LENGTHS_BUDGET_MS = 1000.0  # when this is spent, longer texts are not timed
+LENGTHS_BUDGET_S = 1.0  # when this is spent, longer texts are not timed
 
-_length_ms: WeakKeyDictionary[GPT, list[float | None]] = WeakKeyDictionary()  # measured once per network
+PassShape = tuple[int, int]  # texts and tokens of each
+
+_passes_ms: WeakKeyDictionary[GPT, dict[tuple[PassShape, ...], list[float | None]]] = WeakKeyDictionary()
 
 
-def milliseconds(function: Callable[[], object], n_rounds: int = 5, budget_s: float = math.inf) -> float:
+def milliseconds(function: Callable[[], object], n_rounds: int = N_ROUNDS, budget_s: float = math.inf) -> float:
     """The median time of a function over `n_rounds` calls after a first one, in ms.
 
     No call begins after `budget_s` seconds in all, because other requests are waiting. The first call has cold caches,
@@ -43,29 +52,65 @@ def random_ids(network: GPT, n_texts: int, n_tokens: int) -> Tensor:
     return torch.randint(network.config.n_vocab, (n_texts, n_tokens), generator=generator).to(network.device)
 
 
-def forward_milliseconds(network: GPT, ids_BT: Tensor) -> float:
-    """The median time of one forward pass without the logits, in ms."""
-    return milliseconds(partial(_forward, network, ids_BT), budget_s=PASS_BUDGET_S)
-
-
 @torch.inference_mode()
-def _forward(network: GPT, ids_BT: Tensor) -> None:
-    network.hidden(ids_BT).cpu()
+def hidden_in_pieces(network: GPT, ids_BT: Tensor) -> Generator[None, None, Tensor]:
+    """What `GPT.hidden` returns for whole texts, (B, T, M), on the CPU; yields before a layer if PIECE_S are over."""
+    positions_T = torch.arange(ids_BT.shape[1], device=network.device)
+    rotate = network.positions.rotation(positions_T)
+    x_BTM = network.positions.add_positions(network.embed(ids_BT), positions_T)
+    start = time.perf_counter()
+    for block in network.blocks:
+        if time.perf_counter() - start > PIECE_S:
+            x_BTM[-1, -1, -1].item()  # waits for a GPU, which would else go on unmeasured
+            yield
+            start = time.perf_counter()
+        x_BTM = block(x_BTM, rotate, fused_attention)
+    hidden_BTM: Tensor = network.norm_final(x_BTM)
+    return hidden_BTM.cpu()
 
 
-def length_milliseconds(network: GPT) -> list[float | None]:
-    """The time of one forward pass over a random text of each of TIMED_LENGTHS, in ms; measured once.
+def forward_milliseconds(network: GPT, ids_BT: Tensor, progress: Progress) -> Generator[Progress, None, float]:
+    """The median time of one forward pass without the logits, in ms; yields `progress` after each piece and round."""
+    rounds: list[float] = []
+    while len(rounds) <= N_ROUNDS and sum(rounds) < PASS_BUDGET_S:
+        rounds.append(0.0)
+        start = time.perf_counter()
+        for _ in hidden_in_pieces(network, ids_BT):
+            rounds[-1] += time.perf_counter() - start
+            yield progress
+            start = time.perf_counter()
+        rounds[-1] += time.perf_counter() - start
+        yield progress
+    return 1000 * median(rounds[1:] or rounds)
 
-    No longer text is timed after LENGTHS_BUDGET_MS in all.
+
+def passes_milliseconds(
+    network: GPT, shapes: tuple[PassShape, ...], budget_s: float = math.inf
+) -> Generator[Progress, None, list[float | None]]:
+    """The time of a forward pass over random texts for each of some shapes, in ms; measured once per network.
+
+    None for texts that the network cannot read, and for all shapes after `budget_s` seconds in all.
     """
-    if network not in _length_ms:
+    measured = _passes_ms.setdefault(network, {})
+    if shapes not in measured:
         times: list[float | None] = []
         start = time.perf_counter()
-        for n in TIMED_LENGTHS:
-            is_over = 1000 * (time.perf_counter() - start) > LENGTHS_BUDGET_MS or n > network.config.n_context
-            times.append(None if is_over else forward_milliseconds(network, random_ids(network, 1, n)))
-        _length_ms[network] = times
-    return _length_ms[network]
+        for number, (n_texts, n_tokens) in enumerate(shapes):
+            if time.perf_counter() - start > budget_s or n_tokens > network.config.n_context:
+                times.append(None)
+            else:
+                ids_BT, progress = random_ids(network, n_texts, n_tokens), Progress(number, len(shapes))
+                times.append((yield from forward_milliseconds(network, ids_BT, progress)))
+        measured[shapes] = times
+    return measured[shapes]
+
+
+def length_milliseconds(network: GPT) -> Generator[Progress, None, list[float | None]]:
+    """The time of a forward pass over a random text of each of TIMED_LENGTHS, in ms; measured once per network.
+
+    No longer text is timed after LENGTHS_BUDGET_S in all.
+    """
+    return passes_milliseconds(network, tuple((1, n) for n in TIMED_LENGTHS), LENGTHS_BUDGET_S)
 
 
 def growth_exponent(times: Sequence[float | None]) -> float:

@@ -3,50 +3,28 @@
 # shapes: T tokens, I inputs, O outputs
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from app.lessons.checks import Arithmetic, Check, equal, product_scales
-from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading, parameters
-from app.lessons.panels import Bars, Facts, Heatmap, facts, numbers, signed
+from app.experiments.base import N_SAMPLES, RESIDUAL, Lesson, Work, panel, parameters
+from app.experiments.checks import Arithmetic, Check, equal, product_scales
+from app.experiments.controls import Controls, Layer, Slider, TokenOf
+from app.experiments.panels import Bars, Facts, Heatmap, facts, numbers, shape_label, signed
 from app.lessons.posts import MATHS, MATRICES
-from app.schemas import Index
 
 
-class LayerRequest(LessonRequest):
+class LayerControls(Controls):
     """A layer of the model, the size of the corner that is shown, and a cell of its output."""
 
-    layer: Index = Field(0, title="Layer", description="shows the feed-forward network of this layer")
-    n_outputs: int = Field(4, ge=2, le=8, title="Outputs", description="shows this many rows of W")
-    n_inputs: int = Field(6, ge=2, le=8, title="Inputs", description="shows this many columns of W and rows of X")
-    row: int = Field(0, ge=0, le=7, title="Row of Z", description="chooses an output; the last if there are fewer")
-    token: Index | None = Field(
-        2,
-        title="Column of Z",
-        description=f"chooses a sample, one of the first {N_SAMPLES} tokens",
-        json_schema_extra={"kind": "token"},
-    )
-
-
-class LayerResult(LessonResult):
-    """The matrices W, X, B and Z, and the sum that gives one cell of Z."""
-
-    weights: Heatmap
-    samples: Heatmap
-    bias: Heatmap = Field(description="the same column for every sample")
-    outputs: Heatmap
-    cell_products: Bars = Field(description="the terms of the chosen cell: one product per input, and the bias")
-    cell_facts: Facts = Field(description="the same terms in numbers: each weight times its input")
-    layer_facts: Facts = Field(description="the size of the whole layer")
-
-
-def captured_columns(reading: Reading, layer: int) -> tuple[Tensor, Tensor]:
-    """Input, (I, T), and output, (O, T), of a layer's first map: one column per sample, as in the formula; float32."""
-    x_TI, z_TO = reading.capture(layer, reading.up(layer), N_SAMPLES)
-    return x_TI.T.float().cpu(), z_TO.T.float().cpu()
+    layer: Annotated[int, Layer(help="shows the feed-forward network of this layer")] = 0
+    n_outputs: Annotated[int, Slider(2, 8, 1, "Outputs", "shows this many rows of W")] = 4
+    n_inputs: Annotated[int, Slider(2, 8, 1, "Inputs", "shows this many columns of W and rows of X")] = 6
+    row: Annotated[int, Slider(0, 7, 1, "Row of Z", "chooses an output; the last if there are fewer")] = 0
+    token: Annotated[int | None, TokenOf("Column of Z", f"chooses a sample, one of the first {N_SAMPLES} tokens")] = 2
 
 
 def bias_matrix(b_O: Tensor, n_samples: int) -> Tensor:
@@ -63,85 +41,128 @@ def apply_layer(w_OI: Tensor, x_IT: Tensor, b_O: Tensor, *, broken: bool) -> Ten
     return (w_OI.roll(1, 1) if broken else w_OI) @ x_IT + bias_matrix(b_O, x_IT.shape[1])
 
 
-def layer_corner(reading: Reading, request: LayerRequest) -> tuple[Tensor, Tensor, Tensor]:
-    """A corner of the layer: W, (O, I), the input X, (I, T), and the bias, (O,); float32."""
-    (w_OI, b_O), (x_IT, _) = parameters(reading.up(request.layer)), captured_columns(reading, request.layer)
-    n_outputs, n_inputs = request.n_outputs, request.n_inputs
-    return w_OI[:n_outputs, :n_inputs], x_IT[:n_inputs], b_O[:n_outputs]
+class LayerWork(Work):
+    """The upper left corner of a layer: its matrices, and the sum that gives one cell of its output."""
 
+    sites = RESIDUAL | {"attention"}
+    controls: LayerControls
 
-def compute(reading: Reading, request: LayerRequest) -> LayerResult:
-    """A corner of one of the model's layers: its matrices, and the sum that gives one cell of its output."""
-    w_OI, x_IT, b_O = layer_corner(reading, request)
-    z_OT = apply_layer(w_OI, x_IT, b_O, broken=request.broken)
-    n_outputs, n_samples = z_OT.shape
-    row, column = min(request.row, n_outputs - 1), min(reading.position(request.token), n_samples - 1)
-    labels = reading.token_labels[:n_samples]
-    inputs, outputs = [f"in {i}" for i in range(len(x_IT))], [f"out {i}" for i in range(n_outputs)]
-    marked_outputs, marked_labels = _marked(outputs, row), _marked(labels, column)
-    size, cell = f"{n_outputs} × {n_samples}", f"Output {row} of {labels[column]}"
-    terms_I = w_OI[row] * x_IT[:, column]
-    return LayerResult(
-        weights=signed(f"Weights W, {n_outputs} × {len(x_IT)}, one row per output", marked_outputs, inputs, w_OI),
-        samples=signed(f"Inputs X, {len(x_IT)} × {n_samples}, one column per token", inputs, marked_labels, x_IT),
-        bias=signed(f"Bias B, {size}, one column repeated", outputs, labels, bias_matrix(b_O, n_samples)),
-        outputs=signed(f"Outputs Z = W X + B, {size}", marked_outputs, marked_labels, z_OT, selects=("row", "token")),
-        cell_products=Bars(
-            title=f"{cell}: one product per input, and the bias",
-            labels=[*inputs, "bias"],
-            values=[*numbers(terms_I), b_O[row].item()],
-            chosen=len(x_IT),
-        ),
-        cell_facts=facts(
-            cell,
-            {
-                **dict(zip(_products(inputs, w_OI[row], x_IT[:, column]), terms_I.tolist(), strict=True)),
-                "bias": b_O[row].item(),
-                "sum": (terms_I.sum() + b_O[row]).item(),
-                "cell of Z": z_OT[row, column].item(),
-            },
-        ),
-        layer_facts=_layer_facts(reading, request.layer),
-    )
+    @cached_property
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W, (O, I), the input X, (I, T), with one column per sample, and the bias, (O,); float32."""
+        w_OI, b_O = parameters(self.up(self.controls.layer))
+        return w_OI, self.mlp_input(self.controls.layer)[:N_SAMPLES].T.float().cpu(), b_O
+
+    @cached_property
+    def corner(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The upper left corners of W and X, and the beginning of the bias."""
+        (w_OI, x_IT, b_O), n_outputs, n_inputs = self.whole, self.controls.n_outputs, self.controls.n_inputs
+        return w_OI[:n_outputs, :n_inputs], x_IT[:n_inputs], b_O[:n_outputs]
+
+    @cached_property
+    def z_OT(self) -> Tensor:
+        """The output of the corner."""
+        return apply_layer(*self.corner, broken=self.controls.broken)
+
+    @cached_property
+    def cell(self) -> tuple[int, int]:
+        """The row and the column of the chosen cell of Z."""
+        n_outputs, n_samples = self.z_OT.shape
+        return min(self.controls.row, n_outputs - 1), min(self.position(self.controls.token), n_samples - 1)
+
+    @cached_property
+    def labels(self) -> tuple[list[str], list[str], list[str]]:
+        """The labels of inputs, outputs and samples; the output and the sample of the chosen cell are marked."""
+        (w_OI, _, _), (row, column) = self.corner, self.cell
+        inputs, outputs = [f"in {i}" for i in range(w_OI.shape[1])], [f"out {i}" for i in range(len(w_OI))]
+        return inputs, _marked(outputs, row), _marked(self.token_labels[:N_SAMPLES], column)
+
+    @cached_property
+    def terms_I(self) -> Tensor:
+        """The products in the sum of the chosen cell, (I,)."""
+        (w_OI, x_IT, _), (row, column) = self.corner, self.cell
+        return w_OI[row] * x_IT[:, column]
+
+    @property
+    def cell_title(self) -> str:
+        """The chosen cell in words."""
+        return f"Output {self.cell[0]} of {self.token_labels[self.cell[1]]}"
+
+    @panel
+    def weights(self) -> Heatmap:
+        """A corner of W; the row of the chosen cell is marked."""
+        (w_OI, _, _), (inputs, outputs, _) = self.corner, self.labels
+        return signed(f"Weights W, {shape_label(w_OI.shape)}, one row per output", outputs, inputs, w_OI)
+
+    @panel
+    def samples(self) -> Heatmap:
+        """The inputs of the corner; the column of the chosen cell is marked."""
+        (_, x_IT, _), (inputs, _, samples) = self.corner, self.labels
+        return signed(f"Inputs X, {shape_label(x_IT.shape)}, one column per token", inputs, samples, x_IT)
+
+    @panel
+    def bias(self) -> Heatmap:
+        """The same column for every sample."""
+        _, outputs, samples = self.labels
+        b_OT = bias_matrix(self.corner[2], len(samples))
+        return signed(f"Bias B, {shape_label(b_OT.shape)}, one column repeated", outputs, samples, b_OT)
+
+    @panel
+    def outputs(self) -> Heatmap:
+        """The product of the corners, plus the bias."""
+        _, outputs, samples = self.labels
+        title = f"Outputs Z = W X + B, {shape_label(self.z_OT.shape)}"
+        return signed(title, outputs, samples, self.z_OT, selects=("row", "token"))
+
+    @panel
+    def cell_products(self) -> Bars:
+        """The terms of the chosen cell: one product per input, and the bias."""
+        labels, values = [*self.labels[0], "bias"], [*numbers(self.terms_I), self.corner[2][self.cell[0]].item()]
+        title = f"{self.cell_title}: one product per input, and the bias"
+        return Bars(title=title, labels=labels, values=values, chosen=len(self.terms_I))
+
+    @panel
+    def cell_facts(self) -> Facts:
+        """The same terms in numbers: each weight times its input."""
+        (w_OI, x_IT, b_O), (row, column) = self.corner, self.cell
+        factors = zip(self.labels[0], w_OI[row].tolist(), x_IT[:, column].tolist(), strict=True)
+        products = [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
+        sums = {
+            "bias": b_O[row].item(),
+            "sum": (self.terms_I.sum() + b_O[row]).item(),
+            "cell of Z": self.z_OT[row, column].item(),
+        }
+        return facts(self.cell_title, dict(zip(products, self.terms_I.tolist(), strict=True)) | sums)
+
+    @panel
+    def layer_facts(self) -> Facts:
+        """The size of the whole layer."""
+        linear = self.up(self.controls.layer)
+        bias = "none, shown as zeros" if linear.bias is None else f"{linear.out_features} numbers"
+        named = {"W": shape_label(linear.weight.shape), "bias": bias}
+        return facts(f"Whole feed-forward map, layer {self.controls.layer}", named)
+
+    def checks(self) -> Iterator[Check]:
+        """Every cell is the sum of its products; the whole layer gives the same outputs as in the running model."""
+        w_OI, x_IT, b_O = self.corner
+        arithmetic, scale_OT = Arithmetic(n_terms=len(x_IT) + 1), product_scales(x_IT.T, w_OI, b_O).T
+        name = "every cell is the sum of its products and its bias"
+        yield equal(name, self.z_OT, _summed_in_loops(w_OI, x_IT, b_O), arithmetic, scale_OT)
+        numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
+        yield equal("numpy computes the same cells", self.z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
+        w_OI, x_IT, b_O = self.whole
+        running_TO = self.up(self.controls.layer)(self.mlp_input(self.controls.layer)[:N_SAMPLES])
+        yield equal(
+            "with all its inputs, the layer gives the outputs of the running model",
+            apply_layer(w_OI, x_IT, b_O, broken=self.controls.broken),
+            running_TO.T,
+            Arithmetic(n_terms=len(x_IT) + 1, dtype=self.dtype),
+            product_scales(x_IT.T, w_OI, b_O, self.dtype).T,
+        )
 
 
 def _marked(labels: Sequence[str], chosen: int) -> list[str]:
     return [f"▸ {label}" if i == chosen else label for i, label in enumerate(labels)]
-
-
-def _products(inputs: Sequence[str], w_I: Tensor, x_I: Tensor) -> list[str]:
-    factors = zip(inputs, w_I.tolist(), x_I.tolist(), strict=True)
-    return [f"{name}: {w:.3g} · {x:.3g}".replace("-", "−") for name, w, x in factors]
-
-
-def _layer_facts(reading: Reading, layer: int) -> Facts:
-    linear = reading.up(layer)
-    return facts(
-        f"Whole feed-forward map, layer {layer}",
-        {
-            "W": f"{linear.out_features} × {linear.in_features}",
-            "bias": "none, shown as zeros" if linear.bias is None else f"{linear.out_features} numbers",
-        },
-    )
-
-
-def checks(reading: Reading, request: LayerRequest) -> Iterator[Check]:
-    """Every cell is the sum of its products; the whole layer gives the same outputs as in the running model."""
-    w_OI, x_IT, b_O = layer_corner(reading, request)
-    z_OT = apply_layer(w_OI, x_IT, b_O, broken=request.broken)
-    arithmetic, scale_OT = Arithmetic(n_terms=len(x_IT) + 1), product_scales(x_IT.T, w_OI, b_O).T
-    name = "every cell is the sum of its products and its bias"
-    yield equal(name, z_OT, _summed_in_loops(w_OI, x_IT, b_O), arithmetic, scale_OT)
-    numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
-    yield equal("numpy computes the same cells", z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
-    (w_OI, b_O), (x_IT, running_OT) = parameters(reading.up(request.layer)), captured_columns(reading, request.layer)
-    yield equal(
-        "with all its inputs, the layer gives the outputs of the running model",
-        apply_layer(w_OI, x_IT, b_O, broken=request.broken),
-        running_OT,
-        Arithmetic(n_terms=len(x_IT) + 1, dtype=reading.dtype),
-        product_scales(x_IT.T, w_OI, b_O, reading.dtype).T,
-    )
 
 
 def _summed_in_loops(w_OI: Tensor, x_IT: Tensor, b_O: Tensor) -> Tensor:
@@ -155,14 +176,11 @@ def _summed_in_loops(w_OI: Tensor, x_IT: Tensor, b_O: Tensor) -> Tensor:
     )
 
 
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=2,
     title="A layer of a network",
     posts=(MATRICES, MATHS),
-    request_type=LayerRequest,
-    result_type=LayerResult,
-    compute=compute,
-    checks=checks,
+    work=LayerWork,
     break_description="multiply each input by the weight of the input before it",
     code_references=(
         "model/linear.py: Linear",

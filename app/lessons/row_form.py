@@ -3,67 +3,32 @@
 # shapes: T tokens, I inputs, O outputs
 
 from collections.abc import Iterator
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from app.lessons.checks import Arithmetic, Check, equal, product_scales
-from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading, parameters
-from app.lessons.panels import N_BARS, Bars, Facts, Heatmap, facts, numbers, signed
+from app.experiments.base import N_SAMPLES, RESIDUAL, Lesson, Work, panel, parameters
+from app.experiments.checks import Arithmetic, Check, equal, largest, product_scales
+from app.experiments.controls import Choice, Controls, Layer, Slider, TokenOf
+from app.experiments.panels import N_BARS, Bars, Facts, Heatmap, facts, numbers, shape_label, signed
 from app.lessons.posts import MATRICES_IN_PRACTICE, chapter
-from app.schemas import Index
 from model.linear import Linear
 
 N_CORNER_OUTPUTS, N_CORNER_INPUTS, N_CORNER_SAMPLES = 4, 6, 8  # the corner in which the forms are compared
 
-RowFormProjection = Literal["query", "key", "value"]
 
-
-class RowFormRequest(LessonRequest):
+class RowFormControls(Controls):
     """A projection of the model, a token, and one of its outputs."""
 
-    layer: Index = Field(0, title="Layer", description="shows the attention of this layer")
-    projection: RowFormProjection = Field(
-        "query", title="Projection", description="shows this projection, for all heads of the layer together"
-    )
-    token: Index | None = Field(
-        2,
-        title="Token",
-        description="shows how an output of this token is computed",
-        json_schema_extra={"kind": "token"},
-    )
-    row: int = Field(
-        0, ge=0, le=N_BARS - 1, title="Row of W", description="chooses the output; the last if there are fewer"
-    )
-
-
-class RowFormResult(LessonResult):
-    """Three forms of one corner, the memory layout of the matrices, and an output of the whole projection."""
-
-    column_form: Heatmap
-    baked_form: Heatmap
-    row_form: Heatmap
-    form_facts: Facts = Field(description="the shapes in each form, and how many numbers its bias takes")
-    memory_facts: Facts = Field(description="the strides of the matrices: steps to the next row and the next column")
-    weight_row: Heatmap = Field(description="the beginning of the chosen row of W")
-    token_vector: Heatmap = Field(description="the beginning of the chosen token's vector")
-    products: Bars
-    output_facts: Facts
-    outputs: Heatmap = Field(description="the outputs of the whole projection, captured in the running model")
-
-
-def selected_projection(reading: Reading, request: RowFormRequest) -> Linear:
-    """The projection that the request names."""
-    attention = reading.block(request.layer).attention
-    return {"query": attention.query, "key": attention.key, "value": attention.value}[request.projection]
-
-
-def captured_projection(reading: Reading, request: RowFormRequest) -> tuple[Tensor, Tensor]:
-    """Input, (T, I), and output, (T, O), of the projection, before it is split into heads; float32."""
-    x_TI, z_TO = reading.capture(request.layer, selected_projection(reading, request))
-    return x_TI.float().cpu(), z_TO.float().cpu()
+    layer: Annotated[int, Layer(help="shows the attention of this layer")] = 0
+    projection: Annotated[
+        Literal["query", "key", "value"],
+        Choice("Projection", "shows this projection, for all heads of the layer together"),
+    ] = "query"
+    token: Annotated[int | None, TokenOf("Token", "shows how an output of this token is computed")] = 2
+    row: Annotated[int, Slider(0, N_BARS - 1, 1, "Row of W", "chooses the output; the last if there are fewer")] = 0
 
 
 def column_form(w_OI: Tensor, x_TI: Tensor, b_O: Tensor) -> Tensor:
@@ -87,159 +52,193 @@ def row_form(w_OI: Tensor, x_TI: Tensor, b_O: Tensor, *, broken: bool) -> Tensor
     return x_TI @ transposed_IO + b_O
 
 
-def outputs_one_by_one(w_OI: Tensor, x_I: Tensor, b_O: Tensor) -> Tensor:
-    """The outputs of one token, (O,): each the dot product of a row of W and the token, in double precision."""
-    w_OI, x_I, b_O = w_OI.double(), x_I.double(), b_O.double()
-    return torch.stack([(row_I * x_I).sum() + bias for row_I, bias in zip(w_OI, b_O, strict=True)])
-
-
-def projection_corner(w_OI: Tensor, x_TI: Tensor, b_O: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The upper left corners of W and X and the beginning of the bias, small enough to show whole."""
-    return (
-        w_OI[:N_CORNER_OUTPUTS, :N_CORNER_INPUTS],
-        x_TI[:N_CORNER_SAMPLES, :N_CORNER_INPUTS],
-        b_O[:N_CORNER_OUTPUTS],
-    )
-
-
-def compute(reading: Reading, request: RowFormRequest) -> RowFormResult:
+class RowFormWork(Work):
     """The three forms of a corner, and the products that give one output of the whole projection."""
-    linear = selected_projection(reading, request)
-    w_OI, b_O = parameters(linear)
-    x_TI, running_TO = captured_projection(reading, request)
-    corner = projection_corner(w_OI, x_TI, b_O)
-    column_form_OT, row_form_TO = column_form(*corner), row_form(*corner, broken=request.broken)
-    token, row = reading.position(request.token), min(request.row, len(w_OI) - 1)
-    n_samples, label = len(corner[1]), reading.token_labels[token]
-    labels, outputs = reading.token_labels[:N_CORNER_SAMPLES], [f"out {i}" for i in range(N_CORNER_OUTPUTS)]
-    n_outputs, n_inputs = w_OI.shape
-    n_bars, n_columns = min(N_BARS, n_inputs), min(N_BARS, n_outputs)
-    features = [str(feature) for feature in range(n_bars)]
-    column_size = f"{N_CORNER_OUTPUTS} × {n_samples}, one column per token"
-    return RowFormResult(
-        column_form=signed(f"W X + B, {column_size}", outputs, labels, column_form_OT),
-        baked_form=signed(f"W′ X′, {column_size}", outputs, labels, baked_form(*corner)),
-        row_form=signed(f"X Wᵀ + b, {n_samples} × {N_CORNER_OUTPUTS}, one row per token", labels, outputs, row_form_TO),
-        form_facts=_form_facts(n_samples, (column_form_OT.T - row_form_TO).abs().max().item()),
-        memory_facts=_memory_facts(w_OI, x_TI, request),
-        weight_row=signed(
-            f"Row {row} of W, the first {n_bars} of {n_inputs} weights",
-            ["weight"],
-            features,
-            w_OI[row : row + 1, :n_bars],
-        ),
-        token_vector=signed(
-            f"Vector of {label}, the first {n_bars} of {n_inputs} features",
-            ["feature"],
-            features,
-            x_TI[token : token + 1, :n_bars],
-        ),
-        products=Bars(
-            title=f"Row {row} of W times {label}, the first {n_bars} of {n_inputs} products",
-            labels=features,
-            values=numbers((w_OI[row] * x_TI[token])[:n_bars]),
-        ),
-        output_facts=_output_facts(
-            f"Output {row} for {label}, {request.projection} of layer {request.layer}",
-            linear,
-            row,
-            x_TI[token],
-            running_TO[token],
-        ),
-        outputs=signed(
-            f"X Wᵀ + b, {request.projection} of layer {request.layer}, the first {n_columns} of {n_outputs} outputs",
-            reading.token_labels[:N_SAMPLES],
-            [str(output) for output in range(n_columns)],
-            running_TO[:N_SAMPLES, :n_columns],
-            selects=("token", "row"),
-        ),
-    )
 
+    sites = RESIDUAL
+    controls: RowFormControls
 
-def _form_facts(n_samples: int, difference: float) -> Facts:
-    n, o, i = n_samples, N_CORNER_OUTPUTS, N_CORNER_INPUTS
-    return facts(
-        "Shapes in each form",
-        {
+    @property
+    def linear(self) -> Linear:
+        """The chosen projection."""
+        attention = self.block(self.controls.layer).attention
+        return {"query": attention.query, "key": attention.key, "value": attention.value}[self.controls.projection]
+
+    @cached_property
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W, (O, I), the input X, (T, I), with one row per token, and the bias, (O,); float32."""
+        w_OI, b_O = parameters(self.linear)
+        return w_OI, self.attention_input(self.controls.layer).float().cpu(), b_O
+
+    @cached_property
+    def running_TO(self) -> Tensor:
+        """The output of the projection in the model, before it is split into heads; float32."""
+        outputs_TO: Tensor = self.linear(self.attention_input(self.controls.layer))
+        return outputs_TO.float().cpu()
+
+    @cached_property
+    def corner(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The upper left corners of W and X and the beginning of the bias, small enough to show whole."""
+        w_OI, x_TI, b_O = self.whole
+        return (
+            w_OI[:N_CORNER_OUTPUTS, :N_CORNER_INPUTS],
+            x_TI[:N_CORNER_SAMPLES, :N_CORNER_INPUTS],
+            b_O[:N_CORNER_OUTPUTS],
+        )
+
+    @property
+    def token(self) -> int:
+        """The position of the chosen token."""
+        return self.position(self.controls.token)
+
+    @property
+    def row(self) -> int:
+        """The chosen row of W."""
+        return min(self.controls.row, len(self.whole[0]) - 1)
+
+    @property
+    def chosen(self) -> tuple[Tensor, Tensor]:
+        """The chosen row of W and the vector of the chosen token, (I,) each."""
+        w_OI, x_TI, _ = self.whole
+        return w_OI[self.row], x_TI[self.token]
+
+    @cached_property
+    def one_by_one_O(self) -> Tensor:
+        """The outputs of the chosen token: each the dot product of a row of W and the token, in double precision."""
+        (w_OI, _, b_O), x_I = self.whole, self.chosen[1].double()
+        return torch.stack(
+            [(row_I * x_I).sum() + bias for row_I, bias in zip(w_OI.double(), b_O.double(), strict=True)]
+        )
+
+    @property
+    def name(self) -> str:
+        """The chosen projection in words."""
+        return f"{self.controls.projection} of layer {self.controls.layer}"
+
+    def picture(self, form: str, values: Tensor, *, token_rows: bool) -> Heatmap:
+        """The product of the corners in one of the forms, with tokens as rows or as columns."""
+        labels = [f"out {i}" for i in range(N_CORNER_OUTPUTS)], self.token_labels[:N_CORNER_SAMPLES]
+        rows, columns = labels[::-1] if token_rows else labels
+        title = f"{form}, {shape_label(values.shape)}, one {'row' if token_rows else 'column'} per token"
+        return signed(title, rows, columns, values)
+
+    @panel
+    def column_form(self) -> Heatmap:
+        """The form on paper, with one column per token."""
+        return self.picture("W X + B", column_form(*self.corner), token_rows=False)
+
+    @panel
+    def baked_form(self) -> Heatmap:
+        """The form with the bias as one more column of the weights."""
+        return self.picture("W′ X′", baked_form(*self.corner), token_rows=False)
+
+    @panel
+    def row_form(self) -> Heatmap:
+        """The form in programs, with one row per token."""
+        return self.picture("X Wᵀ + b", row_form(*self.corner, broken=self.controls.broken), token_rows=True)
+
+    @panel
+    def form_facts(self) -> Facts:
+        """The shapes in each form, and how many numbers its bias takes."""
+        n, o, i = len(self.corner[1]), N_CORNER_OUTPUTS, N_CORNER_INPUTS
+        difference_TO = row_form(*self.corner, broken=self.controls.broken) - column_form(*self.corner).T
+        named: dict[str, float | str] = {
             "W X + B": f"{o} × {i} times {i} × {n}, plus {o} × {n}",
             "W′ X′": f"{o} × {i + 1} times {i + 1} × {n}",
             "X Wᵀ + b": f"{n} × {i} times {i} × {o}, plus {o}",
             "numbers stored for the bias in W X + B": float(o * n),
             "in W′ X′, with the row of ones": float(o + n),
             "in X Wᵀ + b": float(o),
-            "largest difference between X Wᵀ + b and W X + B": difference,
-        },
-    )
+            "largest difference between X Wᵀ + b and W X + B": largest(difference_TO),
+        }
+        return facts("Shapes in each form", named)
 
+    @panel
+    def memory_facts(self) -> Facts:
+        """The strides of the matrices: steps to the next row and the next column."""
+        w_OI, x_TI, _ = self.whole
+        matrices = {"W": w_OI, "Wᵀ": w_OI.T, "X": x_TI}
+        strides = {
+            f"{name}, {shape_label(matrix.shape)}": f"{matrix.stride(0)} and {matrix.stride(1)}"
+            for name, matrix in matrices.items()
+        }
+        is_shared = "yes" if w_OI.T.data_ptr() == w_OI.data_ptr() else "no"
+        title = f"Steps in memory to the next row and to the next column, {self.name}"
+        return facts(title, strides | {"W and Wᵀ use the same memory": is_shared})
 
-def _memory_facts(w_OI: Tensor, x_TI: Tensor, request: RowFormRequest) -> Facts:
-    n_outputs, n_inputs = w_OI.shape
-    return facts(
-        f"Steps in memory to the next row and to the next column, {request.projection} of layer {request.layer}",
-        {
-            f"W, {n_outputs} × {n_inputs}": _strides(w_OI),
-            f"Wᵀ, {n_inputs} × {n_outputs}": _strides(w_OI.T),
-            f"X, {len(x_TI)} × {n_inputs}": _strides(x_TI),
-            "W and Wᵀ use the same memory": "yes" if w_OI.T.data_ptr() == w_OI.data_ptr() else "no",
-        },
-    )
+    @panel
+    def weight_row(self) -> Heatmap:
+        """The beginning of the chosen row of W."""
+        row_I, _ = self.chosen
+        title = f"Row {self.row} of W, the first {len(row_I[:N_BARS])} of {len(row_I)} weights"
+        return signed(title, ["weight"], list(map(str, range(len(row_I[:N_BARS])))), row_I[None, :N_BARS])
 
+    @panel
+    def token_vector(self) -> Heatmap:
+        """The beginning of the chosen token's vector."""
+        _, x_I = self.chosen
+        title = f"Vector of {self.token_labels[self.token]}, the first {len(x_I[:N_BARS])} of {len(x_I)} features"
+        return signed(title, ["feature"], list(map(str, range(len(x_I[:N_BARS])))), x_I[None, :N_BARS])
 
-def _strides(x_XY: Tensor) -> str:
-    return f"{x_XY.stride(0)} and {x_XY.stride(1)}"
+    @panel
+    def products(self) -> Bars:
+        """The beginning of the chosen row of W times the token's vector, number by number."""
+        row_I, x_I = self.chosen
+        values, label = numbers((row_I * x_I)[:N_BARS]), self.token_labels[self.token]
+        title = f"Row {self.row} of W times {label}, the first {len(values)} of {len(row_I)} products"
+        return Bars(title=title, labels=list(map(str, range(len(values)))), values=values)
 
-
-def _output_facts(title: str, linear: Linear, row: int, x_I: Tensor, running_O: Tensor) -> Facts:
-    w_OI, b_O = parameters(linear)
-    z_O = outputs_one_by_one(w_OI, x_I, b_O).float()
-    return facts(
-        title,
-        {
-            f"sum of all {w_OI.shape[1]} products": (w_OI[row] * x_I).sum().item(),
-            "bias": "none in this model" if linear.bias is None else b_O[row].item(),
+    @panel
+    def output_facts(self) -> Facts:
+        """The chosen output of the whole projection, computed by itself and by the model."""
+        (row_I, x_I), row, z_O, running_O = self.chosen, self.row, self.one_by_one_O, self.running_TO[self.token]
+        named = {
+            f"sum of all {len(row_I)} products": (row_I * x_I).sum().item(),
+            "bias": "none in this model" if self.linear.bias is None else self.whole[2][row].item(),
             "sum with the bias": z_O[row].item(),
             "output in the running model": running_O[row].item(),
-            f"largest difference in {len(w_OI)} outputs": (z_O - running_O).abs().max().item(),
-        },
-    )
+            f"largest difference in {len(z_O)} outputs": largest(z_O - running_O),
+        }
+        return facts(f"Output {row} for {self.token_labels[self.token]}, {self.name}", named)
+
+    @panel
+    def outputs(self) -> Heatmap:
+        """The outputs of the whole projection in the running model."""
+        shown_TO, n_outputs = self.running_TO[:N_SAMPLES, :N_BARS], self.running_TO.shape[1]
+        columns = list(map(str, range(shown_TO.shape[1])))
+        title = f"X Wᵀ + b, {self.name}, the first {len(columns)} of {n_outputs} outputs"
+        return signed(title, self.token_labels[:N_SAMPLES], columns, shown_TO, selects=("token", "row"))
+
+    def checks(self) -> Iterator[Check]:
+        """The forms agree, and a projection computed row by row gives the outputs of the running model."""
+        (w_OI, x_TI, b_O), broken = self.corner, self.controls.broken
+        row_form_TO, column_form_OT = row_form(*self.corner, broken=broken), column_form(*self.corner)
+        arithmetic, scale_TO = Arithmetic(n_terms=N_CORNER_INPUTS + 1), product_scales(x_TI, w_OI, b_O)
+        yield equal("X Wᵀ + b equals W X + B, transposed", row_form_TO, column_form_OT.T, arithmetic, scale_TO)
+        yield equal("W′ X′ equals W X + B", baked_form(*self.corner), column_form_OT, arithmetic, scale_TO.T)
+        w_OI, x_TI, b_O = self.whole
+        yield equal(
+            "row by row, a token's outputs equal those of the running model",
+            self.one_by_one_O,
+            self.running_TO[self.token],
+            Arithmetic(n_terms=w_OI.shape[1] + 1, dtype=self.dtype),
+            product_scales(x_TI[self.token][None], w_OI, b_O, self.dtype)[0],
+        )
+        stored_IO = w_OI.T.contiguous()  # the layout of the book's first class and of GPT-2's files
+        yield equal(
+            "X W, with W stored as (inputs × outputs), equals X Wᵀ",
+            x_TI @ stored_IO + b_O,
+            row_form(w_OI, x_TI, b_O, broken=broken),
+            Arithmetic(n_terms=w_OI.shape[1] + 1),
+            product_scales(x_TI, w_OI, b_O),
+        )
 
 
-def checks(reading: Reading, request: RowFormRequest) -> Iterator[Check]:
-    """The forms agree, and a projection computed row by row gives the outputs of the running model."""
-    w_OI, b_O = parameters(selected_projection(reading, request))
-    x_TI, running_TO = captured_projection(reading, request)
-    corner = corner_w_OI, corner_x_TI, corner_b_O = projection_corner(w_OI, x_TI, b_O)
-    row_form_TO, column_form_OT = row_form(*corner, broken=request.broken), column_form(*corner)
-    arithmetic = Arithmetic(n_terms=N_CORNER_INPUTS + 1)
-    scale_TO = product_scales(corner_x_TI, corner_w_OI, corner_b_O)
-    yield equal("X Wᵀ + b equals W X + B, transposed", row_form_TO, column_form_OT.T, arithmetic, scale_TO)
-    yield equal("W′ X′ equals W X + B", baked_form(*corner), column_form_OT, arithmetic, scale_TO.T)
-    token = reading.position(request.token)
-    yield equal(
-        "row by row, a token's outputs equal those of the running model",
-        outputs_one_by_one(w_OI, x_TI[token], b_O),
-        running_TO[token],
-        Arithmetic(n_terms=w_OI.shape[1] + 1, dtype=reading.dtype),
-        product_scales(x_TI[token : token + 1], w_OI, b_O, reading.dtype)[0],
-    )
-    stored_IO = w_OI.T.contiguous()  # the layout of the book's first class and of GPT-2's files
-    yield equal(
-        "X W, with W stored as (inputs × outputs), equals X Wᵀ",
-        x_TI @ stored_IO + b_O,
-        row_form(w_OI, x_TI, b_O, broken=request.broken),
-        Arithmetic(n_terms=w_OI.shape[1] + 1),
-        product_scales(x_TI, w_OI, b_O),
-    )
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=4,
     title="The form in production",
     posts=(MATRICES_IN_PRACTICE, chapter("3.4.2")),
-    request_type=RowFormRequest,
-    result_type=RowFormResult,
-    compute=compute,
-    checks=checks,
+    work=RowFormWork,
     break_description="reshape W to (inputs × outputs) instead of transposing it",
     code_references=("model/linear.py: Linear", "model/attention.py: Attention", "app/lessons/row_form.py: row_form"),
 )
