@@ -3,12 +3,13 @@
 # shapes: T tokens, V tokens of the vocabulary, C positions of the context, N pairs of tokens, X chosen tokens,
 #         M features of a token
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from app.engine import Reading
 from app.experiments.base import Work
 from app.experiments.checks import Check, at_most, does_not_apply
 from app.experiments.controls import Controls, TokenOf
@@ -36,6 +37,15 @@ class PairWork(Work):
     """Two tokens of the text, and what equal tokens have in common."""
 
     controls: PairControls
+
+    def check_readings(self) -> Iterator[Mapping[str, Reading]]:
+        """What the first layer gets."""
+        yield {"observed": self.under(sites=frozenset({"embedding"}))}
+
+    @property
+    def observed_TM(self) -> Tensor:
+        """The input of the first layer as it was observed, in the model's dtype; only checks have it."""
+        return self.traces["observed"].observed("embedding")
 
     @property
     def token(self) -> int:

@@ -2,14 +2,14 @@
 
 # shapes: T tokens, M features of a token
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from app.experiments.base import Lesson, Reading, panel
+from app.experiments.base import Lesson, panel
 from app.experiments.checks import Arithmetic, Check, at_most, equal, largest
 from app.experiments.controls import Slider
 from app.experiments.panels import Facts, Heatmap, facts, probabilities, signed
@@ -37,10 +37,6 @@ class InputEmbeddingWork(PairWork):
     """The vectors of both tokens, and how similar all tokens are."""
 
     controls: InputEmbeddingControls
-
-    def check_readings(self) -> Iterator[Mapping[str, Reading]]:
-        """What the first layer gets."""
-        yield {"observed": self.under(sites=frozenset({"embedding"}))}
 
     @cached_property
     def position_TM(self) -> Tensor:
@@ -111,8 +107,8 @@ class InputEmbeddingWork(PairWork):
     def checks(self) -> Iterator[Check]:
         """The sums are the input of the first layer; equal tokens differ only by their positions."""
         token_TM, sum_TM = self.embeddings_TM, self.embeddings_TM + self.position_TM
-        observed_TM, stored = self.traces["observed"].observed("embedding"), Arithmetic(dtype=self.dtype)
-        yield equal("token + position is the input of the first layer", sum_TM, observed_TM, stored)
+        stored = Arithmetic(dtype=self.dtype)
+        yield equal("token + position is the input of the first layer", sum_TM, self.observed_TM, stored)
         product_TM = one_hot_product(self.network.embed.weight.detach().float(), self.ids_T)
         yield at_most(0, largest(product_TM.cpu() - token_TM), "the token vectors are one-hot vectors times the table")
         name = "without positions, equal tokens have equal vectors"

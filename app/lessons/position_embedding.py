@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.experiments.base import Lesson, Reading, Work, panel
+from app.engine import Reading
+from app.experiments.base import Lesson, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_most, equal, largest
 from app.experiments.controls import Controls, Number, Slider, TokenOf
 from app.experiments.panels import Chip, ChipRow, Chips, Curves, Facts, Heatmap, Line, facts, numbers, signed

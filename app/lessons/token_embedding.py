@@ -2,7 +2,7 @@
 
 # shapes: T tokens, V tokens of the vocabulary, M features of a token, X chosen tokens
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.experiments.base import Lesson, Reading, panel
+from app.experiments.base import Lesson, panel
 from app.experiments.checks import Arithmetic, Check, at_least, at_most, largest
 from app.experiments.controls import Choice, Slider
 from app.experiments.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, facts, numbers, signed
@@ -44,10 +44,6 @@ class TokenEmbeddingWork(PairWork):
     """The rows of the text's tokens, the rows around one of them in the table, and its nearest neighbours."""
 
     controls: TokenEmbeddingControls
-
-    def check_readings(self) -> Iterator[Mapping[str, Reading]]:
-        """What the first layer gets."""
-        yield {"observed": self.under(sites=frozenset({"embedding"}))}
 
     @cached_property
     def table_VM(self) -> Tensor:
@@ -159,8 +155,7 @@ class TokenEmbeddingWork(PairWork):
         """The rows are what the model looks up and what one-hot vectors select; each is its own nearest neighbour."""
         x_TM, ids, position_T = self.x_TM, self.tokens.ids, torch.arange(len(self.tokens)).to(self.ids_T)
         input_TM = self.network.positions.add_positions(x_TM.to(self.dtype), position_T)
-        observed_TM = self.traces["observed"].observed("embedding")
-        yield at_most(0, largest(input_TM - observed_TM), "the rows of E are what the model looks up")
+        yield at_most(0, largest(input_TM - self.observed_TM), "the rows of E are what the model looks up")
         first_X = [ids.index(id) for id in dict.fromkeys(ids)][:N_ROWS_CHECKED]
         product_XM = one_hot_product(self.table_VM, self.ids_T[first_X])
         name = f"the rows of the first {N_ROWS_CHECKED} different tokens are one-hot vectors times E"
