@@ -209,6 +209,8 @@ export class Heatmap {
     this.frame.scrollTo(offset.left, offset.top);
     const [column, row] = [this.cursor.column + 0.5, this.cursor.row + 0.5];
     this.zoomTo(this.zoom * factor, { x: left + column * cell[0] - offset.left, y: top + row * cell[1] - offset.top });
+    const after = scrolledTo(this.layout, this.offset, this.cursor); // the larger cell may reach beyond the edge
+    this.frame.scrollTo(after.left, after.top);
   }
 
   /** Save the whole matrix with its title and its legend, on a background of its own. */

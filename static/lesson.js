@@ -1,6 +1,6 @@
 // A lesson page: every change is sent to the server at once, and its result is drawn. The newest request wins.
 
-import { chipsOf, formatValue, makePanelView, tableOf } from "./lesson_panels.js";
+import { chipsOf, makePanelView } from "./lesson_panels.js";
 import { onThemeChange } from "./theme.js";
 
 /** @type {import("./types.js").Find} */
@@ -170,6 +170,32 @@ function drawTable(name) {
   const [headings, ...lines] = tableOf(panel);
   if (headings) table.createTHead().append(rowOf(headings, 0));
   table.createTBody().append(...lines.map((cells, i) => rowOf(cells, i + 1)));
+}
+
+/** A panel's numbers as rows of texts: first the column headings, or null; then each row's heading and numbers.
+ *  @param {Exclude<import("./types.js").Panel, import("./types.js").PanelKinds["chips"]>} panel @returns {(string[] | null)[]} */
+function tableOf(panel) {
+  if (panel.kind === "heatmap") return [["", ...panel.columns], ...panel.values.map((row, i) => [panel.rows[i], ...row.map(formatValue)])];
+  if (panel.kind === "cube") {
+    const lines = panel.values.flatMap((sheet, k) => sheet.map((row, i) => [`${panel.sheets[k]}: ${panel.rows[k][i]}`, ...row.map(formatValue)]));
+    return [["", ...panel.columns], ...lines];
+  }
+  if (panel.kind === "curves") {
+    const names = [panel.x_axis, ...panel.lines.map(({ name }) => name)];
+    return [names, ...panel.lines[0].x.map((x, i) => [formatValue(x), ...panel.lines.map(({ y }) => formatValue(y[i]))])];
+  }
+  if (panel.kind === "points")
+    return [["", panel.x_axis, panel.y_axis], ...panel.points.map(({ name, group, x, y }) => [`${group} ${name}`, formatValue(x), formatValue(y)])];
+  const names = panel.kind === "bars" ? panel.labels : panel.names;
+  return [null, ...panel.values.map((value, i) => [names[i], formatValue(value)])];
+}
+
+/** A value as text: whole numbers in full, others with four digits, words as they are. templating's format_value does the same.
+ *  @param {number | string | null} value */
+function formatValue(value) {
+  if (value === null) return "none";
+  if (typeof value === "string") return value;
+  return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
 }
 
 /** @param {string[]} cells @param {number} i */

@@ -169,29 +169,3 @@ function chipOf({ text, about, faded }) {
   chip.append(" ", small);
   return chip;
 }
-
-/** A panel's numbers as rows of texts: first the column headings, or null; then each row's heading and numbers.
- *  @param {Exclude<Panel, PanelKinds["chips"]>} panel @returns {(string[] | null)[]} */
-export function tableOf(panel) {
-  if (panel.kind === "heatmap") return [["", ...panel.columns], ...panel.values.map((row, i) => [panel.rows[i], ...row.map(formatValue)])];
-  if (panel.kind === "cube") {
-    const lines = panel.values.flatMap((sheet, k) => sheet.map((row, i) => [`${panel.sheets[k]}: ${panel.rows[k][i]}`, ...row.map(formatValue)]));
-    return [["", ...panel.columns], ...lines];
-  }
-  if (panel.kind === "curves") {
-    const names = [panel.x_axis, ...panel.lines.map(({ name }) => name)];
-    return [names, ...panel.lines[0].x.map((x, i) => [formatValue(x), ...panel.lines.map(({ y }) => formatValue(y[i]))])];
-  }
-  if (panel.kind === "points")
-    return [["", panel.x_axis, panel.y_axis], ...panel.points.map(({ name, group, x, y }) => [`${group} ${name}`, formatValue(x), formatValue(y)])];
-  const names = panel.kind === "bars" ? panel.labels : panel.names;
-  return [null, ...panel.values.map((value, i) => [names[i], formatValue(value)])];
-}
-
-/** A value as text: whole numbers in full, others with four digits, words as they are. templating's format_value does the same.
- *  @param {number | string | null} value */
-export function formatValue(value) {
-  if (value === null) return "none";
-  if (typeof value === "string") return value;
-  return Number.isInteger(value) ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
-}

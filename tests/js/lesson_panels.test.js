@@ -1,25 +1,16 @@
-// The panels of a lesson: their Plotly figures, their tables, and what a click selects.
+// The panels of a lesson: their Plotly figures, and what a click selects.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./browser.js";
 
-const { figureOf, formatValue, selectionOf, tableOf } = await import("../../static/lesson_panels.js");
+const { figureOf, selectionOf } = await import("../../static/lesson_panels.js");
 const PALETTE = { colours: ["a", "b", "c", "d"], ink: "i" };
 const heatmap = { kind: "heatmap", title: "", rows: ["0 the", "1 <b>"], columns: ["x", "y"], values: [[1, null], [-3, 2]], scale: "signed", limit: 0.5, selects: ["query", "key"] };
 const points = {
   kind: "points", title: "", x_axis: "first", y_axis: "second", arrows: true, limit: 5, draggable: ["a", "b"],
   points: [{ name: "a", group: "one", x: 3, y: 4, selects: { token: 7 } }, { name: "b", group: "two", x: -1, y: 0, selects: {} }],
 };
-
-test("values are formatted as on the server's page", () => {
-  const texts = [1048576, 0.123456, -2, 0.5, 12345.678, "2 × 3", null].map(formatValue);
-  assert.deepEqual(texts, ["1,048,576", "0.1235", "-2", "0.5", "12350", "2 × 3", "none"]);
-});
-
-test("a heatmap's table has its labels and numbers, and the word none where there is no number", () => {
-  assert.deepEqual(tableOf(heatmap), [["", "x", "y"], ["0 the", "1", "none"], ["1 <b>", "-3", "2"]]);
-});
 
 test("a click on a cell selects its row and its column", () => {
   assert.deepEqual(selectionOf(heatmap, { y: "1", x: "0" }), [["query", 1], ["key", 0]]);
@@ -50,5 +41,4 @@ test("equal labels of bars stay separate, and are escaped", () => {
 test("single numbers and words have no Plotly figure", () => {
   const facts = { kind: "facts", title: "", names: ["sum", "shape"], values: [1, "2 × 3"] };
   assert.equal(figureOf(facts, PALETTE), null);
-  assert.deepEqual(tableOf(facts), [null, ["sum", "1"], ["shape", "2 × 3"]]);
 });
