@@ -271,6 +271,15 @@ def test_the_whole_matrix_is_saved_as_a_picture_named_after_it(page: Page) -> No
     assert width > 300 * 8 * 2  # all columns, 8 px each, with two pixels per px
 
 
+def test_a_finger_selects_a_cell_and_reads_its_value(browser: Browser, server: Server) -> None:
+    with tab(browser, server.url, has_touch=True, viewport=PHONE) as phone:
+        phone.page.goto(f"{server.url}/lessons/symbols")
+        heatmap = create(phone.page, 8, 8, "100%")
+        phone.page.touchscreen.tap(*heatmap.point(5, 4))
+        assert heatmap.value.text_content() == "row 5 → column 4: 0.1429"
+        assert heatmap.selected() == [[5, 4]]
+
+
 def test_axe_finds_nothing(page: Page) -> None:
     create(page, 4, 300)
     report = Axe().run(page)
