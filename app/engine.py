@@ -19,18 +19,22 @@ from typing import Final, Generic, Self, TypeVar, cast
 
 import torch
 
-from app.errors import Busy, NonFiniteNumbers, OutOfMemory
+from app.errors import Busy, NonFiniteNumbers, OutOfMemory, TextTooLongForEdits
 from app.models import LoadedModel, Models
 from app.schemas import Timings
 from app.settings import Settings
 from model.cache import PrefixCache
+from model.edits import NO_EDITS, Edits
+from model.gpt import GPT
 from model.reading import compute_last_logits, read_batch
+from model.sites import ObservedSite
 from model.tokenizer import Tokens
 from model.trace import NonFiniteNumber, Trace
 from model.weights.sources import Progress, Source
 
 log = logging.getLogger("lookback")
 T = TypeVar("T")
+NO_SITES: frozenset[ObservedSite] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,22 @@ class ReadingProgress:
     n_tokens: int
 
 
+class Pause:
+    """A result after which a job waits until its stream is resumed; a view yields a subclass to ask for something."""
+
+
 END: Final = object()  # the last event of a ResultStream
 MAX_FAILURES = 20  # consecutive failures of the worker loop, after which going on would not help
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read: ids, under which edits, with which sites observed."""
+
+    ids: tuple[int, ...]
+    edits: Edits = NO_EDITS
+    sites: frozenset[ObservedSite] = NO_SITES  # beyond what every trace holds
+    is_fresh: bool = False  # takes nothing from the cache and leaves nothing in it
 
 
 class WorkerFailed(RuntimeError):
@@ -69,7 +87,7 @@ class Job:
     """
 
     model: LoadedModel
-    ids: tuple[int, ...]
+    reading: Reading
     view: Callable[[Trace], Iterator[object]]
     needs_last_logits: bool
     events: asyncio.Queue[object] = field(default_factory=asyncio.Queue)  # ReadingProgress, results, errors, END
@@ -81,6 +99,17 @@ class Job:
     ran: bool = False  # in the step just done
     cancelled: bool = False
     done: bool = False
+    paused: bool = False  # until `resume`: whoever reads its events must do something first
+
+    @property
+    def pass_key(self) -> tuple[GPT, Edits, frozenset[ObservedSite]]:
+        """Jobs with the same one can be read in one pass."""
+        return self.model.network, self.reading.edits, self.reading.sites
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of the text."""
+        return self.reading.ids
 
     @property
     def read_so_far(self) -> Trace:
@@ -106,16 +135,17 @@ Send = Callable[[Job, object], None]  # sends an event of a job from the worker 
 class ResultStream(Generic[T]):
     """The events of one job: `ReadingProgress` while a long text is read, then the results, each with its timings."""
 
-    def __init__(self, job: Job, cancel: Callable[[Job], None]) -> None:
+    def __init__(self, job: Job, cancel: Callable[[Job], None], resume: Callable[[Job], None]) -> None:
         self._job = job
         self._cancel = cancel
+        self._resume = resume
 
     async def __aiter__(self) -> AsyncIterator[ReadingProgress | tuple[T, Timings]]:
         while (event := await self._job.events.get()) is not END:
             if isinstance(event, NonFiniteNumber):
                 model = self._job.model
                 dtype = str(model.network.dtype).removeprefix("torch.")
-                raise NonFiniteNumbers(model.title, event.place, dtype) from event
+                raise NonFiniteNumbers(model.title, event.place, dtype, str(self._job.reading.edits)) from event
             if isinstance(event, BaseException):
                 raise event
             yield cast("ReadingProgress | tuple[T, Timings]", event)
@@ -123,6 +153,10 @@ class ResultStream(Generic[T]):
     def cancel(self) -> None:
         """Compute nothing more for this job. A result that is being computed is still delivered."""
         self._cancel(self._job)
+
+    def resume(self) -> None:
+        """Continue a job whose last result was `Pause`."""
+        self._resume(self._job)
 
 
 def split_budget(remaining: Sequence[int], budget: int) -> list[int]:
@@ -134,6 +168,19 @@ def split_budget(remaining: Sequence[int], budget: int) -> list[int]:
     n_taken = []
     for n in remaining:
         n_taken.append(min(n, budget))
+        budget -= n_taken[-1]
+    return n_taken
+
+
+def fit_budget(remaining: Sequence[int], budget: int) -> list[int]:
+    """As `split_budget`, but of each text all tokens are read in the next pass, or none.
+
+    >>> fit_budget([3, 500, 1], budget=128)
+    [3, 0, 1]
+    """
+    n_taken = []
+    for n in remaining:
+        n_taken.append(n if n <= budget else 0)
         budget -= n_taken[-1]
     return n_taken
 
@@ -179,7 +226,7 @@ class Engine:
     def submit(
         self,
         model: LoadedModel,
-        tokens: Tokens,
+        reading: Reading,
         view: Callable[[Trace], Iterator[T]],
         *,
         needs_last_logits: bool = False,
@@ -187,30 +234,39 @@ class Engine:
         """Read a text, then compute the results of a view one after another, all in the worker thread.
 
         A view that uses the logits after the last token sets `needs_last_logits`; they are then computed together
-        with those of the other texts of the batch.
+        with those of the other texts of the batch. Texts under other edits, or with other sites, are read in another
+        pass. A head without a mask needs all tokens of a text, which therefore may not be longer than one pass.
 
         Raises:
             Busy: if too many texts are waiting.
+            TextTooLongForEdits: if a head has no mask, and the text does not fit into one pass.
             WorkerStopped: if the worker has stopped.
         """
+        if not reading.edits.is_causal and len(reading.ids) > self.settings.max_batch_tokens:
+            raise TextTooLongForEdits(len(reading.ids), self.settings.max_batch_tokens)
         if not self.is_alive:
             raise WorkerStopped
         n_waiting = sum(not job.cancelled for job in self._waiting)
         if n_waiting >= self.settings.max_waiting:
             raise Busy(n_waiting, self.settings.max_waiting)
-        self._waiting.append(job := Job(model, tokens.ids, view, needs_last_logits))
+        self._waiting.append(job := Job(model, reading, view, needs_last_logits))
         self._wake.set()
-        return ResultStream(job, self._cancel)
+        return ResultStream(job, self._cancel, self._resume)
 
     async def compute(
-        self, model: LoadedModel, tokens: Tokens, view: Callable[[Trace], T], *, needs_last_logits: bool = False
+        self,
+        model: LoadedModel,
+        reading: Reading,
+        view: Callable[[Trace], T],
+        *,
+        needs_last_logits: bool = False,
     ) -> tuple[T, Timings]:
-        """The result of a view that has only one, with its timings.
+        """The result of a view that has only one, with its timings; see `submit`.
 
         Raises:
             Busy: if too many texts are waiting.
         """
-        stream = self.submit(model, tokens, lambda trace: iter([view(trace)]), needs_last_logits=needs_last_logits)
+        stream = self.submit(model, reading, lambda trace: iter([view(trace)]), needs_last_logits=needs_last_logits)
         try:
             async for event in stream:
                 if not isinstance(event, ReadingProgress):
@@ -224,6 +280,10 @@ class Engine:
         if job in self._waiting and not job.running:
             self._waiting.remove(job)
             job.events.put_nowait(END)
+
+    def _resume(self, job: Job) -> None:
+        job.paused = False
+        self._wake.set()
 
     async def _supervise(self) -> None:
         """Restart the worker loop when it fails; the jobs it had fail with it, later ones run.
@@ -257,10 +317,11 @@ class Engine:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            if not self._waiting:
+            ready = [job for job in self._waiting if not job.paused]
+            if not ready:
                 await self._wake.wait()
                 continue
-            jobs = [job for job in self._waiting if job.model.network is self._waiting[0].model.network]
+            jobs = [job for job in ready if job.pass_key == ready[0].pass_key]
             for job in jobs:
                 job.running = True
             await loop.run_in_executor(self._worker, self._iterate, jobs, loop)
@@ -297,8 +358,12 @@ class Engine:
     def _run(self, jobs: Sequence[Job], send: Send) -> None:
         started = time.perf_counter()
         for job in jobs:
-            job.trace = job.trace or self._cache.longest_prefix(job.model.network, job.ids)
-        n_taken = split_budget([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
+            cache = PrefixCache(0) if job.reading.is_fresh else self._cache
+            job.trace = job.trace or cache.longest_prefix(
+                job.model.network, job.ids, job.reading.edits, job.reading.sites
+            )
+        divide = split_budget if jobs[0].reading.edits.is_causal else fit_budget
+        n_taken = divide([job.n_remaining for job in jobs], self.settings.max_batch_tokens)
         batch = [(job, n) for job, n in zip(jobs, n_taken, strict=True) if n]
         self._read_batch(batch, send)
         read = [job for job in jobs if not job.done and not job.n_remaining]
@@ -310,12 +375,16 @@ class Engine:
             job.computed_s += time.perf_counter() - started
             job.ran = True
             if job.n_remaining and not job.done:
-                self._cache.put(job.ids[: job.read_so_far.n_tokens], job.read_so_far)
+                self._keep(job)
                 send(job, ReadingProgress(job.read_so_far.n_tokens, len(job.ids)))
         for job in read:
             job.ran = True
-            self._cache.put(job.ids, job.read_so_far)
+            self._keep(job)
             self._compute_next(job, send)
+
+    def _keep(self, job: Job) -> None:
+        if not job.reading.is_fresh:
+            self._cache.put(job.ids[: job.read_so_far.n_tokens], job.read_so_far)
 
     def _compute_next(self, job: Job, send: Send) -> None:
         """The next result of a job whose text is read. A view that fails fails alone, not with its batch."""
@@ -333,6 +402,7 @@ class Engine:
         if result is END:
             job.done = True
         else:
+            job.paused = isinstance(result, Pause)
             send(job, (result, job.timings))
 
     def _read_batch(self, batch: Sequence[tuple[Job, int]], send: Send) -> None:
@@ -346,7 +416,8 @@ class Engine:
             (job.read_so_far, job.ids[job.read_so_far.n_tokens : job.read_so_far.n_tokens + n]) for job, n in batch
         ]
         try:
-            traces = read_batch(batch[0][0].model.network, texts)
+            first, _ = batch[0]
+            traces = read_batch(first.model.network, texts, first.reading.edits, first.reading.sites)
         except BaseException as error:
             log.exception("a pass over %d texts failed", len(batch))
             if len(batch) == 1:

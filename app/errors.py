@@ -5,7 +5,11 @@
     │   ├── EmptyText
     │   ├── TextTooLong
     │   ├── UnreadableText
-    │   └── NoKnownCharacters
+    │   ├── NoKnownCharacters
+    │   ├── NoSuchToken
+    │   └── TextTooLongForEdits
+    ├── InvalidEdits            422
+    ├── NotOneToken             422
     ├── NoSuchHead              422
     ├── NoSuchPosition          422
     ├── NoSuchStep              422
@@ -106,6 +110,52 @@ class NoKnownCharacters(InvalidText):
         )
 
 
+class NoSuchToken(InvalidText):
+    """The model has no token of this id."""
+
+    title = "There is no such token"
+
+    def __init__(self, id: int, n_vocab: int, model: str) -> None:
+        if id < n_vocab:
+            reason = f"{model} has a row {id} in its embedding, but its vocabulary has no token for it"
+        else:
+            reason = f"There is no token {id}; the ids of {model} are 0 to {n_vocab - 1}"
+        super().__init__(f"{reason}. POST /api/v1/tokens gives the ids of a text.")
+
+
+class InvalidEdits(AppError):
+    """The edits of a request cannot be read, or do not fit the model or the text."""
+
+    status = 422
+    title = "These edits cannot be made"
+
+
+class TextTooLongForEdits(InvalidText):
+    """A head without a mask needs the whole text in one pass, and the text is too long for that."""
+
+    title = "The text is too long for these edits"
+
+    def __init__(self, n_tokens: int, n_max: int) -> None:
+        super().__init__(
+            "With nomask, a head attends to later tokens, so the text is read in one pass, of at most "
+            f"{n_max:,} tokens (LOOKBACK_MAX_BATCH_TOKENS); this text has {n_tokens:,}. Remove {n_tokens - n_max:,} "
+            "tokens, or the nomask edits."
+        )
+
+
+class NotOneToken(AppError):
+    """A text that has to be one token is none, or several."""
+
+    status = 422
+    title = "This is not one token"
+
+    def __init__(self, text: str, labels: Sequence[str], model: str) -> None:
+        parts = f"{len(labels)} tokens of {model}: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}"
+        super().__init__(
+            f"{text[:100]!r} is {parts}. Choose a text that is exactly one token, or give its id in `token_ids`."
+        )
+
+
 class NoSuchHead(AppError):
     """The model has no layer or head of this number."""
 
@@ -159,12 +209,12 @@ class NonFiniteNumbers(AppError):
     status = 422
     title = "The model's numbers are not finite"
 
-    def __init__(self, model: str, place: str, dtype: str) -> None:
-        cure = (
-            "Try another text; if every text fails, the checkpoint is damaged or its training diverged."
-            if dtype == "float32"
-            else f"Lookback computes in {dtype} here; start it with --dtype float32."
-        )
+    def __init__(self, model: str, place: str, dtype: str, edits: str = "") -> None:
+        cure = "Try another text; if every text fails, the checkpoint is damaged or its training diverged."
+        if dtype != "float32":
+            cure = f"Lookback computes in {dtype} here; start it with --dtype float32."
+        if edits:
+            cure = f"It is read under the edits {edits[:200]}: make them weaker."
         super().__init__(
             f"{model} overflows on this text: at {place} some of its numbers are infinite or NaN, and so is everything "
             f"that is computed from them. {cure}"
@@ -179,8 +229,8 @@ class EditsNotAccepted(AppError):
 
     def __init__(self, experiment: str, edits: str) -> None:
         super().__init__(
-            f"“{experiment}” makes its own changes to the pass, and its checks are about the unchanged model; it cannot "
-            f"be run under {edits}. Leave `edits` empty, or read the text under them on the first page."
+            f"“{experiment}” makes its own changes to the pass, and its checks are about the unchanged model; it "
+            f"cannot be run under {edits}. Leave `edits` empty, or read the text under them on the first page."
         )
 
 

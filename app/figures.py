@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.sites import Stage
 
-Values = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 Attributes = dict[str, object]  # of Plotly, by their names
 
 
@@ -94,20 +94,27 @@ class Window:
         return -(-(self.right - self.left) // self.cell_size)
 
 
-def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: int) -> Figure:
+HeadMask = Literal["causal", "edited", "none"]  # "edited": causal, and perhaps more cells are masked
+
+
+def head_figure(
+    window: Window, stage: Stage, mask: HeadMask = "causal", *, model: str, layer: int, head: int
+) -> Figure:
     """One stage of one head as a heatmap: one row per query, one column per key.
 
+    Below a causal mask the masked scores are the scaled ones; of an edited head they are an array of their own.
     Weights are coloured from 0 to 1, scores around 0. Masked cells stay blank where the stage has no value for them,
     and are hatched at every stage. The theme's template holds both colour scales: the heatmap's own for weights, the
     automatic one for numbers around 0.
     """
     is_fine = max(window.height, window.width) <= 64
+    hides_later = mask != "none" and stage in ("masked", "weights")
     name = f"{model} · layer {layer}, head {head} · {STAGE_NAMES[stage]}"
     if window.cell_size > 1:
         name += f" · each cell is the largest of {window.cell_size}×{window.cell_size}"
     meta: FigureMeta = {
-        "z": "scaled" if stage == "masked" and window.cell_size == 1 else stage,
-        "masked_from": (window.top - window.left) // window.cell_size if stage in ("masked", "weights") else None,
+        "z": "scaled" if stage == "masked" and window.cell_size == 1 and mask == "causal" else stage,
+        "masked_from": (window.top - window.left) // window.cell_size if hides_later else None,
         "signed": stage != "weights",
         "x": [window.left, window.right, window.cell_size],
         "y": [window.top, window.bottom, window.cell_size],
@@ -125,6 +132,8 @@ def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: i
         "colorbar": {"thickness": 10, "len": 0.6, "outlinewidth": 0, "title": {"text": stage, "side": "right"}},
     }
     axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "constrain": "domain"}
+    offset = (window.top - window.left) // window.cell_size
+    path = "" if mask == "none" else hatch(window.height, window.width, offset)
     across, down = [-0.5, window.width - 0.5], [window.height - 0.5, -0.5]
     return {
         "data": [trace],
@@ -132,9 +141,7 @@ def head_figure(window: Window, stage: Stage, *, model: str, layer: int, head: i
             "title": _title(name),
             "xaxis": {**axis, "range": across, "side": "bottom", "title": {"text": "key"}, "tickangle": -60},
             "yaxis": {**axis, "range": down, "scaleanchor": "x", "title": {"text": "query"}},
-            "shapes": [{"type": "path", "path": path, "layer": "above", "line": {"width": 1}}]
-            if (path := hatch(window.height, window.width, (window.top - window.left) // window.cell_size))
-            else [],
+            "shapes": [{"type": "path", "path": path, "layer": "above", "line": {"width": 1}}] if path else [],
             "margin": MARGIN,
         },
     }
@@ -164,7 +171,7 @@ def hatch(height: int, width: int, offset: int = 0) -> str:
     return "".join(lines)
 
 
-def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, Values], *, model: str) -> Figure:
+def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, FloatArray], *, model: str) -> Figure:
     """Mean, variance and rms before every norm: three heatmaps, one row per token and one column per site.
 
     `statistics` are (T, S) each. The colours are logarithmic, because the first token of a trained model is often a
@@ -209,7 +216,7 @@ def norms_figure(n_tokens: int, sites: Sequence[str], statistics: Mapping[str, V
 
 
 def _norm_panel(
-    name: str, shade_TS: Values, sites: Sequence[str], suffix: str, domain: tuple[float, float]
+    name: str, shade_TS: FloatArray, sites: Sequence[str], suffix: str, domain: tuple[float, float]
 ) -> Attributes:
     """One of the heatmaps of `norms_figure`, between two heights of the plot."""
     bottom, top = domain
@@ -235,18 +242,18 @@ def _norm_panel(
     }
 
 
-def shaded(name: str, values: Values) -> Values:
+def shaded(name: str, values: FloatArray) -> FloatArray:
     """The numbers that the colours of a norm heatmap show: asinh of the mean, which has a sign, log10 of the others."""
     kind, unit = SHADES[name]
     return np.arcsinh(values / np.float32(unit)) if kind == "asinh" else np.log10(np.maximum(values, np.float32(unit)))
 
 
-def filled(figure: Figure, arrays: Mapping[str, Values], tokens: Sequence[str]) -> Figure:
+def filled(figure: Figure, arrays: Mapping[str, FloatArray], tokens: Sequence[str]) -> Figure:
     """The figure with its numbers and token labels, as Plotly draws it."""
     return {"data": [_fill(trace, arrays, tokens) for trace in figure["data"]], "layout": figure["layout"]}
 
 
-def _fill(trace: Attributes, arrays: Mapping[str, Values], tokens: Sequence[str]) -> Attributes:
+def _fill(trace: Attributes, arrays: Mapping[str, FloatArray], tokens: Sequence[str]) -> Attributes:
     meta = cast(FigureMeta, trace["meta"])
     values = arrays[meta["z"]]
     if (offset := meta.get("masked_from")) is not None:
@@ -274,7 +281,7 @@ def _title(text: str) -> Attributes:
     } | below_the_buttons
 
 
-def _ticks(name: str, shade_TS: Values) -> Attributes:
+def _ticks(name: str, shade_TS: FloatArray) -> Attributes:
     """A few ticks of a colour bar, at powers of ten of the true numbers."""
     low, high = float(shade_TS.min()), float(shade_TS.max())
     if name == "mean":

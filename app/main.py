@@ -11,7 +11,7 @@ from app import middleware, problems
 from app.engine import Engine
 from app.models import check_settings
 from app.openapi import description
-from app.routes import api, assets, experiments, health, live, pages
+from app.routes import activations, api, assets, experiments, health, live, pages
 from app.settings import Settings
 from model.weights.catalogue import catalogue
 from model.weights.sources import Progress
@@ -44,7 +44,7 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
     app.add_middleware(middleware.BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(middleware.HeadAsGet)
     app.add_middleware(middleware.SafeHeaders)
-    for router in (api.router, live.router, assets.router, health.router, pages.router, experiments.router):
-        app.include_router(router)
+    for routes in (api, activations, live, assets, health, pages, experiments):
+        app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=assets.STATIC), name="static")
     return app

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -23,12 +23,14 @@ from app.errors import (
     NonFiniteNumbers,
     NoSuchHead,
     NoSuchStep,
+    NoSuchToken,
     TextTooLong,
     UnknownModel,
     UnreadableText,
 )
 from app.settings import Settings
 from model.config import Config
+from model.edits import Edits
 from model.gpt import GPT
 from model.heads import probe_scores
 from model.linear import choose_kernels
@@ -95,14 +97,41 @@ class LoadedModel:
         try:
             tokens = self.tokenizer.encode(text, special_tokens=special_tokens, max_tokens=n_max)
         except TooManyTokens as error:
-            n_context = self.network.config.n_context
-            is_limited = n_max == self.max_tokens < n_context  # by LOOKBACK_MAX_TOKENS
-            raise TextTooLong(error.n_tokens, n_max, self.name, n_context=n_context if is_limited else None) from error
+            raise self._too_long(error.n_tokens, n_max) from error
         except TokenizerError as error:
             raise UnreadableText(str(error)) from error
         if not tokens.tokens:
             raise NoKnownCharacters(len(text), self.name)
         return tokens
+
+    def tokens_of_ids(self, ids: Sequence[int]) -> tuple[str, Tokens]:
+        """The text that these token ids spell, and the tokens, as many as the model reads.
+
+        Raises:
+            NoSuchToken: for the first id that the model or its vocabulary does not have.
+            TextTooLong: if there are too many.
+        """
+        n_vocab = self.network.config.n_vocab
+        for id in ids:
+            if id >= n_vocab or not self.tokenizer.token_bytes(id):
+                raise NoSuchToken(id, n_vocab, self.name)
+        if len(ids) > self.max_tokens:
+            raise self._too_long(len(ids), self.max_tokens)
+        return self.tokenizer.locate_ids(ids)
+
+    def _too_long(self, n_tokens: int, n_max: int) -> TextTooLong:
+        n_context = self.network.config.n_context
+        is_limited = n_max == self.max_tokens < n_context  # by LOOKBACK_MAX_TOKENS
+        return TextTooLong(n_tokens, n_max, self.name, n_context=n_context if is_limited else None)
+
+
+class ModelInput(NamedTuple):
+    """What a request gives a model to read, and what is changed while it does."""
+
+    model: LoadedModel
+    tokens: Tokens
+    edits: Edits
+    text_of_ids: str | None = None  # what the tokens spell, if the request named them by their ids
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,27 @@ the statistics of every norm, and next-token predictions.
 Layers, heads and positions count from 0. Rows are queries (the token that attends), columns are keys (the token that
 is attended to). An error is `application/problem+json` (RFC 9457), and its `detail` says what to do.
 
+Every call takes a `text`, or the `ids` of its tokens: exactly one of them. For ids, the reply's `text` is what they
+spell, and `start` and `end` of each token count its characters.
+
+## Edits
+
+`edits` says what is changed while the model reads; every number of the reply is then that of the changed model. Edits
+are separated by commas. HEAD may be `*` for all heads, except of `cut`; LAYER of `nomask` and `temperature` may be `*`
+for all layers.
+
+- `scale:LAYER.HEAD:FACTOR` multiplies what a head passes on to the output projection; 0 switches it off.
+- `cut:LAYER.HEAD:QUERY>KEY`: the token at position QUERY gets nothing from the one at KEY (a score of −∞).
+- `steer:LAYER:NAME:STRENGTH` adds STRENGTH times a direction to every token after a layer. `directions` of the body
+  names them, as in `{"golden": [0.1, …]}`, each with `d_model` numbers. The direction `token-ID`, such as `token-295`,
+  is always there: the row of the unembedding of that token, divided by its length.
+- `temperature:LAYER.HEAD:VALUE` divides the scaled scores of a head.
+- `nomask:LAYER.HEAD`: a head attends to later tokens, too. The text is then read in one pass, and may not be longer.
+- `drop:TARGET:RATE:SEED`: dropout of `embedding`, `weights`, `attention` or `mlp`, as in training; SEED chooses what.
+
+For example, `"edits": "scale:3.5:0,cut:11.7:2>1"`. The reply's `edits` are the same in canonical order, without those
+that change nothing. Edits that cannot be made are an error that repeats them as they are written.
+
 ## The live channel
 
 `/api/v2/live` is a WebSocket for a client whose text changes while it is typed. Send a request, as JSON text, whenever
@@ -24,13 +45,15 @@ an older one that has not begun to run is dropped without a reply. Replies are b
 describes them. Each frame changes what the client has, and must be applied in order, even if its text is no longer
 wanted:
 
+- `edits` are those under which the text was read. Under other edits nothing is shared with what was sent before.
 - `n_tokens` is the length of the text. Its first `n_shared` tokens are those that the client has; `tokens` are the
   others.
 - `heatmap`: the chosen head in `heatmap.window`, with `heatmap.cell_size` tokens per side of a cell. Its first
   `heatmap.from` rows and columns are unchanged. `scores`, `scaled` and `weights` are the rows from there on,
   `scores_columns` and `scaled_columns` the new columns of the rows before (weights of those are 0). If
   `heatmap.cell_size` is more than 1 there is `masked` too: on the diagonal the largest masked score is not the largest
-  scaled one. `null`: the whole heatmap is unchanged.
+  scaled one. `masked` and `row_masked` also come if edits change the attention of the layer. `null`: the whole heatmap
+  is unchanged.
 - `norms.from`: `mean`, `variance` and `rms` are those of the tokens from there on. Absent: they are unchanged.
 - `grid`: the array `grid` has rows of pixels from `grid.from` on, for the layers from `grid.layers[0]` up to, but not
   including, `grid.layers[1]`; `to_first_token` is for the tokens from `grid.n_sent` on. If `grid.n_sent` is not a

@@ -3,11 +3,14 @@
 Without torch: what imports this file starts fast.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from model.sites import Stage
+
+N_POSITIONS = 16_384  # of one request
+N_EDITS_CHARACTERS = 8_000  # of the edits of a request
 
 
 def _no_nul(text: str) -> str:
@@ -19,7 +22,9 @@ def _no_nul(text: str) -> str:
 Text = Annotated[
     str,
     AfterValidator(_no_nul),
-    Field(description="the text to read: at least one character, at most the model's `max_tokens`"),
+    Field(
+        description="the text to read: at least one character, at most the model's `max_tokens`; or give `ids` instead"
+    ),
 ]
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 Step = Annotated[
@@ -31,6 +36,39 @@ Step = Annotated[
     ),
 ]
 Indices = Annotated[list[Index], Field(min_length=1, max_length=256, fail_fast=True)]
+Positions = Annotated[
+    list[Index] | None,
+    Field(
+        min_length=1,
+        max_length=N_POSITIONS,
+        fail_fast=True,
+        description="positions of tokens, in the order of the reply; all if left out",
+    ),
+]
+IdList = Annotated[
+    list[Index] | None,
+    Field(
+        min_length=1,
+        max_length=1_000_000,
+        fail_fast=True,
+        description="the ids of the tokens to read, instead of `text`. They need not spell whole characters, and an id "
+        "of a special token is that token",
+    ),
+]
+LogitIds = Annotated[list[Index], Field(min_length=1, max_length=16_384, fail_fast=True)] | None
+ActivationSite = Literal["embedding", "queries", "keys", "values", "context", "attention", "mlp", "block"]
+HEAD_SITES: tuple[ActivationSite, ...] = ("queries", "keys", "values", "context")  # one vector per head
+EditsText = Annotated[
+    str,
+    Field(
+        max_length=N_EDITS_CHARACTERS,
+        description="what is changed while the model reads, as the section *Edits* at the top says; empty for nothing",
+        examples=["scale:3.5:0,cut:11.7:2>1"],
+    ),
+    AfterValidator(_no_nul),
+]
+DirectionName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=64)]
+Direction = Annotated[list[FiniteFloat], Field(min_length=1, max_length=65_536, fail_fast=True)]
 N_UNKNOWN = 10  # unknown fields that are reported one by one
 
 
@@ -52,14 +90,29 @@ class _Reply(BaseModel):
 
 
 class TokensRequest(_Request):
-    """A text, and the model that reads it."""
+    """A text or its token ids, the model that reads it, and what is changed while it does."""
 
-    text: Text
+    text: Text = ""
+    ids: IdList = None
     model: str | None = Field(None, description="a name from `GET /api/v1/models`; the default model if left out")
     step: Step = None
     special_tokens: bool = Field(
         False, description="read names such as `<|im_start|>` as the special tokens they name, not as ordinary text"
     )
+    edits: EditsText = ""
+    directions: dict[DirectionName, Direction] = Field(
+        {},
+        max_length=16,
+        description="the directions that `steer` names, each with `d_model` numbers",
+    )
+
+    @model_validator(mode="after")
+    def _text_or_ids(self) -> Self:
+        if self.ids is None and "text" not in self.model_fields_set:
+            raise ValueError("there is no text: this request needs `text` or `ids`")
+        if self.ids is not None and "text" in self.model_fields_set:
+            raise ValueError("`text` and `ids` are two ways to give a text; leave one of them out")
+        return self
 
 
 class AttentionRequest(TokensRequest):
@@ -79,6 +132,56 @@ class PredictionsRequest(TokensRequest):
 
     top: int = Field(10, ge=1, le=100, description="how many next tokens, the likeliest first")
     positions: Literal["last", "all"] = Field("last", description="after the last token, or after every one")
+
+
+class ActivationsRequest(TokensRequest):
+    """Which vectors of a pass to return: a site, and which layers, heads and positions."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "the fat cat", "site": "block", "layers": [3]}]})
+
+    site: ActivationSite = Field(
+        description="`embedding`: the residual stream before the first layer; `queries`, `keys` (both after "
+        "rotation), `values`, `context` (before the output projection): one vector per head; `attention`, `mlp`: what "
+        "these add to the residual stream; `block`: the residual stream after a layer"
+    )
+    layers: Indices | None = Field(
+        None, description="layers, in the order of the reply; all if left out. The embedding has none"
+    )
+    heads: Indices | None = Field(
+        None,
+        description="heads of each layer, in the order of the reply; all if left out. For `keys` and `values` they are "
+        "key heads, from 0 to `n_kv_heads` - 1. Only the sites with one vector per head have them",
+    )
+    positions: Positions = None
+
+    @model_validator(mode="after")
+    def _has_layers_and_heads(self) -> Self:
+        if self.site == "embedding" and self.layers is not None:
+            raise ValueError("the embedding has no layers; leave `layers` out")
+        if self.site not in HEAD_SITES and self.heads is not None:
+            raise ValueError(f"{self.site} has no heads; leave `heads` out, or choose {', '.join(HEAD_SITES)}")
+        return self
+
+
+class LogitsRequest(TokensRequest):
+    """The logits of which next tokens to return, and after which positions."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "the fat cat", "tokens": [" sat", " is"]}]})
+
+    token_ids: LogitIds = Field(
+        None, description="the next tokens, in the order of the reply; all if this and `tokens` are left out"
+    )
+    tokens: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = Field(
+        None,
+        description="the next tokens as texts, instead of `token_ids`; each must be exactly one token, such as ` mat`",
+    )
+    positions: Positions = None
+
+    @model_validator(mode="after")
+    def _ids_or_texts(self) -> Self:
+        if self.token_ids is not None and self.tokens is not None:
+            raise ValueError("`token_ids` and `tokens` are two ways to choose next tokens; leave one of them out")
+        return self
 
 
 class PageRequest(TokensRequest):
@@ -184,7 +287,10 @@ class CheckpointsReply(_Reply):
 
 
 class TokenInfo(_Reply):
-    """A token; `start` and `end` count characters (Unicode code points) of the text."""
+    """A token; `start` and `end` count characters (Unicode code points) of the text.
+
+    A token that is part of a character covers all of it, so neighbours may overlap.
+    """
 
     position: int
     id: int
@@ -216,6 +322,11 @@ class TokensReply(_Reply):
 
     model: str
     step: int | None = Field(description="training step; `null` is the finished model")
+    edits: str = Field(description="what was changed, in its canonical form; empty if nothing was")
+    text: str | None = Field(
+        description="the text that the `ids` of the request spell, of which `start` and `end` count the characters; "
+        "bytes that are no whole character are U+FFFD. `null` if the request has a `text`"
+    )
     tokens: list[TokenInfo]
     dropped: list[DroppedInfo]
 
@@ -226,10 +337,42 @@ class AttentionReply(TokensReply):
     stage: Stage
     layers: list[int]
     heads: list[int]
-    mask: list[list[bool]] = Field(description="`mask[query][key]`: true where the query may attend to the key")
-    values: list[list[list[list[float | None]]]] = Field(
-        description="`values[layer][head][query][key]`, in the order of `layers` and `heads`; a masked score is `null`"
+    mask: list[list[bool]] = Field(
+        description="the causal mask, `mask[query][key]`: true where the query may attend to the key. Edits may close "
+        "further cells of a head, or open all of them"
     )
+    values: list[list[list[list[float | None]]]] = Field(
+        description="`values[layer][head][query][key]`, in the order of `layers` and `heads`; a score of −∞, which the "
+        "mask or a cut has closed, is `null`"
+    )
+    timings: Timings
+
+
+class ActivationsReply(TokensReply):
+    """The vectors of one site."""
+
+    site: ActivationSite
+    layers: list[int] | None = Field(description="`null` for the embedding")
+    heads: list[int] | None = Field(description="`null` for a site without heads")
+    positions: list[int]
+    axes: list[str] = Field(
+        description="what each axis of `values` counts", examples=[["layer", "position", "feature"]]
+    )
+    shape: list[int] = Field(description="the length of each axis of `values`")
+    values: list[list[float]] | list[list[list[float]]] | list[list[list[list[float]]]] = Field(
+        description="float32 numbers, one level of lists per axis"
+    )
+    timings: Timings
+
+
+class LogitsReply(TokensReply):
+    """The logits of some next tokens."""
+
+    token_ids: list[int] | None = Field(description="the next tokens; `null` for all, in the order of their ids")
+    positions: list[int]
+    axes: list[str] = Field(description="what each axis of `values` counts: position, next token")
+    shape: list[int] = Field(description="the length of each axis of `values`")
+    values: list[list[float]] = Field(description="`values[position][token]`, the logits, in float32")
     timings: Timings
 
 

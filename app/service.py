@@ -7,13 +7,14 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 
-from app.engine import Engine, ReadingProgress, ResultStream
+from app.edits import parse_edits
+from app.engine import Engine, Reading, ReadingProgress, ResultStream
 from app.errors import ClientDisconnected
 from app.live import delta
 from app.live.delta import ClientState
-from app.models import LoadedModel
+from app.models import ModelInput
 from app.schemas import CurvePoint, ModelInfo, PageRequest, Timings, TokensRequest
-from model.tokenizer import Tokens
+from model.edits import NO_EDITS
 from model.training.record import read_record
 from model.weights.folder import saved_steps
 
@@ -57,40 +58,46 @@ EngineDep = Annotated[Engine, Depends(get_engine)]
 ClientDep = Annotated[Client, Depends()]
 
 
-async def model_and_tokens(engine: Engine, request: TokensRequest) -> tuple[LoadedModel, Tokens]:
-    """The model that a request names, and the tokens of its text."""
+async def model_input(engine: Engine, request: TokensRequest) -> ModelInput:
+    """The model that a request names, the tokens of its text or its ids, and its edits.
+
+    Raises:
+        AppError: if the model cannot read the text or does not have the ids, or if the edits cannot be made.
+    """
     model = await engine.models.get_at_step(request.model, request.step)
-    return model, await engine.tokens(request.text, model, special_tokens=request.special_tokens)
+    text = None
+    if request.ids is None:
+        tokens = await engine.tokens(request.text, model, special_tokens=request.special_tokens)
+    else:
+        text, tokens = await asyncio.to_thread(model.tokens_of_ids, request.ids)
+    edits = NO_EDITS
+    if request.edits:
+        edits = await asyncio.to_thread(parse_edits, request.edits, request.directions, model, len(tokens))
+    return ModelInput(model, tokens, edits, text)
 
 
 def submit_page(
-    engine: Engine,
-    model: LoadedModel,
-    tokens: Tokens,
-    request: PageRequest,
-    client: ClientState,
-    *,
-    overview: bool = True,
+    engine: Engine, given: ModelInput, request: PageRequest, client: ClientState, *, overview: bool = True
 ) -> ResultStream[delta.Frame]:
     """Read a text for the page: a stream of the frames that a client in this state needs.
 
     Raises:
-        NoSuchHead, Busy: before anything is read.
+        NoSuchHead, TextTooLongForEdits, Busy: before anything is read.
     """
-    model.check_heads([request.layer], [request.head])
+    given.model.check_heads([request.layer], [request.head])
     return engine.submit(
-        model,
-        tokens,
-        lambda trace: delta.frames(trace, tokens, model, request, client, overview=overview),
-        needs_last_logits=request.query in (None, len(tokens) - 1),
+        given.model,
+        Reading(given.tokens.ids, given.edits),
+        lambda trace: delta.frames(trace, given, request, client, overview=overview),
+        needs_last_logits=request.query in (None, len(given.tokens) - 1),
     )
 
 
 async def compute_page(
-    engine: Engine, model: LoadedModel, tokens: Tokens, request: PageRequest, *, overview: bool
+    engine: Engine, given: ModelInput, request: PageRequest, *, overview: bool
 ) -> tuple[delta.Frame, Timings]:
     """What the page shows of a text, as one frame."""
-    stream = submit_page(engine, model, tokens, request, ClientState(), overview=overview)
+    stream = submit_page(engine, given, request, ClientState(), overview=overview)
     frames, timings = await all_results(stream)
     return delta.merge_frames(frames), timings
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.figures import Window
+from app.figures import HeadMask, Window
 from model import attention
+from model.edits import Edits
 from model.sites import STATISTICS, Stage, norm_sites
 from model.tokenizer import Tokenizer, Tokens, token_label
 from model.trace import NonFiniteNumber, Trace, is_finite
@@ -200,7 +201,7 @@ def _thumbnail_rows(trace: Trace, layers: slice, rows: range, keys_LGTD: Tensor,
     n_keys = rows.stop if trace.edits.is_causal else trace.n_tokens
     weight_LHRC = _weights(trace, layers, rows, keys_LGTD[:, :, :n_keys])
     pooled_LHRP = _largest(weight_LHRC, step, n_above=rows.start % step)
-    pixels_LHRP = (pooled_LHRP * 255).round().to(torch.uint8)
+    pixels_LHRP = (pooled_LHRP * 255).round().clamp(max=255).to(torch.uint8)  # dropout makes weights above 1
     side = -(-trace.n_tokens // step)
     return F.pad(pixels_LHRP, (0, side - pixels_LHRP.shape[-1])), weight_LHRC[..., 0].mean(1)
 
@@ -249,6 +250,18 @@ def _largest(x_HRC: Tensor, step: int, fill: float = 0.0, n_above: int = 0) -> T
 HEAD_STAGES: tuple[Stage, ...] = ("scores", "scaled", "weights")  # left of the mask, masked scores are the scaled ones
 
 
+def head_mask(edits: Edits, layer: int, head: int) -> HeadMask:
+    """Which cells of a head may be masked."""
+    if edits.sees_later(layer, head):
+        return "none"
+    return "edited" if edits.touches_attention(layer) else "causal"
+
+
+def _head_stages(edits: Edits, layer: int) -> tuple[Stage, ...]:
+    """The stages of a head that cannot be told from the others."""
+    return (*HEAD_STAGES, "masked") if edits.touches_attention(layer) else HEAD_STAGES
+
+
 @torch.inference_mode()
 def head_cells(
     trace: Trace, layer: int, head: int, window: Window, n_sent_cells: int = 0
@@ -256,7 +269,7 @@ def head_cells(
     """Scores, scaled scores and weights of one head in a window, float32, by name.
 
     Each cell is the maximum over the numbers it covers. If it covers several, the masked scores come too: on the
-    diagonal they differ from the scaled ones.
+    diagonal they differ from the scaled ones. They also come if the attention of the layer is edited.
 
     If the client already has the first `n_sent_cells` rows and columns of cells of the same window, the result has only
     the rows below them and, as `scores_columns` and `scaled_columns`, the columns to the right of them. (The weights of
@@ -266,7 +279,7 @@ def head_cells(
     top, left = window.top + n_sent_cells * window.cell_size, window.left + n_sent_cells * window.cell_size
     below, right = range(top, window.bottom), range(left, window.right)
     for name, values_HRT in trace.stages(layer, [head], below):
-        if name in HEAD_STAGES or window.cell_size > 1:
+        if name in _head_stages(trace.edits, layer) or window.cell_size > 1:
             cells[name] = _cells(values_HRT[..., window.left : window.right], window.cell_size)
     if n_sent_cells:
         for name, values_HRT in trace.stages(layer, [head], range(window.top, top), right):
@@ -277,9 +290,12 @@ def head_cells(
 
 @torch.inference_mode()
 def row(trace: Trace, layer: int, head: int, query: int) -> dict[str, NDArray[np.float32]]:
-    """Scores, scaled scores and weights of one query of one head, (T) each, by name; exact."""
-    stages = trace.stages(layer, [head], range(query, query + 1))
-    return {f"row_{name}": values_HRT[0, 0].cpu().numpy() for name, values_HRT in stages if name in HEAD_STAGES}
+    """Scores, scaled scores and weights of one query of one head, (T) each, by name; exact.
+
+    The masked scores come too if the attention of the layer is edited.
+    """
+    stages, names = trace.stages(layer, [head], range(query, query + 1)), _head_stages(trace.edits, layer)
+    return {f"row_{name}": values_HRT[0, 0].cpu().numpy() for name, values_HRT in stages if name in names}
 
 
 def _cells(values_HRC: Tensor, step: int) -> NDArray[np.float32]:

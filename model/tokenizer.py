@@ -165,6 +165,27 @@ class Tokenizer:
         n_bytes = np.fromiter(map(_utf8_length, spaced), dtype=np.int64, count=len(spaced))
         return self._locate(text, ranks, has_token, np.repeat(np.array(indices, dtype=np.int64), n_bytes))
 
+    def locate_ids(self, ids: Sequence[int]) -> tuple[str, Tokens]:
+        """The text that these ids spell, and their tokens with the characters that each covers in it.
+
+        Bytes that are no complete character become U+FFFD, as Unicode recommends: one for each longest run of bytes
+        that could have begun a character. A special token's characters are its name. Every id has a token.
+
+        Raises:
+            TokenizerError: if the vocabulary does not use an id.
+        """
+        unknown = [id for id in ids if not self.token_bytes(id)]
+        if unknown:
+            raise TokenizerError(f"the vocabulary has no token {unknown[0]}")
+        tokens_bytes = [self.token_bytes(id) for id in ids]
+        text, n_bytes = _decode(b"".join(tokens_bytes))
+        indices = np.repeat(np.arange(len(text)), n_bytes).tolist()  # for each byte, its character
+        tokens, end = [], 0
+        for position, (id, token) in enumerate(zip(ids, tokens_bytes, strict=True)):
+            start, end = end, end + len(token)
+            tokens.append(Token(position, id, token, indices[start], indices[end - 1] + 1))
+        return text, Tokens(tuple(tokens))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids. Bytes that are no complete character become U+FFFD."""
         return b"".join(self.token_bytes(id) for id in ids).decode(errors="replace")
@@ -280,6 +301,25 @@ class Tokenizer:
             tokens.append(Token(position, id, token, known_indices[start], known_indices[end - 1] + 1))
         dropped = np.unique(indices[~has_token]).tolist()
         return Tokens(tuple(tokens), tuple(DroppedCharacter(i, i + 1, text[i]) for i in dropped))
+
+
+def _decode(raw: bytes) -> tuple[str, list[int]]:
+    r"""The text of some bytes, and how many of them each of its characters takes; ill-formed ones become U+FFFD.
+
+    >>> _decode(b"a\xe2\x80b\xff")
+    ('a\ufffdb\ufffd', [1, 2, 1, 1])
+    """
+    view, text, n_bytes, start = memoryview(raw), "", list[int](), 0
+    while start < len(raw):
+        try:
+            valid, ill_formed, end = str(view[start:], "utf-8"), [], len(raw)
+        except UnicodeDecodeError as error:
+            valid, ill_formed = str(view[start : start + error.start], "utf-8"), [error.end - error.start]
+            end = start + error.end
+        text += valid + "\ufffd" * len(ill_formed)
+        n_bytes += [*map(_utf8_length, valid), *ill_formed]
+        start = end
+    return text, n_bytes
 
 
 def _utf8_length(character: str) -> int:

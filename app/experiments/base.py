@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.engine import NO_SITES, Pause, Reading
 from app.experiments.checks import Arithmetic, Check, product_norms
 from app.experiments.controls import Controls
 from app.experiments.panels import AnyPanel
 from app.models import LoadedModel
 from model.config import Config
-from model.edits import NO_EDITS, Change, Edits
+from model.edits import Change, Edits
 from model.gpt import GPT, Block
 from model.linear import Linear
 from model.sites import ObservedSite
@@ -51,13 +52,10 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A reading that an experiment needs besides that of its text."""
+class Round(Pause):
+    """Readings to make before the run goes on; whoever iterates puts their traces into `work.traces`."""
 
-    ids: tuple[int, ...]
-    edits: Edits = NO_EDITS
-    sites: frozenset[ObservedSite] = frozenset()
-    fresh: bool = False  # computed anew, whatever the cache holds: for a check that compares two computations
+    readings: Mapping[str, Reading]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Work:
     A subclass annotates `controls` with the type of its own controls, which is thereby that of its requests.
     """
 
-    sites: ClassVar[frozenset[ObservedSite]] = frozenset()  # observed while the text itself is read
+    sites: ClassVar[frozenset[ObservedSite]] = NO_SITES  # observed while the text itself is read
     controls: Controls
 
     def __init__(self, model: LoadedModel, tokens: Tokens, controls: Controls) -> None:
@@ -100,7 +98,7 @@ class Work:
         """What must hold; `Progress` after each piece of what takes long."""
         return iter(())
 
-    def under(self, *changes: Change, sites: frozenset[ObservedSite] = frozenset()) -> Reading:
+    def under(self, *changes: Change, sites: frozenset[ObservedSite] = NO_SITES) -> Reading:
         """The text of the page, read under some changes."""
         return Reading(self.tokens.ids, Edits(changes), sites)
 
@@ -220,7 +218,6 @@ class PanelInfo:
     description: str
 
 
-@cache
 def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     """The panels of an experiment, in the order of its code."""
     infos = []
@@ -232,24 +229,19 @@ def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     return tuple(infos)
 
 
-def run_panels(
-    work: Work, names: Sequence[str] | None = None
-) -> Iterator[Mapping[str, Reading] | Progress | tuple[str, AnyPanel]]:
-    """A run of an experiment whose text is read: its rounds of readings, then its panels one by one.
-
-    Whoever iterates puts the traces of a round into `work.traces` before the next step. `names` chooses panels.
-    """
-    yield from work.readings()
+def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round | Progress | tuple[str, AnyPanel]]:
+    """A run of an experiment whose text is read: its rounds of readings, then some or all of its panels."""
+    yield from map(Round, work.readings())
     for info in panel_infos(type(work)):
         if names is None or info.name in names:
             made = getattr(work, info.name)()
             yield info.name, (yield from made) if isgenerator(made) else made
 
 
-def run_checks(work: Work) -> Iterator[Mapping[str, Reading] | Check | Progress]:
+def run_checks(work: Work) -> Iterator[Round | Check | Progress]:
     """The checks of an experiment whose text is read, one by one, after the rounds of readings that they need."""
-    yield from work.readings()
-    yield from work.check_readings()
+    yield from map(Round, work.readings())
+    yield from map(Round, work.check_readings())
     yield from work.checks()
 
 

@@ -37,7 +37,7 @@ def _control(
 ) -> FieldInfo:
     """The pydantic field of a control; its kind and what has no bound go into the JSON schema."""
     extra = {"kind": kind, **(extra or {})}
-    return cast("FieldInfo", Field(title=title, description=help or None, json_schema_extra=extra, **bounds))  # type: ignore[arg-type]
+    return cast("FieldInfo", Field(title=title, description=help or None, json_schema_extra=extra, **bounds))  # type: ignore[call-overload]
 
 
 def Slider(low: float, high: float, step: float, title: str, help: str = "", *, playable: bool = False) -> FieldInfo:

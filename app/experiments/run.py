@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from app import service
-from app.engine import Engine, ReadingProgress
+from app.engine import Engine, Reading, ReadingProgress
 from app.errors import EditsNotAccepted, TextTooLong, UnsupportedByModel
-from app.experiments.base import MAX_TOKENS, Experiment, Progress, Reading, Work, run_checks, run_panels
+from app.experiments.base import MAX_TOKENS, Experiment, Progress, Round, Work, run_checks, run_panels
 from app.experiments.checks import Check
 from app.experiments.controls import Controls, chosen_heads
 from app.experiments.panels import AnyPanel
-from app.models import LoadedModel
+from app.models import LoadedModel, ModelInput
 from app.schemas import Timings
 from model.trace import Trace
 
@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
     experiment: Experiment
     work: Work
-    request: service.ReadRequest
+    given: ModelInput
 
     @property
     def model(self) -> LoadedModel:
@@ -39,16 +39,16 @@ async def prepare(engine: Engine, experiment: Experiment, controls: Controls) ->
     """
     if controls.model is None and not experiment.is_supported_by(engine.models.shape(engine.models.default)[0]):
         controls = controls.model_copy(update={"model": engine.models.fallback})
-    request = await service.read_request(engine, controls)
-    model, tokens = request.model, request.tokens
+    given = await service.model_input(engine, controls)
+    model, tokens = given.model, given.tokens
     if len(tokens) > MAX_TOKENS:
         raise TextTooLong(len(tokens), MAX_TOKENS, "an experiment", "open it on the first page")
     if not experiment.is_supported_by(model.network.config):
         raise UnsupportedByModel(model.name, experiment.requirement, engine.models.fallback)
-    if request.edits and not experiment.accepts_edits:
-        raise EditsNotAccepted(experiment.title, str(request.edits))
+    if given.edits and not experiment.accepts_edits:
+        raise EditsNotAccepted(experiment.title, str(given.edits))
     model.check_heads(*chosen_heads(controls))
-    return Run(experiment, experiment.work(model, tokens, controls), request)
+    return Run(experiment, experiment.work(model, tokens, controls), given)
 
 
 async def stream_panels(
@@ -83,18 +83,17 @@ async def all_checks(engine: Engine, run: Run) -> list[Check]:
 
 
 async def _events(
-    engine: Engine, run: Run, steps: Callable[[Work], Iterator[Mapping[str, Reading] | Event]]
+    engine: Engine, run: Run, steps: Callable[[Work], Iterator[Round | Event]]
 ) -> AsyncIterator[tuple[Event, Timings]]:
     """What the steps of a run yield, except the rounds of readings: those are read here, between two steps."""
     work = run.work
 
-    def view(trace: Trace) -> Iterator[Mapping[str, Reading] | Event]:
+    def view(trace: Trace) -> Iterator[Round | Event]:
         work.trace = trace
         yield from steps(work)
 
-    stream = engine.submit(
-        work.model, work.tokens.ids, view, needs_last_logits=True, edits=run.request.edits, sites=work.sites
-    )
+    reading = Reading(work.tokens.ids, run.given.edits, work.sites)
+    stream = engine.submit(work.model, reading, view, needs_last_logits=True)
     timings = Timings(queued_ms=0, computed_ms=0)
     try:
         async for event in stream:
@@ -102,8 +101,8 @@ async def _events(
                 yield event, timings
                 continue
             step, timings = event
-            if isinstance(step, Mapping):
-                await _read_round(engine, work, step)
+            if isinstance(step, Round):
+                await _read_round(engine, work, step.readings)
                 stream.resume()
             else:
                 yield step, timings
@@ -111,24 +110,16 @@ async def _events(
         stream.cancel()
 
 
-async def _read_round(engine: Engine, work: Work, round: Mapping[str, Reading]) -> None:
-    """Read a round together, and put its traces into the work."""
-    tasks = [asyncio.ensure_future(_read(engine, work.model, reading)) for reading in round.values()]
+async def _read_round(engine: Engine, work: Work, readings: Mapping[str, Reading]) -> None:
+    """Make the readings of a round together, and put their traces into the work."""
+    tasks = [asyncio.ensure_future(_read(engine, work.model, reading)) for reading in readings.values()]
     try:
-        work.traces |= dict(zip(round, await asyncio.gather(*tasks), strict=True))
+        work.traces |= dict(zip(readings, await asyncio.gather(*tasks), strict=True))
     finally:
         for task in tasks:  # if one failed, nobody waits for the others
             task.cancel()
 
 
 async def _read(engine: Engine, model: LoadedModel, reading: Reading) -> Trace:
-    trace, _ = await engine.compute(
-        model,
-        reading.ids,
-        lambda trace: trace,
-        needs_last_logits=True,
-        edits=reading.edits,
-        sites=reading.sites,
-        fresh=reading.fresh,
-    )
+    trace, _ = await engine.compute(model, reading, lambda trace: trace, needs_last_logits=True)
     return trace

@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from app.experiments.base import RESIDUAL, Lesson, Reading, Work, panel
+from app.engine import Reading
+from app.experiments.base import RESIDUAL, Lesson, Work, panel
 from app.experiments.checks import Arithmetic, Check, equal, largest, printed
 from app.experiments.controls import Choice, Controls, HeadOf, Layer, Switch, TokenOf
 from app.experiments.panels import Bars, Facts, Heatmap, Number, Point, Points, facts, numbers, probabilities, signed

@@ -17,13 +17,12 @@ from app import figures, views
 from app.errors import NoSuchPosition
 from app.figures import Window
 from app.live.frame import Array
-from app.models import LoadedModel
+from app.models import LoadedModel, ModelInput
 from app.schemas import PageRequest
 from model.cache import shared_prefix_length
 from model.config import Config
 from model.edits import NO_EDITS, Edits
 from model.sites import Stage, norm_sites
-from model.tokenizer import Tokens
 from model.trace import Trace
 
 N_CELLS = 256  # cells per side of the chosen head's heatmap, at most; larger windows have several tokens per cell
@@ -41,6 +40,8 @@ class FrameHeader(TypedDict, total=False):
 
     model: str
     step: int | None
+    edits: str
+    text: str | None
     device: str
     dtype: str
     n_tokens: int
@@ -68,8 +69,8 @@ class ClientState:
     """What a client has been sent."""
 
     model: str = ""  # its key
-    ids: tuple[int, ...] = ()
     edits: Edits = NO_EDITS
+    ids: tuple[int, ...] = ()
     sent_head: tuple[int, int, Window] | None = None  # layer, head and the window of it
     pixel_size: int = 0  # tokens per pixel of the thumbnails
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
@@ -77,11 +78,11 @@ class ClientState:
     def switch_text(self, model: LoadedModel, ids: tuple[int, ...], edits: Edits = NO_EDITS) -> int:
         """Switch to another text, and return how many of its first tokens the client already has.
 
-        If tokens attend to later ones, that is all or none, because a new token changes the rows of every earlier one.
+        Under other edits it has none. If a head has no mask, each later token changes all that is before it.
         """
-        n_shared = shared_prefix_length(self.ids, ids) if (self.model, self.edits) == (model.key, edits) else 0
-        if not edits.is_causal and self.ids != ids:
-            n_shared = 0
+        n_shared = 0
+        if (self.model, self.edits) == (model.key, edits) and (edits.is_causal or self.ids == ids):
+            n_shared = shared_prefix_length(self.ids, ids)
         pixel_size = views.block_size_for(len(ids), views.N_THUMBNAIL)
         if not n_shared or pixel_size != self.pixel_size:
             self.n_sent = [0] * model.network.config.n_layers
@@ -89,18 +90,12 @@ class ClientState:
         self.n_sent = [n if n <= n_shared else n_shared // pixel_size * pixel_size for n in self.n_sent]
         if not n_shared:
             self.sent_head = None
-        self.model, self.ids, self.edits, self.pixel_size = model.key, ids, edits, pixel_size
+        self.model, self.edits, self.ids, self.pixel_size = model.key, edits, ids, pixel_size
         return n_shared
 
 
 def frames(
-    trace: Trace,
-    tokens: Tokens,
-    model: LoadedModel,
-    request: PageRequest,
-    client: ClientState,
-    *,
-    overview: bool = True,
+    trace: Trace, given: ModelInput, request: PageRequest, client: ClientState, *, overview: bool = True
 ) -> Iterator[Frame]:
     """The frames to send, the most important first; `client` is updated. `done` is true in the last one.
 
@@ -109,18 +104,21 @@ def frames(
     Raises:
         NoSuchPosition: if the chosen query is after the end.
     """
+    model, tokens, edits, text_of_ids = given
     n = len(tokens)
     query = n - 1 if request.query is None else request.query
     if query >= n:
         raise NoSuchPosition(query, n)
     n_before = len(client.ids)
-    n_shared = client.switch_text(model, tokens.ids, trace.edits)
+    n_shared = client.switch_text(model, tokens.ids, edits)
     text = views.tokens(tokens, n_shared)
     window = window_of(request.window, n)
     heatmap, arrays = _heatmap(trace, request, window, client, n_shared)
     header: FrameHeader = {
         "model": model.name,
         "step": model.step,
+        "edits": str(edits),
+        "text": text_of_ids,
         "device": str(model.network.device),
         "dtype": str(model.network.dtype).removeprefix("torch."),
         "n_tokens": n,
@@ -133,7 +131,14 @@ def frames(
         "query": query,
         "prediction": views.predictions(trace, tokens.ids, model.tokenizer, [query], N_NEXT_TOKENS)[0],
         "heatmap": heatmap,
-        "figure": figures.head_figure(window, request.stage, model=model.title, layer=request.layer, head=request.head),
+        "figure": figures.head_figure(
+            window,
+            request.stage,
+            views.head_mask(edits, request.layer, request.head),
+            model=model.title,
+            layer=request.layer,
+            head=request.head,
+        ),
     }
     arrays |= views.row(trace, request.layer, request.head, query)
     plan = thumbnail_plan(model.network.config, n, client) if overview else []

@@ -83,8 +83,8 @@ class Session:
 
     async def _reply(self, request: LiveRequest) -> None:
         try:
-            model, tokens = await service.model_and_tokens(self._engine, request)
-            self._stream = service.submit_page(self._engine, model, tokens, request, self._client)
+            given = await service.model_input(self._engine, request)
+            self._stream = service.submit_page(self._engine, given, request, self._client)
             if self._has_new.is_set():  # a newer request came during tokenization
                 self._stream.cancel()
             async for event in self._stream:

@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
 from app import problems, service, views
-from app.engine import Engine
+from app.engine import Engine, Reading
 from app.errors import ReplyTooLarge
 from app.live import frame
-from app.models import LoadedModel
+from app.models import ModelInput
 from app.schemas import (
     AttentionReply,
     AttentionRequest,
@@ -33,7 +33,9 @@ from app.schemas import (
 )
 from app.service import ClientDep, EngineDep
 from model.heads import PROBE_PATTERNS
-from model.tokenizer import Tokens
+from model.tokenizer import token_label
+
+Format = Literal["json", "npz"]
 
 router = APIRouter(responses=problems.DESCRIBED)
 
@@ -68,8 +70,7 @@ async def get_checkpoints(name: str, engine: EngineDep) -> CheckpointsReply:
 @router.post("/api/v1/tokens", summary="Tokens of a text", response_model=TokensReply, tags=["text"])
 async def post_tokens(request: TokensRequest, engine: EngineDep) -> Response:
     """The tokens of a text: ids, bytes, and the characters that each covers."""
-    model, tokens = await service.model_and_tokens(engine, request)
-    return json_reply(_text_fields(model, tokens))
+    return json_reply(text_fields(await service.model_input(engine, request)))
 
 
 @router.post(
@@ -84,32 +85,30 @@ async def post_attention(
     engine: EngineDep,
     client: ClientDep,
     format: Annotated[
-        Literal["json", "npz"],
-        Query(description="`npz`: a NumPy archive of `values`, `mask`, `ids`, `layers`, `heads`"),
+        Format,
+        Query(
+            description="`npz`: a NumPy archive of `values`, `mask`, `layers`, `heads`, `stage` and of `ids`, `tokens` "
+            "(their labels), `model`, `step` (-1 for the finished model), `edits`"
+        ),
     ] = "json",
 ) -> Response:
     """One stage of attention for some or all heads, in the model's own numbers."""
-    model, tokens = await service.model_and_tokens(engine, request)
+    given = await service.model_input(engine, request)
+    model, tokens, edits, _ = given
     config = model.network.config
     layers = list(range(config.n_layers)) if request.layers is None else request.layers
     heads = list(range(config.n_heads)) if request.heads is None else request.heads
     model.check_heads(layers, heads)
-    _check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format)
-    stream = engine.submit(model, tokens, lambda trace: views.stages(trace, request.stage, layers, heads))
+    check_size(engine, len(layers) * len(heads) * len(tokens) ** 2, format, "layers or heads")
+    reading = Reading(tokens.ids, edits)
+    stream = engine.submit(model, reading, lambda trace: views.stages(trace, request.stage, layers, heads))
     results, timings = await client.cancel_on_disconnect(service.all_results(stream))
     values = await asyncio.to_thread(np.stack, results)  # 250 MB at most
     mask = views.mask(len(tokens))
+    header = {"stage": request.stage, "layers": layers, "heads": heads, "mask": mask}
     if format == "npz":
-        arrays = {"values": values, "mask": mask, "ids": np.array(tokens.ids)}
-        arrays |= {"layers": np.array(layers), "heads": np.array(heads)}
-        return Response(await asyncio.to_thread(_npz, arrays), media_type="application/zip", headers=_NPZ_NAME)
-    header = _text_fields(model, tokens, timings) | {
-        "stage": request.stage,
-        "layers": layers,
-        "heads": heads,
-        "mask": mask,
-    }
-    return StreamingResponse(_with_values(header, values), media_type="application/json")
+        return await npz_reply("attention", given, {**header, "values": values})
+    return values_reply(text_fields(given, timings) | header, values)
 
 
 @router.post("/api/v1/norms", summary="Norm statistics", response_model=NormsReply, tags=["norms"])
@@ -118,9 +117,10 @@ async def post_norms(request: TokensRequest, engine: EngineDep, client: ClientDe
 
     A LayerNorm uses `mean` and `variance`. An RMSNorm uses `rms` alone; the other two are given for comparison.
     """
-    model, tokens = await service.model_and_tokens(engine, request)
-    norms, timings = await client.cancel_on_disconnect(engine.compute(model, tokens, views.norms))
-    return json_reply(_text_fields(model, tokens, timings) | {"norms": norms})
+    given = await service.model_input(engine, request)
+    work = engine.compute(given.model, Reading(given.tokens.ids, given.edits), views.norms)
+    norms, timings = await client.cancel_on_disconnect(work)
+    return json_reply(text_fields(given, timings) | {"norms": norms})
 
 
 @router.post(
@@ -128,17 +128,18 @@ async def post_norms(request: TokensRequest, engine: EngineDep, client: ClientDe
 )
 async def post_predictions(request: PredictionsRequest, engine: EngineDep, client: ClientDep) -> Response:
     """The likeliest next tokens, after the last token or after every one."""
-    model, tokens = await service.model_and_tokens(engine, request)
+    given = await service.model_input(engine, request)
+    model, tokens, edits, _ = given
     n = len(tokens)
     positions = range(n) if request.positions == "all" else range(n - 1, n)
     work = engine.compute(
         model,
-        tokens,
+        Reading(tokens.ids, edits),
         lambda trace: views.predictions(trace, tokens.ids, model.tokenizer, positions, request.top),
         needs_last_logits=request.positions == "last",
     )
     predictions, timings = await client.cancel_on_disconnect(work)
-    return json_reply(_text_fields(model, tokens, timings) | {"predictions": predictions})
+    return json_reply(text_fields(given, timings) | {"predictions": predictions})
 
 
 @router.post(
@@ -159,6 +160,7 @@ async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) 
       256 tokens each cell is one weight; in a larger window each cell is the largest of `heatmap.cell_size`² of them.
       Request a smaller `window` to see them all;
     - `row_scores`, `row_scaled`, `row_weights`: the numbers of the chosen query, exact;
+    - `masked`, `row_masked`: the masked scores, if edits change the attention of the layer;
 
     and with `overview` also
 
@@ -169,42 +171,60 @@ async def post_view(request: ViewRequest, engine: EngineDep, client: ClientDep) 
 
     The live channel, described at the top, sends the same frames with only what is new in them.
     """
-    model, tokens = await service.model_and_tokens(engine, request)
-    work = service.compute_page(engine, model, tokens, request, overview=request.overview)
+    given = await service.model_input(engine, request)
+    work = service.compute_page(engine, given, request, overview=request.overview)
     (header, arrays), timings = await client.cancel_on_disconnect(work)
     encoded = await asyncio.to_thread(frame.encode, {**header, "timings": timings.model_dump()}, arrays)
     return Response(encoded, media_type=frame.FRAME_MEDIA_TYPE)
 
 
-def _text_fields(model: LoadedModel, tokens: Tokens, timings: Timings | None = None) -> dict[str, object]:
+def text_fields(given: ModelInput, timings: Timings | None = None) -> dict[str, object]:
     """The fields that every reply about a text has."""
-    fields: dict[str, object] = {"model": model.name, "step": model.step, **views.tokens(tokens)}
-    return fields | ({"timings": timings.model_dump()} if timings else {})
+    model, tokens, edits, text = given
+    fields: dict[str, object] = {"model": model.name, "step": model.step, "edits": str(edits), "text": text}
+    return fields | views.tokens(tokens) | ({"timings": timings.model_dump()} if timings else {})
 
 
-def _check_size(engine: Engine, n_numbers: int, format: Literal["json", "npz"]) -> None:
+def check_size(engine: Engine, n_numbers: int, format: Format, of_what: str) -> None:
+    """Refuse a reply with too many numbers; the error says of what to request fewer.
+
+    Raises:
+        ReplyTooLarge: with the number and the limit.
+    """
     n_json, n_npz = engine.settings.max_json_numbers, engine.settings.max_npz_numbers
     if format == "json" and n_numbers > n_json:
         archive = f", or ?format=npz, whose limit is {n_npz:,}" if n_numbers <= n_npz else ""
-        raise ReplyTooLarge(n_numbers, n_json, f"Request fewer layers or heads{archive}.")
+        raise ReplyTooLarge(n_numbers, n_json, f"Request fewer {of_what}{archive}.")
     if n_numbers > n_npz:
-        raise ReplyTooLarge(n_numbers, n_npz, "Request fewer layers or heads at a time.")
+        raise ReplyTooLarge(n_numbers, n_npz, f"Request fewer {of_what} at a time.")
 
 
-_NPZ_NAME = {"Content-Disposition": 'attachment; filename="attention.npz"'}
+async def npz_reply(name: str, given: ModelInput, contents: Mapping[str, object]) -> Response:
+    """A NumPy archive of these arrays and values, and of what was read; what is None is left out."""
+    model, tokens, edits, _ = given
+    labels = [token_label(token.bytes) for token in tokens.tokens]
+    text: dict[str, object] = {"ids": tokens.ids, "tokens": labels, "model": model.name, "edits": str(edits)}
+    text["step"] = -1 if model.step is None else model.step
+    arrays = {key: np.asarray(value) for key, value in {**text, **contents}.items() if value is not None}
+    headers = {"Content-Disposition": f'attachment; filename="{name}.npz"'}
+    return Response(await asyncio.to_thread(_npz, arrays), media_type="application/zip", headers=headers)
 
 
-def _npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
+def values_reply(header: Mapping[str, object], values: Iterable[NDArray[np.float32]]) -> Response:
+    """The JSON of a reply whose `values` are encoded one after another, so that other requests run in between."""
+    return StreamingResponse(_with_values(header, values), media_type="application/json")
+
+
 def _with_values(header: Mapping[str, object], values: Iterable[NDArray[np.float32]]) -> Iterator[bytes]:
-    """The JSON of a reply whose `values` are encoded layer by layer, so that other requests run in between."""
     yield _dumps(header)[:-1] + b',"values":['
-    for layer, layer_values in enumerate(values):
-        yield (b"," if layer else b"") + _dumps(layer_values)
+    for number, array in enumerate(values):
+        yield (b"," if number else b"") + _dumps(array)
     yield b"]}"
 
 

@@ -1,6 +1,7 @@
 """The lessons and tools, for people and for programs: two calls and one page for all of them."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_origin
@@ -32,6 +33,7 @@ CALL = "/api/v1/experiments"
 NDJSON = "application/x-ndjson"
 SECTIONS = {"The mathematics": 1, "From a text to vectors": 9, "Attention, step by step": 13}  # with their first lesson
 
+log = logging.getLogger("lookback")
 router = APIRouter()
 
 
@@ -352,7 +354,7 @@ async def _lines(engine: Engine, prepared: run.Run) -> AsyncIterator[bytes]:
     except AppError as error:
         yield _line({"problem": problems.of_error(error).model_dump(), "retry_after_s": error.retry_after_s})
     except Exception as error:
-        problems.log.exception("an experiment failed while it was streamed")
+        log.exception("an experiment failed while it was streamed")
         yield _line({"problem": problems.of_bug(error).model_dump(), "retry_after_s": None})
 
 

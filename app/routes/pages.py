@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app import problems, service
+from app.edits import describe
 from app.engine import Engine
 from app.errors import AppError, ModelLoading, field_message
 from app.live.frame import Array
@@ -19,6 +21,7 @@ from app.schemas import CurvePoint, ModelInfo, PageRequest, Problem
 from app.service import EngineDep
 from app.templating import EMPTY, render
 from app.views import PredictionFields, TokenFields
+from model.edits import Edits
 from model.sites import STAGES
 
 FIRST_TEXT = "the fat cat sat on the mat"
@@ -57,11 +60,21 @@ class ShownToken(TokenFields):
 
 
 @dataclass(frozen=True)
+class ShownEdit:
+    """An edit as a page shows it."""
+
+    text: str  # as an address has it
+    words: str
+    without: str | None  # the edits without this one; None if none is left
+
+
+@dataclass(frozen=True)
 class PageResult:
     """What the page shows of a text before any script runs."""
 
     tokens: list[ShownToken]
     dropped: list[str]  # characters that are not in the vocabulary, described
+    edits: list[ShownEdit]
     query: int
     rows: list[Row]
     prediction: PredictionFields
@@ -79,6 +92,7 @@ class PageState:
     head: int | str
     query: int | str | None  # None follows the last token
     stage: str
+    edits: str  # as an address has them; empty for none
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,7 @@ class PageQuery:
     head: str = ""
     query: str = ""
     stage: str = "weights"
+    edits: str = ""
 
     def state(self, *, text: str, model: str, query: int | None, heads: Mapping[str, tuple[int, int]]) -> PageState:
         """The state of the page.
@@ -158,11 +173,12 @@ class PageQuery:
             # without scripts, a form sends \r\n for each line end of its text box, which itself contains \n
             text=text if self.text is None else self.text.replace("\r\n", "\n"),
             model=model,
-            step=_number(self.step) if self.step else None,
-            layer=_number(self.layer) if self.layer else first_layer,
-            head=_number(self.head) if self.head else first_head,
-            query=_number(self.query) if self.query else query if self.text is None else None,
+            step=_to_number(self.step) if self.step else None,
+            layer=_to_number(self.layer) if self.layer else first_layer,
+            head=_to_number(self.head) if self.head else first_head,
+            query=_to_number(self.query) if self.query else query if self.text is None else None,
             stage=self.stage,
+            edits=self.edits,
         )
 
 
@@ -253,8 +269,8 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
         return None, EMPTY, 200  # nothing is wrong: there is no text yet
     try:
         request = PageRequest.model_validate(asdict(state))
-        model, tokens = await service.model_and_tokens(engine, request)
-        frame, timings = await service.compute_page(engine, model, tokens, request, overview=False)
+        given = await service.model_input(engine, request)
+        frame, timings = await service.compute_page(engine, given, request, overview=False)
     except ModelLoading as error:
         return None, str(error), 200  # the page is right; it only has to wait
     except AppError as error:
@@ -265,6 +281,7 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
     split = split_characters(header["tokens"], state.text)
     result = PageResult(
         tokens=[{**token, "split": words} for token, words in zip(header["tokens"], split, strict=True)],
+        edits=_shown_edits(given.edits),
         dropped=[f"U+{ord(drop['text']):04X} (character {drop['start']})" for drop in header["dropped"]],
         query=header["query"],
         rows=_rows(header["tokens"], header["query"], arrays),
@@ -274,14 +291,23 @@ async def _result(engine: Engine, state: PageState) -> tuple[PageResult | None, 
     return result, "", 200
 
 
+def _shown_edits(edits: Edits) -> list[ShownEdit]:
+    texts = [str(change) for change in edits.changes]
+    return [
+        ShownEdit(text, describe(change), ",".join(texts[:at] + texts[at + 1 :]) or None)
+        for at, (text, change) in enumerate(zip(texts, edits.changes, strict=True))
+    ]
+
+
 def _rows(tokens: Sequence[TokenFields], query: int, arrays: Mapping[str, Array]) -> list[Row]:
+    masked = arrays.get("row_masked", np.where(np.arange(len(tokens)) <= query, arrays["row_scaled"], -np.inf))
     return [
         Row(
             position=token["position"],
             text=token["text"],
             score=float(arrays["row_scores"][key]),
             scaled=float(arrays["row_scaled"][key]),
-            masked=float(arrays["row_scaled"][key]) if key <= query else None,
+            masked=float(masked[key]) if np.isfinite(masked[key]) else None,
             weight=float(arrays["row_weights"][key]),
         )
         for key, token in enumerate(tokens)
@@ -315,6 +341,6 @@ def descendants(kind: type[AppError]) -> list[type[AppError]]:
     return [error for child in kind.__subclasses__() for error in (child, *descendants(child))]
 
 
-def _number(value: str) -> int | str:
+def _to_number(value: str) -> int | str:
     """A number of the address; anything else is left for the request's own validation to refuse."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 8 else value

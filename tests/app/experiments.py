@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from app.experiments.base import Progress, Reading, Work, experiments, run_checks, run_panels
+from app.engine import Reading
+from app.experiments.base import Progress, Round, Work, experiments, run_checks, run_panels
 from app.experiments.checks import Check
 from app.experiments.panels import AnyPanel
 from app.models import LoadedModel
@@ -30,8 +31,8 @@ def complete_work(loaded: LoadedModel, slug: str, text: str, **controls: object)
     """An experiment on a text, with everything read that its panels and checks need."""
     work = make_work(loaded, slug, text, **controls)
     for rounds in (work.readings(), work.check_readings()):
-        for round in rounds:  # one after another: the second may use the traces of the first
-            _read_round(work, round)
+        for readings in rounds:  # one after another: the second may use the traces of the first
+            _read_round(work, readings)
     return work
 
 
@@ -47,12 +48,12 @@ def checks_of(work: Work) -> list[Check]:
 
 def _steps(work: Work, steps: Iterable[object]) -> Iterable[object]:
     for step in steps:
-        if isinstance(step, Mapping):
-            _read_round(work, step)
+        if isinstance(step, Round):
+            _read_round(work, step.readings)
         elif not isinstance(step, Progress):
             yield step
 
 
-def _read_round(work: Work, round: Mapping[str, Reading]) -> None:
-    for name, reading in round.items():
+def _read_round(work: Work, readings: Mapping[str, Reading]) -> None:
+    for name, reading in readings.items():
         work.traces[name] = read(work.network, reading.ids, reading.edits, reading.sites)

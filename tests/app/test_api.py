@@ -115,7 +115,8 @@ def test_npz_contains_the_same_arrays_as_json(client: TestClient) -> None:
     reply = client.post("/api/v1/attention?format=npz", json={"text": TEXT, "stage": "masked", "layers": [1, 2]})
     assert reply.headers["content-type"] == "application/zip"
     archive, json = np.load(io.BytesIO(reply.content)), post(client, "attention", stage="masked", layers=[1, 2])
-    assert set(archive) == {"values", "mask", "ids", "layers", "heads"}
+    of_the_text = {"ids", "tokens", "model", "step", "edits"}
+    assert set(archive) == {"values", "mask", "layers", "heads", "stage"} | of_the_text
     assert archive["values"].dtype == np.float32
     assert archive["values"].shape == (2, 4, len(json["tokens"]), len(json["tokens"]))
     expected = [[[[-np.inf if v is None else v for v in row] for row in h] for h in heads] for heads in json["values"]]
@@ -318,7 +319,9 @@ def test_at_most_ten_errors_are_created_for_a_request(client: TestClient) -> Non
         assert reply.status_code == 422
         assert 1 <= len(reply.json()["detail"].split("; ")) <= 10
         assert len(reply.content) < 2_000
-    assert "90,000 fields are unknown; the known ones are text, model" in problem(client, 422, "tokens", **bodies[0])
+    assert "90,000 fields are unknown; the known ones are text, ids, model" in problem(
+        client, 422, "tokens", **bodies[0]
+    )
 
 
 def test_a_body_over_a_mebibyte_is_refused_whole_or_in_chunks(client: TestClient) -> None:

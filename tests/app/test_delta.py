@@ -12,9 +12,10 @@ from app import views
 from app.figures import Window
 from app.live import delta
 from app.live.delta import ClientState, n_reusable_cells, thumbnail_plan, window_of
-from app.models import LoadedModel
+from app.models import LoadedModel, ModelInput
 from app.schemas import PageRequest
 from model.cache import PrefixCache
+from model.edits import NO_EDITS
 from model.reading import read, read_batch
 from model.tokenizer import Token, Tokens
 from model.trace import Trace
@@ -41,7 +42,9 @@ class TypingClient:
             trace = read_batch(self.model.network, [(trace, ids[trace.n_tokens :])])[0]
         self.cache.put(tuple(ids), trace)
         sent = []
-        frames = delta.frames(trace, text(ids), self.model, PageRequest(text="x", **fields), self.state)
+        frames = delta.frames(
+            trace, ModelInput(self.model, text(ids), NO_EDITS), PageRequest(text="x", **fields), self.state
+        )
         for _, (header, arrays) in zip(range(n_frames or 1000), frames, strict=False):
             self.screen.apply(header, arrays)
             sent.append((header, arrays))
@@ -257,5 +260,5 @@ def test_unchanged_cells_of_a_heatmap_are_reused(before: Window, wanted: Window,
 def test_the_thumbnails_of_a_long_text_come_in_frames_of_a_few_layers(tiny_model: LoadedModel) -> None:
     n_weights = 4 * 38 * 38 // 2  # of the 4 heads of one layer, for 38 tokens
     assert n_weights <= delta.FRAME_WEIGHTS < 2 * n_weights
-    state = ClientState("tiny", (), None, pixel_size=8, n_sent=[0, 0, 8])
+    state = ClientState("tiny", pixel_size=8, n_sent=[0, 0, 8])
     assert thumbnail_plan(tiny_model.network.config, 38, state) == [(range(1), 0), (range(1, 2), 0), (range(2, 3), 8)]

@@ -12,17 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import engine as engine_module
-from app.engine import Engine, ReadingProgress, WorkerFailed, WorkerStopped, split_budget
+from app.engine import Engine, Pause, Reading, ReadingProgress, WorkerFailed, WorkerStopped, fit_budget, split_budget
 from app.errors import Busy, ModelLoading, ModelNotHere, ModelTooLarge, ModelUnavailable, OutOfMemory, UnknownModel
 from app.models import Entry, LoadedModel
 from app.settings import Settings
+from model.edits import NO_EDITS, Cut, Edit, Edits, Temperature
 from model.gpt import GPT
 from model.reading import read, read_batch
-from model.tokenizer import Token, Tokens
+from model.sites import ObservedSite
+from model.tokenizer import Tokens
 from model.trace import Trace
 from model.weights.catalogue import catalogue
 from model.weights.folder import load
 from model.weights.sources import FetchError, FolderSource, Progress
+
+OFF = Edit("context", 0, (1,), scale=0.0)
+NO_SITES: frozenset[ObservedSite] = frozenset()
+MLP: frozenset[ObservedSite] = frozenset({"mlp"})
 
 
 class Panic(BaseException):
@@ -238,7 +244,7 @@ def test_when_the_queue_is_full_a_text_is_refused_and_the_waiting_ones_are_read(
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings(max_waiting=2)) as engine:
             model = await loaded_model(engine)
-            tokens = await engine.tokens("cat", model)
+            tokens = await cat(engine, model)
 
             def wait(trace: Trace) -> int:
                 started.set()
@@ -251,7 +257,7 @@ def test_when_the_queue_is_full_a_text_is_refused_and_the_waiting_ones_are_read(
             with pytest.raises(Busy, match="2 texts are waiting; the limit is 2"):
                 await engine.compute(model, tokens, wait)
             gate.set()
-            assert (await first)[0] == (await second)[0] == len(tokens)
+            assert (await first)[0] == (await second)[0] == len(tokens.ids)
             assert (await second)[1].queued_ms > 20
             await engine.compute(model, tokens, wait)
 
@@ -264,9 +270,7 @@ def test_the_event_loop_is_not_blocked_while_torch_works(tiny_llama: Path) -> No
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await loaded_model(engine)
-            work = asyncio.ensure_future(
-                engine.compute(model, await engine.tokens("cat", model), lambda _: gate.wait())
-            )
+            work = asyncio.ensure_future(engine.compute(model, await cat(engine, model), lambda _: gate.wait()))
             for _ in range(5):
                 await asyncio.sleep(0.01)
             assert not work.done()
@@ -293,7 +297,7 @@ def test_torch_is_used_in_only_one_thread(tiny_llama: Path, monkeypatch: pytest.
     async def test() -> None:
         async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
             model = await loaded_model(engine)
-            await engine.compute(model, await engine.tokens("cat", model), recorded(lambda trace: trace.logits([0])))
+            await engine.compute(model, await cat(engine, model), recorded(lambda trace: trace.logits([0])))
 
     run(test())
     assert threads == {"torch_0"}
@@ -318,9 +322,9 @@ class Passes:
         self.gate.set()
         monkeypatch.setattr("app.engine.read_batch", self._read_batch)
 
-    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def _read_batch(self, model: GPT, texts: list[tuple[Trace, tuple[int, ...]]], *under: Any) -> list[Trace]:
         self.gate.wait()
-        traces = read_batch(model, texts)
+        traces = read_batch(model, texts, *under)
         self.n_tokens.append({self._first_id(trace): len(ids) for trace, (_, ids) in zip(traces, texts, strict=True)})
         return traces
 
@@ -333,9 +337,14 @@ class Passes:
         self.keys = [read(model.network, [id]).chunks[0].keys_LGTD[0, 0, 0] for id in range(10)]
 
 
-def text(first: int, n: int) -> Tokens:
+def text(first: int, n: int, edits: Edits = NO_EDITS, sites: frozenset[ObservedSite] = NO_SITES) -> Reading:
     """A text of `n` tokens whose first token has the id `first`."""
-    return Tokens(tuple(Token(i, first if i == 0 else 50, b"x", i, i + 1) for i in range(n)), ())
+    return Reading((first, *[50] * (n - 1)), edits, sites)
+
+
+async def cat(engine: Engine, model: LoadedModel) -> Reading:
+    """The text "cat"."""
+    return Reading((await engine.tokens("cat", model)).ids)
 
 
 @pytest.fixture
@@ -367,6 +376,84 @@ def test_waiting_texts_are_read_in_one_pass_and_each_gets_its_own_result(tiny_ll
             for i, logits_V in enumerate(results, 1):
                 alone = read(model.network, text(i, i).ids).logits([i - 1])[0]
                 torch.testing.assert_close(logits_V, alone, atol=1e-4, rtol=0)
+
+    run(test())
+
+
+@given(st.lists(st.integers(0, 100), max_size=12), st.integers(1, 100))
+def test_a_batch_of_whole_texts_takes_all_of_a_text_or_nothing(remaining: list[int], budget: int) -> None:
+    taken = fit_budget(remaining, budget)
+    assert sum(taken) <= budget
+    assert all(n in (0, n_remaining) for n, n_remaining in zip(taken, remaining, strict=True))
+    assert not taken or taken[0] == (remaining[0] if remaining[0] <= budget else 0)  # the first is not passed over
+
+
+def test_texts_under_the_same_edits_share_a_pass_and_texts_under_others_do_not(
+    tiny_llama: Path, passes: Passes
+) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await loaded_model(engine)
+            passes.use_keys_of(model)
+            passes.gate.clear()
+            off, also_off, cooler = (Edits((change,)) for change in (OFF, OFF, Temperature(None, None, 2.0)))
+            work = [
+                asyncio.ensure_future(engine.compute(model, text(i, 3, edits, sites), lambda trace: trace.edits))
+                for i, (edits, sites) in enumerate(
+                    [(off, NO_SITES), (cooler, NO_SITES), (also_off, NO_SITES), (off, MLP)], 1
+                )
+            ]
+            await wait_for_queue(engine, 4)
+            passes.gate.set()
+            assert [(await future)[0] for future in work] == [off, cooler, off, off]
+            assert passes.n_tokens == [{1: 3, 3: 3}, {2: 3}, {4: 3}]
+
+    run(test())
+
+
+def test_a_fresh_reading_takes_nothing_from_the_cache_and_leaves_nothing_in_it(
+    tiny_llama: Path, passes: Passes
+) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await loaded_model(engine)
+            passes.use_keys_of(model)
+            for reading in (text(1, 3), Reading(text(1, 3).ids, is_fresh=True), Reading((2, 50), is_fresh=True)):
+                await engine.compute(model, reading, lambda trace: trace.n_tokens)
+            await engine.compute(model, text(2, 2), lambda trace: trace.n_tokens)
+            assert passes.n_tokens == [{1: 3}, {1: 3}, {2: 2}, {2: 2}]
+
+    run(test())
+
+
+def test_a_paused_job_waits_until_it_is_resumed_and_others_run(tiny_llama: Path) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await loaded_model(engine)
+            read_meanwhile: list[int] = []
+            stream = engine.submit(model, text(1, 3), lambda _: iter([Pause(), len(read_meanwhile), read_meanwhile]))
+            async for event in stream:
+                assert not isinstance(event, ReadingProgress)
+                if isinstance(event[0], Pause):
+                    n_tokens, _ = await engine.compute(model, text(2, 4), lambda trace: trace.n_tokens)
+                    read_meanwhile.append(n_tokens)
+                    stream.resume()
+            assert not isinstance(event, ReadingProgress)
+            assert event[0] == [4]
+
+    run(test())
+
+
+def test_the_unedited_beginning_of_an_edited_text_is_not_read_again(tiny_llama: Path, passes: Passes) -> None:
+    async def test() -> None:
+        async with Engine.serving({"tiny": FolderSource("tiny", tiny_llama)}, settings()) as engine:
+            model = await loaded_model(engine)
+            passes.use_keys_of(model)
+            edits = Edits((Cut(1, 0, query=7, key=2),))
+            await engine.compute(model, text(1, 10), lambda trace: trace.n_tokens)
+            for _ in range(2):
+                await engine.compute(model, text(1, 10, edits), lambda trace: trace.n_tokens)
+            assert passes.n_tokens == [{1: 10}, {1: 3}]  # the tokens from the cut query on, and only once
 
     run(test())
 
@@ -509,11 +596,11 @@ def test_a_text_that_cannot_be_read_fails_without_the_rest_of_its_batch(
 ) -> None:
     gate = threading.Event()
 
-    def failing_read_batch(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]]) -> list[Trace]:
+    def failing_read_batch(model: GPT, texts: list[tuple[Trace, tuple[int, ...]]], *under: Any) -> list[Trace]:
         gate.wait()
         if any(ids[0] == 2 for _, ids in texts):
             raise error
-        return read_batch(model, texts)
+        return read_batch(model, texts, *under)
 
     monkeypatch.setattr("app.engine.read_batch", failing_read_batch)
 

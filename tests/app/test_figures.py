@@ -110,5 +110,22 @@ def test_the_hatch_covers_only_masked_cells_inside_the_heatmap(height: int, widt
         assert round(middle_x + 1e-9) >= round(middle_y - 1e-9) + offset
 
 
+def test_the_masked_scores_of_an_edited_head_are_an_array_of_their_own() -> None:
+    def meta(stage: Any, mask: Any) -> tuple[object, object]:
+        figure: Any = figures.head_figure(Window(0, 5, 0, 5), stage, mask, model="m", layer=0, head=0)
+        return figure["data"][0]["meta"]["z"], figure["data"][0]["meta"]["masked_from"]
+
+    assert [meta("masked", mask) for mask in ("causal", "edited", "none")] == [
+        ("scaled", 0),
+        ("masked", 0),
+        ("masked", None),
+    ]
+    assert [meta("weights", mask) for mask in ("causal", "edited", "none")] == [
+        ("weights", 0),
+        ("weights", 0),
+        ("weights", None),
+    ]
+
+
 def test_the_heatmap_of_one_token_has_no_hatch() -> None:
     assert figures.head_figure(Window(0, 1, 0, 1), "weights", model="m", layer=0, head=0)["layout"]["shapes"] == []

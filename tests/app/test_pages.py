@@ -87,6 +87,45 @@ def test_an_invalid_address_is_explained_and_keeps_what_was_typed(
     assert typed(html) == query["text"]
 
 
+@pytest.mark.parametrize("path", ["/", "/training"])
+def test_the_page_says_what_is_changed_and_has_a_link_that_removes_each_edit(client: TestClient, path: str) -> None:
+    status, html = get(client, path, text="the fat cat", edits="cut:1.2:2>1,scale:0.1:0", layer=1, head=2, query=2)
+    assert (status, notice(html)) == (200, "")
+    assert 'data-edits="cut:1.2:2&gt;1,scale:0.1:0"' in html
+    assert '<input type="hidden" id="edits" name="edits" value="cut:1.2:2&gt;1,scale:0.1:0">' in html
+    assert "Head 2 of layer 1: token 2 does not attend to token 1." in html
+    assert "Head 1 of layer 0 is switched off" in html
+    links = [unescape(link) for link in re.findall(r'<a href="([^"]+)" aria-label="Remove', html)]
+    assert ["edits=cut%3A1.2%3A2%3E1" in link for link in links] == [True, False]
+    assert ["edits=scale%3A0.1%3A0" in link for link in links] == [False, True]
+    (unchanged,) = re.findall(r'<a href="([^"]+)">show it unchanged</a>', html)
+    assert "edits" not in unchanged
+    assert client.get(unescape(unchanged)).status_code == 200
+    assert "edits=cut%3A1.2%3A2%3E1%2Cscale%3A0.1%3A0" in unescape(html)  # the other links keep the edits
+    assert re.search(r'<tr class="masked">\s*<th scope="row">1 <bdi>', html)  # the cut cell
+
+
+def test_without_edits_the_page_speaks_of_none(client: TestClient) -> None:
+    html = get(client, text="the fat cat")[1]
+    assert 'data-edits=""' in html
+    assert re.search(r'<section id="edits-list"[^>]*hidden>', html)
+    assert "edits=" not in "".join(re.findall(r'href="([^"]+)"', html))
+
+
+def test_edits_that_cannot_be_made_are_explained_and_the_text_and_the_edits_are_kept(client: TestClient) -> None:
+    status, html = get(client, text="the fat cat", edits="scale:9.1:0<b>")
+    assert (status, typed(html)) == (422, "the fat cat")
+    assert "edit 'scale:9.1:0<b>': '0<b>' is no number" in notice(html)
+    assert "<code>scale:9.1:0&lt;b&gt;</code>" in html
+    assert re.search(r'<a href="[^"]+">show it unchanged</a>', html)
+
+
+def test_a_query_attends_to_later_tokens_where_the_mask_is_removed(client: TestClient) -> None:
+    html = get(client, text="the fat cat", edits="nomask:1.2", layer=1, head=2, query=0)[1]
+    assert "masked" not in re.findall(r"<tr class=\"(\w*)\">", html)
+    assert "Head 2 of layer 1 also attends to later tokens." in html
+
+
 def test_an_unknown_model_is_explained(client: TestClient) -> None:
     status, html = get(client, text="cat", model="<gpt5>")
     assert (status, typed(html)) == (404, "cat")

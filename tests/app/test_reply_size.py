@@ -5,9 +5,10 @@ import torch
 
 from app.live import delta, frame
 from app.live.delta import ClientState
-from app.models import LoadedModel
+from app.models import LoadedModel, ModelInput
 from app.schemas import PageRequest
 from model.config import Config
+from model.edits import NO_EDITS
 from model.gpt import GPT
 from model.reading import read_batch
 from model.tokenizer import Token, Tokens
@@ -36,7 +37,8 @@ def text(n: int) -> Tokens:
 
 
 def sizes(model: LoadedModel, trace: Trace, client: ClientState) -> list[int]:
-    frames = delta.frames(trace, text(trace.n_tokens), model, PageRequest(text="x"), client)
+    given = ModelInput(model, text(trace.n_tokens), NO_EDITS)
+    frames = delta.frames(trace, given, PageRequest(text="x"), client)
     return [len(frame.encode(header, arrays)) for header, arrays in frames]
 
 
@@ -48,5 +50,7 @@ def test_no_frame_is_over_4_mb_and_the_frame_of_an_appended_token_is_small(model
     assert len(first) > 10
     assert max(first) < MAX_BYTES
     assert sum(sizes(model, whole, client)) < 100_000
-    at_once = delta.merge_frames(list(delta.frames(whole, text(N), model, PageRequest(text="x"), ClientState())))
+    at_once = delta.merge_frames(
+        list(delta.frames(whole, ModelInput(model, text(N), NO_EDITS), PageRequest(text="x"), ClientState()))
+    )
     assert len(frame.encode(*at_once)) < MAX_BYTES

@@ -56,6 +56,41 @@ def test_a_merge_without_an_id_is_refused() -> None:
         Tokenizer(vocab=ASCII, merges=[(b"a", b"t")], special={}, pattern=GPT2_PATTERN)
 
 
+def test_ids_spell_their_text_and_cover_its_characters() -> None:
+    text, tokens = CAT.locate_ids([5, 7, 1])
+    assert text == " catat<|end|>"
+    assert [(token.bytes, token.start, token.end) for token in tokens.tokens] == [
+        (b" cat", 0, 4),
+        (b"at", 4, 6),
+        (b"<|end|>", 6, 13),
+    ]
+    assert tokens.dropped == ()
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_the_ids_of_a_text_spell_the_text_at_the_same_places(tiny: Tokenizer, text: str) -> None:
+    tokens = tiny.encode(text)
+    assert tiny.locate_ids(tokens.ids) == (text, tokens)
+
+
+@given(st.lists(st.sampled_from([b"a", *(bytes([byte]) for byte in "é👍".encode()), b"\xff"]), min_size=1))
+def test_ids_of_any_bytes_become_one_character_for_each_ill_formed_run(tiny: Tokenizer, letters: list[bytes]) -> None:
+    raw = b"".join(letters)
+    ids = [next(id for id in range(400) if tiny.token_bytes(id) == letter) for letter in letters]
+    text, tokens = tiny.locate_ids(ids)
+    assert text == raw.decode(errors="replace") == tiny.decode(ids)
+    end = 0
+    for token in tokens.tokens:  # neighbours may overlap in a character, and leave out none
+        assert end - 1 <= token.start <= end <= token.end
+        end = token.end
+    assert end == len(text)
+
+
+def test_an_id_without_a_token_is_refused() -> None:
+    with pytest.raises(TokenizerError, match="the vocabulary has no token 4"):
+        CAT.locate_ids([5, 4])
+
+
 def test_offsets_count_characters_and_a_part_of_a_character_covers_all_of_it(tiny: Tokenizer) -> None:
     whole = tiny.encode("a👍b")
     assert [(t.start, t.end) for t in whole.tokens] == [(0, 1), (1, 2), (1, 2), (1, 2), (1, 2), (2, 3)]
