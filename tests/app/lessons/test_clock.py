@@ -14,7 +14,7 @@ from app.lessons.clock import (
     extrapolated_ms,
     forward_milliseconds,
     growth_exponent,
-    hidden_in_pieces,
+    hidden_in_steps,
     length_milliseconds,
     milliseconds,
     passes_milliseconds,
@@ -52,15 +52,15 @@ def returned(steps: Generator[object, None, T], on_yield: Callable[[], object] =
         on_yield()
 
 
-@pytest.mark.parametrize("piece_s", [-1.0, 60.0])
-def test_a_pass_in_pieces_computes_what_the_network_computes(
-    loaded: LoadedModel, piece_s: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step_s", [-1.0, 60.0])
+def test_a_pass_in_steps_computes_what_the_network_computes(
+    loaded: LoadedModel, step_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clock, "PIECE_S", piece_s)
+    monkeypatch.setattr(clock, "STEP_S", step_s)
     network, ids_BT = loaded.network, random_ids(loaded.network, 2, 9)
-    n_pieces = len(list(hidden_in_pieces(network, ids_BT)))
-    assert n_pieces == (network.config.n_layers if piece_s < 0 else 0)
-    assert torch.equal(returned(hidden_in_pieces(network, ids_BT)), network.hidden(ids_BT))
+    n_steps = len(list(hidden_in_steps(network, ids_BT)))
+    assert n_steps == (network.config.n_layers if step_s < 0 else 0)
+    assert torch.equal(returned(hidden_in_steps(network, ids_BT)), network.hidden(ids_BT))
 
 
 def test_the_median_leaves_out_the_first_round_unless_it_is_the_only_one(fake_time: FakeTime) -> None:
@@ -70,22 +70,22 @@ def test_the_median_leaves_out_the_first_round_unless_it_is_the_only_one(fake_ti
     assert milliseconds(lambda: setattr(fake_time, "now", fake_time.now + next(durations)), budget_s=1.0) == 9000
 
 
-def test_what_runs_between_two_pieces_is_not_measured(
+def test_what_runs_between_two_steps_is_not_measured(
     lookback_gpt: LoadedModel, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def two_pieces(*_: object) -> Generator[None, None, None]:
+    def two_steps(*_: object) -> Generator[None, None, None]:
         fake_time.now += 0.01
         yield
         fake_time.now += 0.03
 
-    def others() -> None:
+    def other_jobs() -> None:
         fake_time.now += 100.0
 
-    monkeypatch.setattr(clock, "hidden_in_pieces", two_pieces)
+    monkeypatch.setattr(clock, "hidden_in_steps", two_steps)
     network = lookback_gpt.network
     progress = Progress(0, 1)
     steps = forward_milliseconds(network, random_ids(network, 1, 4), progress)
-    assert returned(steps, others) == pytest.approx(40.0)
+    assert returned(steps, other_jobs) == pytest.approx(40.0)
     n_rounds = math.ceil(clock.PASS_BUDGET_S / 0.04)
     assert list(forward_milliseconds(network, random_ids(network, 1, 4), progress)) == [progress] * 2 * n_rounds
 
@@ -100,11 +100,11 @@ def test_passes_are_measured_once_and_not_beyond_the_context(tiny_llama_model: L
 
 
 def test_no_pass_is_measured_after_the_budget(lookback_gpt: LoadedModel, fake_time: FakeTime) -> None:
-    def others() -> None:
+    def other_jobs() -> None:
         fake_time.now += 1.0
 
     n_rounds = clock.N_ROUNDS + 1  # of the first pass, each of which takes no time by the fake clock
-    times = returned(passes_milliseconds(lookback_gpt.network, ((1, 3), (1, 5)), budget_s=n_rounds - 0.5), others)
+    times = returned(passes_milliseconds(lookback_gpt.network, ((1, 3), (1, 5)), budget_s=n_rounds - 0.5), other_jobs)
     assert times == [0.0, None]
 
 

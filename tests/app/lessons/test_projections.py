@@ -90,10 +90,10 @@ def test_the_planes_hold_the_principal_components_of_numpy(loaded: LoadedModel) 
         assert isinstance(picture, Points)
         assert {point.group for point in picture.points[1:3]} == {"chosen"}
         centred = (vectors[:N_POINTS] - vectors[:N_POINTS].mean(0)).numpy()
-        stretch = np.linalg.svd(centred, compute_uv=False)
+        singular = np.linalg.svd(centred, compute_uv=False)
         shown = np.array([(point.x, point.y) for point in picture.points])
-        assert np.linalg.norm(shown, axis=0) == pytest.approx(stretch[:2], rel=1e-2, abs=1e-3)
-        ratio = stretch[0] ** 2 / (stretch**2).sum()
+        assert np.linalg.norm(shown, axis=0) == pytest.approx(singular[:2], rel=1e-2, abs=1e-3)
+        ratio = singular[0] ** 2 / (singular**2).sum()
         assert picture.x_axis == f"principal component 1, {ratio:.0%} of the variance"
 
 
