@@ -40,8 +40,9 @@ export const EMPTY_CLIENT_STATE = Object.freeze({
   header: /** @type {FirstHeader} */ ({}), tokens: [], head: {}, cells: null, norms: null, pixelSize: 0, layers: [], done: false,
 });
 
-const ROWS = ["row_scores", "row_scaled", "row_weights"];
-const STAGES = ["scores", "scaled", "masked", "weights"]; // masked scores are sent only where a cell covers several numbers
+// Masked scores are sent only where a cell covers several numbers, or where edits change the attention of the layer.
+const ROWS = ["row_scores", "row_scaled", "row_masked", "row_weights"];
+const STAGES = ["scores", "scaled", "masked", "weights"];
 
 /**
  * The client state after a frame.
@@ -76,7 +77,7 @@ function applyFirstFrame(previous, header, arrays) {
     header,
     tokens: [...before.tokens.slice(0, nShared), ...header.tokens],
     head: {
-      ...Object.fromEntries(ROWS.map((name) => [name, arrays[name]])),
+      ...Object.fromEntries(ROWS.filter((name) => arrays[name]).map((name) => [name, arrays[name]])),
       ...(header.heatmap ? extendHead(before.head, header.heatmap, arrays) : pick(before.head, STAGES)),
     },
     cells: header.heatmap ?? before.cells,
@@ -90,7 +91,7 @@ function applyFirstFrame(previous, header, arrays) {
 function extendHead(before, { window: [top, bottom, left, right], cell_size: cellSize, from }, arrays) {
   const [height, width] = [Math.ceil((bottom - top) / cellSize), Math.ceil((right - left) / cellSize)];
   return Object.fromEntries(
-    STAGES.filter((name) => arrays[name] || (before[name] && (name !== "masked" || cellSize > 1))).map((name) => {
+    STAGES.filter((name) => arrays[name] || (before[name] && (name !== "masked" || from))).map((name) => {
       const values = new Float32Array(height * width);
       if (name === "masked") values.fill(-Infinity);
       if (from) copyMatrix(values, width, before[name], 0, 0);

@@ -1,7 +1,7 @@
 // The page of an experiment, a lesson or a tool: every change is sent to the server at once, and its panels are drawn as
 // they arrive. The newest request wins.
 
-import { chipsOf, makePanelView } from "./lesson_panels.js";
+import { chipsOf, makePanelView } from "./experiment_panels.js";
 import { Newest, Refused, Unreachable, linesOf, send } from "./request.js";
 import { Store } from "./store.js";
 import { onThemeChange } from "./theme.js";

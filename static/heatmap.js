@@ -16,7 +16,6 @@ const VIEW_HEIGHT = 600; // px of the cells; more rows are reached by scrolling
 const ZOOM_STEP = 1.5;
 const DRAG_PX = 5; // a pointer that moves less has clicked
 const PICTURE = { height: Number.POSITIVE_INFINITY, smallestCell: 8 }; // of a downloaded picture: nothing is scrolled out of sight
-const HELP = "Arrow keys move the cursor, Enter selects, plus and minus zoom, 0 or Escape shows the whole matrix.";
 
 /** Draws one matrix after the other in an element. */
 export class Heatmap {
@@ -66,7 +65,7 @@ export class Heatmap {
     if (!hasSameShape) this.zoom = 1;
     if (!hasSameShape) this.hovered = null;
     this.cursor = { row: clamp(this.cursor.row, 0, matrix.rows.length - 1), column: clamp(this.cursor.column, 0, matrix.columns.length - 1) };
-    this.frame.ariaLabel = `${matrix.title}. ${matrix.rows.length} rows, ${matrix.columns.length} columns. ${HELP}`;
+    this.frame.ariaLabel = `${matrix.title}. ${matrix.rows.length} rows, ${matrix.columns.length} columns`;
     this.redraw();
     this.element.dataset.drawn = matrix.title;
   }
@@ -210,6 +209,8 @@ export class Heatmap {
     this.frame.scrollTo(offset.left, offset.top);
     const [column, row] = [this.cursor.column + 0.5, this.cursor.row + 0.5];
     this.zoomTo(this.zoom * factor, { x: left + column * cell[0] - offset.left, y: top + row * cell[1] - offset.top });
+    const after = scrolledTo(this.layout, this.offset, this.cursor); // the larger cell may reach beyond the edge
+    this.frame.scrollTo(after.left, after.top);
   }
 
   /** Save the whole matrix with its title and its legend, on a background of its own. */

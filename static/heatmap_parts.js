@@ -1,5 +1,7 @@
 // The elements of a heatmap. Text from outside is inserted with textContent only, so that it is never parsed as HTML.
 
+const HELP = "Arrow keys, Home and End move the cursor, Enter selects, plus and minus zoom, 0 or Escape shows the whole matrix.";
+
 /** Create the parts of a heatmap in an element: a canvas in a frame that scrolls it, the value of the current cell, the legend, a
  *  place for buttons, and a region for what is said to a screen reader. @param {HTMLElement} element */
 export function createParts(element) {
@@ -8,6 +10,7 @@ export function createParts(element) {
   frame.tabIndex = 0;
   frame.role = "application"; // a screen reader passes the arrow keys on
   frame.setAttribute("aria-roledescription", "heatmap");
+  frame.setAttribute("aria-description", HELP);
   const extent = create("div", "heatmap-extent"); // as large as all cells; the canvas shows the part that is scrolled to
   const canvas = create("canvas", "heatmap-cells");
   canvas.ariaHidden = "true";

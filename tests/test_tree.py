@@ -79,6 +79,7 @@ ORDER = [
     "app.experiments.run",
     "app.lessons.posts",
     "app.lessons.book",
+    "app.lessons.embeddings",
     "app.lessons.geometry",
     "app.lessons.head",
     "app.lessons.recurrent",

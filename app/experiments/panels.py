@@ -1,6 +1,6 @@
 """The panels that an experiment consists of: a few kinds of pictures and tables, as numbers with labels.
 
-static/lesson_panels.js draws them.
+static/experiment_panels.js draws them.
 """
 
 import math

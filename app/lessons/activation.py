@@ -37,15 +37,7 @@ class ActivationControls(Controls):
     layer: Annotated[int, Layer(help="shows the feed-forward network of this layer")] = 0
     activation: Annotated[ActivationName, Choice("Between the two maps")] = "none"
     u: Annotated[
-        float,
-        Slider(
-            -U_LIMIT,
-            U_LIMIT,
-            0.05,
-            "u",
-            "moves the marked point of the curves; u is an output of the first map",
-            playable=True,
-        ),
+        float, Slider(-U_LIMIT, U_LIMIT, 0.05, "u", "an output of the first map; moves the marked point", playable=True)
     ] = -0.75
 
 

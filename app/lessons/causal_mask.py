@@ -1,6 +1,6 @@
 """S19: a token may attend only to itself and to earlier tokens: two correct ways to mask, and two wrong ones."""
 
-# shapes: H heads, T tokens, O, I outputs and inputs of a matrix
+# shapes: H heads, T queries, S keys, O, I outputs and inputs of a matrix, V tokens of the vocabulary
 
 import math
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,12 @@ from app.lessons.book import BOOK, BOOK_NAMES, VectorSource
 from app.lessons.posts import PART_9, chapter
 from app.schemas import Text
 from model import attention
-from model.edits import Edits, NoMask
+from model.edits import NO_EDITS, Edits, NoMask
 from model.tokenizer import token_label
+from model.trace import Trace
+
+N_UNMASKED = 128  # tokens read without a mask, which must be read in one pass
+UNMASKED = Edits((NoMask(),))
 
 MaskingMethod = Literal[
     "mask, then softmax", "softmax, then mask, then renormalise", "softmax, then mask", "set to 0, then softmax"
@@ -39,7 +43,7 @@ PRINTED_WEIGHTS = (  # the rows of chapter 3.5, up to the diagonal
 class CausalMaskControls(Controls):
     """A head, a method to mask it, and a token to replace."""
 
-    source: Annotated[VectorSource, Choice("Scores", "those of the chosen head, or of the book's example")] = "model"
+    source: Annotated[VectorSource, Choice("Scores", "shows the chosen head, or the book's example")] = "model"
     layer: Annotated[int, Layer()] = 0
     head: Annotated[int, HeadOf()] = 0
     method: Annotated[MaskingMethod, Choice("Method", "masks the later tokens before or after the softmax")] = (
@@ -60,22 +64,18 @@ def book_scaled_scores() -> Tensor:
     return attention.scaled(attention.scores((BOOK @ query_OI.T)[None], (BOOK @ key_OI.T)[None]), 2)
 
 
-def masked_weights(scaled_HTT: Tensor, method: MaskingMethod, *, broken: bool = False) -> Tensor:
-    """Weights from scaled scores, (H, T, T); if broken, nothing is masked by any method.
-
-    >>> masked_weights(torch.zeros(1, 2, 2), "softmax, then mask").tolist()
-    [[[0.5, 0.0], [0.5, 0.5]]]
-    """
+def masked_weights(scaled_HTS: Tensor, method: MaskingMethod, *, broken: bool = False) -> Tensor:
+    """Weights from scaled scores, (H, T, T); if broken, nothing is masked by any method."""
     if broken:
-        return attention.weights(scaled_HTT)
-    n = scaled_HTT.shape[-1]
-    allowed_TT = attention.causal_mask(n, n, device=scaled_HTT.device)
+        return attention.weights(scaled_HTS)
+    n = scaled_HTS.shape[-1]
+    allowed_TS = attention.causal_mask(n, n, device=scaled_HTS.device)
     if method == "mask, then softmax":
-        return attention.weights(attention.masked(scaled_HTT))
+        return attention.weights(attention.masked(scaled_HTS))
     if method == "set to 0, then softmax":
-        return attention.weights(scaled_HTT * allowed_TT)
-    weight_HTT = attention.weights(scaled_HTT) * allowed_TT
-    return weight_HTT if method == "softmax, then mask" else weight_HTT / weight_HTT.sum(-1, keepdim=True)
+        return attention.weights(scaled_HTS * allowed_TS)
+    weight_HTS = attention.weights(scaled_HTS) * allowed_TS
+    return weight_HTS if method == "softmax, then mask" else weight_HTS / weight_HTS.sum(-1, keepdim=True)
 
 
 class CausalMaskWork(Work):
@@ -84,22 +84,16 @@ class CausalMaskWork(Work):
     controls: CausalMaskControls
 
     def readings(self) -> Iterator[Mapping[str, Reading]]:
-        """The text as it is and with the token replaced, with the mask and without."""
-        yield {
-            "text": self.under(*self.masking),
-            "changed text": Reading(self.changed_ids, Edits(self.masking)),
-            "unmasked text": self.under(NoMask()),
-            "unmasked changed text": Reading(self.changed_ids, Edits((NoMask(),))),
-        }
+        """The text with a token replaced, and both texts without a mask in any layer."""
+        texts = {"text": self.tokens.ids, "changed": self.changed_ids}
+        unmasked = {f"unmasked {name}": Reading(ids[:N_UNMASKED], UNMASKED) for name, ids in texts.items()}
+        yield {"changed": Reading(self.changed_ids), **unmasked}
 
     def check_readings(self) -> Iterator[Mapping[str, Reading]]:
-        """The changed text once more; the cache would copy what comes before the change from the text."""
-        yield {"changed text": Reading(self.changed_ids, Edits(self.masking), is_fresh=True)}
-
-    @property
-    def masking(self) -> tuple[NoMask, ...]:
-        """What is done to the mask of the model: nothing, unless the lesson is broken."""
-        return (NoMask(),) if self.controls.broken else ()
+        """Both texts read from their beginning, so that no row is the same only because it is kept."""
+        edits, n = (UNMASKED, N_UNMASKED) if self.controls.broken else (NO_EDITS, None)
+        texts = {"fresh text": self.tokens.ids, "fresh changed": self.changed_ids}
+        yield {name: Reading(ids[:n], edits, is_fresh=True) for name, ids in texts.items()}
 
     @property
     def changed(self) -> int:
@@ -107,101 +101,102 @@ class CausalMaskWork(Work):
         return self.position(self.controls.changed_token)
 
     @cached_property
-    def replacement_id(self) -> int:
-        """The id of the replacement.
+    def replacement(self) -> int:
+        """The id of the token that replaces it.
 
         Raises:
             TextTooLong, UnreadableText, NoKnownCharacters: if the model cannot read the replacement.
         """
-        if replacement := self.controls.replacement.strip():
-            return self.model.tokens(f" {replacement}").ids[0]
+        if self.controls.replacement.strip():
+            return self.model.tokens(f" {self.controls.replacement.strip()}").ids[0]
         return (self.tokens.ids[self.changed] + 1) % self.config.n_vocab
 
     @property
     def changed_ids(self) -> tuple[int, ...]:
-        """The text with the token replaced."""
-        return self.with_token(self.changed, self.replacement_id)
-
-    def logit_change(self, mask: Literal["", "unmasked "]) -> Tensor:
-        """How far the logits after each token change at most when the token is replaced, (T,)."""
-        rows = range(len(self.tokens))
-        before_TV, after_TV = (self.traces[f"{mask}{text}"].logits(rows) for text in ("text", "changed text"))
-        return (after_TV - before_TV).abs().amax(-1).cpu()
+        """The ids of the text with the token replaced."""
+        return self.with_token(self.changed, self.replacement)
 
     @cached_property
-    def scaled_1TT(self) -> Tensor:
-        """The scaled scores of the chosen head or of the book, before masking."""
+    def labelled_scores(self) -> tuple[Tensor, list[str]]:
+        """Scaled scores before masking, (1, T, T), and the labels of their rows."""
         if self.controls.source == "book":
-            return book_scaled_scores()
-        return self.trace.stage("scaled", self.controls.layer, [self.controls.head]).cpu()
+            return book_scaled_scores(), BOOK_NAMES
+        return self.trace.stage("scaled", self.controls.layer, [self.controls.head]).cpu(), self.token_labels
 
     @cached_property
     def weight_TT(self) -> Tensor:
         """The weights by the chosen method."""
-        return masked_weights(self.scaled_1TT, self.controls.method, broken=self.controls.broken)[0]
-
-    @property
-    def rows(self) -> list[str]:
-        """The labels of the rows and columns of the weights."""
-        return BOOK_NAMES if self.controls.source == "book" else self.token_labels
+        return masked_weights(self.labelled_scores[0], self.controls.method, broken=self.controls.broken)[0]
 
     @panel
     def weights(self) -> Heatmap:
-        """The attention weights by the chosen method."""
-        controls = self.controls
+        """The weights by the chosen method."""
+        controls, names = self.controls, self.labelled_scores[1]
         is_book = controls.source == "book"
         place = "the book's example" if is_book else f"layer {controls.layer}, head {controls.head}"
         title = f"Attention weights, {place}: {'no mask' if controls.broken else controls.method}"
-        return probabilities(title, self.rows, self.rows, self.weight_TT)
+        return probabilities(title, names, names, self.weight_TT)
 
     @panel
     def difference(self) -> Heatmap:
         """The weights minus the correct ones."""
-        difference_TT = self.weight_TT - attention.weights(attention.masked(self.scaled_1TT))[0]
-        return signed("Difference to the correct weights", self.rows, self.rows, difference_TT, limit=0.1)
+        scaled_1TT, names = self.labelled_scores
+        correct_TT = attention.weights(attention.masked(scaled_1TT))[0]
+        return signed("Difference to the correct weights", names, names, self.weight_TT - correct_TT, limit=0.1)
 
     @panel
     def row_sums(self) -> Bars:
         """The sum of each row of weights."""
-        values = numbers(self.weight_TT.sum(-1))
-        return Bars(title="Sum of each row of weights", labels=self.rows, values=values, probabilities=True)
+        names, sum_T = self.labelled_scores[1], self.weight_TT.sum(-1)
+        return Bars(title="Sum of each row of weights", labels=names, values=numbers(sum_T), probabilities=True)
 
     @panel
     def later_weights(self) -> Bars:
         """The weight that each row gives to later tokens."""
-        values = numbers(self.weight_TT.triu(1).sum(-1))
-        return Bars(title="Attention to later tokens", labels=self.rows, values=values, probabilities=True)
+        names, later_T = self.labelled_scores[1], self.weight_TT.triu(1).sum(-1)
+        return Bars(title="Attention to later tokens", labels=names, values=numbers(later_T), probabilities=True)
 
     @panel
     def changed_text(self) -> Chips:
         """The text with one token replaced."""
-        replacement = self.model.tokenizer.label(self.replacement_id)
+        replacement = self.model.tokenizer.label(self.replacement)
         chips = [Chip(text=token_label(token.bytes)) for token in self.tokens.tokens]
         chips[self.changed] = Chip(text=replacement, about="replaced")
         title = f"The text, {self.token_labels[self.changed]} replaced by {replacement}"
         return Chips(title=title, rows=[ChipRow(name="", chips=chips)])
 
+    @cached_property
+    def unmasked_change_T(self) -> Tensor:
+        """The largest change of a logit after each token without a mask; only of the first N_UNMASKED tokens."""
+        return _largest_changes(self.traces["unmasked text"], self.traces["unmasked changed"])
+
     @panel
     def logit_changes(self) -> Bars:
         """The largest change of a logit after each token."""
-        labels, values = self.token_labels, numbers(self.logit_change(""))
-        title = f"Largest change of a logit after each token, if {labels[self.changed]} is replaced"
-        return Bars(title=title, labels=labels, values=values, chosen=self.changed, selects="changed_token")
+        masked_T = _largest_changes(self.trace, self.traces["changed"])
+        title = f"Largest change of a logit after each token, if {self.token_labels[self.changed]} is replaced"
+        return self._change_bars(title, self.unmasked_change_T if self.controls.broken else masked_T)
 
     @panel
     def unmasked_logit_changes(self) -> Bars:
         """The same if no layer has a mask."""
-        title, values = "The same without a mask in any layer", numbers(self.logit_change("unmasked "))
-        return Bars(title=title, labels=self.token_labels, values=values, chosen=self.changed)
+        shown = f", first {N_UNMASKED} tokens" if len(self.tokens) > N_UNMASKED else ""
+        return self._change_bars(f"The same without a mask in any layer{shown}", self.unmasked_change_T)
+
+    def _change_bars(self, title: str, change_T: Tensor) -> Bars:
+        labels = self.token_labels[: len(change_T)]
+        chosen = self.changed if self.changed < len(change_T) else None
+        return Bars(title=title, labels=labels, values=numbers(change_T), chosen=chosen, selects="changed_token")
 
     def checks(self) -> Iterator[Check]:
         """Both correct methods give the model's weights, and a later token changes nothing before it."""
-        layer, head, broken = self.controls.layer, [self.controls.head], self.controls.broken
-        scaled_1TT, trace_weight_1TT = (self.trace.stage(stage, layer, head) for stage in ("scaled", "weights"))
+        layer, heads, broken = self.controls.layer, [self.controls.head], self.controls.broken
+        scaled_1TT = self.trace.stage("scaled", layer, heads)
         before_1TT, after_1TT = (masked_weights(scaled_1TT, method, broken=broken) for method in MASKING_METHODS[:2])
         sums = Arithmetic(n_terms=len(self.tokens))
         name = "masking before the softmax, or after it and renormalising, is the same"
         yield equal(name, before_1TT, after_1TT, sums, 1.0)
+        trace_weight_1TT = self.trace.stage("weights", layer, heads)
         yield equal("masking before the softmax gives the model's weights", before_1TT, trace_weight_1TT, sums, 1.0)
         yield at_most(0, largest(before_1TT.triu(1)), "every weight of a later token is 0")
         book_TT = masked_weights(book_scaled_scores(), MASKING_METHODS[1], broken=broken)[0]
@@ -209,21 +204,32 @@ class CausalMaskWork(Work):
         for row, values in enumerate(PRINTED_WEIGHTS):
             printed_TT[row, : len(values)] = torch.tensor(values)
         yield printed("the weights of the book's example are those in the book", book_TT, printed_TT)
-        yield from self.change_checks()
+        yield from self._change_checks()
 
-    def change_checks(self) -> Iterator[Check]:
+    def _change_checks(self) -> Iterator[Check]:
         """With the mask, logits before the replaced token stay the same; without it, they change."""
         names = "logits before the replaced token stay the same", "without a mask, they change"
-        reason = "the first token is replaced, and no token comes before it" if not self.changed else ""
-        if self.replacement_id == self.tokens.ids[self.changed]:
+        reason = "" if self.changed else "the first token is replaced, and no token comes before it"
+        if self.changed_ids == self.tokens.ids:
             reason = "the replacement is the same token"
         if reason:
             yield from (does_not_apply(name, reason) for name in names)
             return
         scale = largest(self.trace.logits(range(self.changed)))
-        change, unmasked_change = (self.logit_change(mask)[: self.changed].max().item() for mask in ("", "unmasked "))
-        yield at_most(self.whole_pass.error(scale), change, names[0])
-        yield at_least(Arithmetic(dtype=self.dtype).error(), unmasked_change, names[1])
+        change_T = _largest_changes(self.traces["fresh text"], self.traces["fresh changed"])
+        yield at_most(self.whole_pass.error(scale), change_T[: self.changed].max().item(), names[0])
+        if self.changed < N_UNMASKED:
+            before = self.unmasked_change_T[: self.changed].max().item()
+            yield at_least(Arithmetic(dtype=self.dtype).error(), before, names[1])
+        else:
+            yield does_not_apply(names[1], f"only {N_UNMASKED} tokens are read without a mask")
+
+
+def _largest_changes(before: Trace, after: Trace) -> Tensor:
+    """The largest change of a logit after each token of two texts of one length, (T,)."""
+    rows = range(before.n_tokens)
+    change_T: Tensor = (after.logits(rows) - before.logits(rows)).abs().amax(-1).cpu()
+    return change_T
 
 
 EXPERIMENT = Lesson(

@@ -22,7 +22,7 @@ from model.config import Config
 from model.gpt import GPT
 
 N_ROUNDS = 5  # of a measurement, after a first one
-PIECE_S = 0.05  # about the longest time until a measurement yields
+STEP_S = 0.05  # about the longest time until a measurement yields
 PASS_BUDGET_S = 0.15  # for measuring one forward pass
 TIMED_LENGTHS = (8, 16, 32, 64, 128, 256)  # tokens
 LENGTHS_BUDGET_S = 1.0  # when this is spent, longer texts are not timed
@@ -53,14 +53,14 @@ def random_ids(network: GPT, n_texts: int, n_tokens: int) -> Tensor:
 
 
 @torch.inference_mode()
-def hidden_in_pieces(network: GPT, ids_BT: Tensor) -> Generator[None, None, Tensor]:
-    """What `GPT.hidden` returns for whole texts, (B, T, M), on the CPU; yields before a layer if PIECE_S are over."""
+def hidden_in_steps(network: GPT, ids_BT: Tensor) -> Generator[None, None, Tensor]:
+    """What `GPT.hidden` returns for whole texts, (B, T, M), on the CPU; yields before a layer if STEP_S are over."""
     positions_T = torch.arange(ids_BT.shape[1], device=network.device)
     rotate = network.positions.rotation(positions_T)
     x_BTM = network.positions.add_positions(network.embed(ids_BT), positions_T)
     start = time.perf_counter()
     for block in network.blocks:
-        if time.perf_counter() - start > PIECE_S:
+        if time.perf_counter() - start > STEP_S:
             x_BTM[-1, -1, -1].item()  # waits for a GPU, which would else go on unmeasured
             yield
             start = time.perf_counter()
@@ -70,12 +70,12 @@ def hidden_in_pieces(network: GPT, ids_BT: Tensor) -> Generator[None, None, Tens
 
 
 def forward_milliseconds(network: GPT, ids_BT: Tensor, progress: Progress) -> Generator[Progress, None, float]:
-    """The median time of one forward pass without the logits, in ms; yields `progress` after each piece and round."""
+    """The median time of one forward pass without the logits, in ms; yields `progress` after each step and round."""
     rounds: list[float] = []
     while len(rounds) <= N_ROUNDS and sum(rounds) < PASS_BUDGET_S:
         rounds.append(0.0)
         start = time.perf_counter()
-        for _ in hidden_in_pieces(network, ids_BT):
+        for _ in hidden_in_steps(network, ids_BT):
             rounds[-1] += time.perf_counter() - start
             yield progress
             start = time.perf_counter()

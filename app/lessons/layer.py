@@ -146,8 +146,12 @@ class LayerWork(Work):
         """Every cell is the sum of its products; the whole layer gives the same outputs as in the running model."""
         w_OI, x_IT, b_O = self.corner
         arithmetic, scale_OT = Arithmetic(n_terms=len(x_IT) + 1), product_scales(x_IT.T, w_OI, b_O).T
+        cells = [
+            [sum(w * x for w, x in zip(row, column, strict=True)) + bias for column in x_IT.T.tolist()]
+            for row, bias in zip(w_OI.tolist(), b_O.tolist(), strict=True)
+        ]
         name = "every cell is the sum of its products and its bias"
-        yield equal(name, self.z_OT, _summed_in_loops(w_OI, x_IT, b_O), arithmetic, scale_OT)
+        yield equal(name, self.z_OT, torch.tensor(cells, dtype=torch.double), arithmetic, scale_OT)
         numpy_OT = np.tensordot(w_OI.numpy(), x_IT.numpy(), axes=1) + b_O.numpy()[:, np.newaxis]
         yield equal("numpy computes the same cells", self.z_OT, torch.from_numpy(numpy_OT), arithmetic, scale_OT)
         w_OI, x_IT, b_O = self.whole
@@ -163,17 +167,6 @@ class LayerWork(Work):
 
 def _marked(labels: Sequence[str], chosen: int) -> list[str]:
     return [f"▸ {label}" if i == chosen else label for i, label in enumerate(labels)]
-
-
-def _summed_in_loops(w_OI: Tensor, x_IT: Tensor, b_O: Tensor) -> Tensor:
-    columns = x_IT.T.tolist()
-    return torch.tensor(
-        [
-            [sum(weight * x for weight, x in zip(row, column, strict=True)) + bias for column in columns]
-            for row, bias in zip(w_OI.tolist(), b_O.tolist(), strict=True)
-        ],
-        dtype=torch.double,
-    )
 
 
 EXPERIMENT = Lesson(

@@ -2,8 +2,9 @@
 
 # shapes: N random vectors, T tokens, D features of a vector
 
+import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from functools import cached_property, partial
 from itertools import product
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from app.experiments.base import N_SAMPLES, Lesson, Progress, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
 from app.experiments.controls import Choice, Controls, Slider
-from app.experiments.panels import Curves, Facts, Heatmap, Line, facts, shape_label, signed
+from app.experiments.panels import Curves, Facts, Heatmap, Line, facts, numbers, shape_label, signed
 from app.lessons.clock import milliseconds
 from app.lessons.posts import MATRICES, PART_7
 
@@ -23,7 +24,7 @@ VECTOR_COUNTS = (8, 16, 32, 64, 128, 256)  # that are timed
 N_MOST_LOOPED = 32  # vectors; for more, one Python step per dot product takes too long
 N_TIMED_ROUNDS, TIMING_BUDGET_S = 5, 0.02  # the most rounds and seconds for each method and number of vectors
 
-Times = Mapping[str, Sequence[float | None]]  # ms for each of VECTOR_COUNTS, by method; None if not timed
+Times = Mapping[str, Tensor]  # ms for each of VECTOR_COUNTS, by method; NaN if not timed
 
 _times: dict[tuple[int, int, torch.device], Times] = {}  # by width, seed and device, so that a page can show them again
 
@@ -88,13 +89,13 @@ def measured_times(width: int, seed: int, device: torch.device) -> Generator[Pro
     if (width, seed, device) not in _times:
         generator = torch.Generator().manual_seed(seed)
         x_ND = torch.randn(max(VECTOR_COUNTS), width, generator=generator).to(device)
-        times: dict[str, list[float | None]] = {name: [] for name in METHODS}
+        times: dict[str, list[float]] = {name: [] for name in METHODS}
         n_all = len(METHODS) * len(VECTOR_COUNTS)
         for done, (n, (name, method)) in enumerate(product(VECTOR_COUNTS, METHODS.items()), 1):
             is_timed = method is not dot_by_dot or n <= N_MOST_LOOPED
-            times[name].append(method_milliseconds(method, x_ND[:n]) if is_timed else None)
+            times[name].append(method_milliseconds(method, x_ND[:n]) if is_timed else math.nan)
             yield Progress(done, n_all)
-        _times[width, seed, device] = times
+        _times[width, seed, device] = {name: torch.tensor(ms, dtype=torch.double) for name, ms in times.items()}
     return _times[width, seed, device]
 
 
@@ -130,7 +131,7 @@ class ParallelWork(Work):
     def over_n(self, title: str, times: Times) -> Curves:
         """One line per method over the number of vectors."""
         counts = [float(count) for count in VECTOR_COUNTS]
-        lines = [Line(name=method, x=counts, y=[*values]) for method, values in times.items()]
+        lines = [Line(name=method, x=counts, y=numbers(values)) for method, values in times.items()]
         return Curves(title=title, x_axis="n", lines=lines, marker=float(self.controls.n_vectors))
 
     @panel
@@ -143,29 +144,25 @@ class ParallelWork(Work):
     def times_per_product(self) -> Generator[Progress, None, Curves]:
         """The times, divided by the n² dot products."""
         times = yield from self.measured()
-        microseconds = {
-            method: [None if ms is None else 1e3 * ms / n**2 for ms, n in zip(all_ms, VECTOR_COUNTS, strict=True)]
-            for method, all_ms in times.items()
-        }
+        n_products = torch.tensor(VECTOR_COUNTS).square()
+        microseconds = {method: 1e3 * ms / n_products for method, ms in times.items()}
         return self.over_n("Microseconds per dot product", microseconds)
 
     @panel
     def facts(self) -> Generator[Progress, None, Facts]:
         """The chosen number of vectors, and how much faster one product is."""
-        times, n, width, most = (
-            (yield from self.measured()),
-            int(self.controls.n_vectors),
-            self.config.d_model,
-            max(VECTOR_COUNTS),
-        )
-        at_n = {method: all_ms[VECTOR_COUNTS.index(n)] for method, all_ms in times.items()}
+        times, n, width = (yield from self.measured()), int(self.controls.n_vectors), self.config.d_model
+        at_n = {method: ms[VECTOR_COUNTS.index(n)].item() for method, ms in times.items()}
+        speedups = {method: ms / times["one product"] for method, ms in times.items()}
         named = {
             "device": self.network.device.type,
             "threads": f"1 of {torch.get_num_threads()}",
             f"multiplications, {n}² · {width}": float(n * n * width),
-            **{f"{method}, ms": "not measured" if ms is None else ms for method, ms in at_n.items()},
-            f"dot by dot / one product, n = {N_MOST_LOOPED}": _speedup(times, "dot by dot", N_MOST_LOOPED),
-            f"row by row / one product, n = {most}": _speedup(times, "row by row", most),
+            **{f"{method}, ms": "not measured" if math.isnan(ms) else ms for method, ms in at_n.items()},
+            **{
+                f"{method} / one product, n = {count}": speedups[method][VECTOR_COUNTS.index(count)].item()
+                for method, count in (("dot by dot", N_MOST_LOOPED), ("row by row", max(VECTOR_COUNTS)))
+            },
         }
         return facts(f"Measurement {self.controls.measurement}, n = {n}", named)
 
@@ -184,16 +181,9 @@ class ParallelWork(Work):
         name = f"torch counts n²·d = {n_vectors}² · {width} multiplications and as many additions"
         yield at_most(0, abs(counter.get_total_flops() - 2 * n_vectors**2 * width), name)
         times = yield from self.measured()
-        shortest = min(ms for all_ms in times.values() for ms in all_ms if ms is not None)
+        shortest = min(ms for all_ms in times.values() for ms in all_ms.tolist() if not math.isnan(ms))
         resolution = 1000 * time.get_clock_info("perf_counter").resolution
         yield at_least(resolution, shortest, "every time, in milliseconds, is long enough for the clock to measure")
-
-
-def _speedup(times: Times, method: str, n: int) -> float:
-    index = VECTOR_COUNTS.index(n)
-    slow, fast = times[method][index], times["one product"][index]
-    assert slow is not None and fast is not None
-    return slow / fast
 
 
 EXPERIMENT = Lesson(

@@ -79,12 +79,8 @@ class RowFormWork(Work):
     @cached_property
     def corner(self) -> tuple[Tensor, Tensor, Tensor]:
         """The upper left corners of W and X and the beginning of the bias, small enough to show whole."""
-        w_OI, x_TI, b_O = self.whole
-        return (
-            w_OI[:N_CORNER_OUTPUTS, :N_CORNER_INPUTS],
-            x_TI[:N_CORNER_SAMPLES, :N_CORNER_INPUTS],
-            b_O[:N_CORNER_OUTPUTS],
-        )
+        (w_OI, x_TI, b_O), n = self.whole, N_CORNER_OUTPUTS
+        return w_OI[:n, :N_CORNER_INPUTS], x_TI[:N_CORNER_SAMPLES, :N_CORNER_INPUTS], b_O[:n]
 
     @property
     def token(self) -> int:
@@ -102,13 +98,11 @@ class RowFormWork(Work):
         w_OI, x_TI, _ = self.whole
         return w_OI[self.row], x_TI[self.token]
 
-    @cached_property
+    @property
     def one_by_one_O(self) -> Tensor:
         """The outputs of the chosen token: each the dot product of a row of W and the token, in double precision."""
-        (w_OI, _, b_O), x_I = self.whole, self.chosen[1].double()
-        return torch.stack(
-            [(row_I * x_I).sum() + bias for row_I, bias in zip(w_OI.double(), b_O.double(), strict=True)]
-        )
+        w_OI, x_TI, b_O = (values.double() for values in self.whole)
+        return (w_OI * x_TI[self.token]).sum(1) + b_O
 
     @property
     def name(self) -> str:

@@ -5,22 +5,33 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.fields import FieldInfo
 from torch import Tensor
 
+from app.experiments.base import Work
+from app.experiments.controls import Sliders
 from app.experiments.panels import Chip, ChipRow, Chips, Facts, Point, Points, facts
 from model import attention
-from model.tokenizer import Tokens
 
 ARTICLES, NOUNS = {"the", "a", "an"}, {"cat", "mat"}
 WORD_KINDS = ("article", "noun")
 TOY_LIMIT = 5.0  # of the numbers in a query or key
 
+ToyNumber = Annotated[float, Field(ge=-TOY_LIMIT, le=TOY_LIMIT)]
 
-def word_kinds(tokens: Tokens) -> list[int | None]:
+
+def ToyVector(title: str, help: str) -> FieldInfo:
+    """A query or key of the toy head: a control with one slider per kind of word."""
+    return Sliders(TOY_LIMIT, title, help, names=WORD_KINDS)
+
+
+def word_kinds(work: Work) -> list[int | None]:
     """The kind of each token, as an index of WORD_KINDS; None if it is neither."""
-    words = [token.bytes.decode(errors="replace").strip().lower() for token in tokens.tokens]
+    words = [token.bytes.decode(errors="replace").strip().lower() for token in work.tokens.tokens]
     return [0 if word in ARTICLES else 1 if word in NOUNS else None for word in words]
 
 

@@ -10,50 +10,27 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
-from app.lessons.lesson import N_SAMPLES, Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import N_BARS, Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
+from app.experiments.base import N_SAMPLES, Lesson, Work, panel
+from app.experiments.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
+from app.experiments.controls import Choice, Controls, Sliders, TokenOf
+from app.experiments.panels import N_BARS, Bars, Facts, Heatmap, Point, Points, facts, numbers, signed
 from app.lessons.posts import MATHS, MATHS_ADDENDUM, chapter
-from app.schemas import Index
 
 ARROW_LIMIT = 5.0
+ARROW_AXES = ("across", "up")
 
 ArrowCoordinate = Annotated[float, Field(ge=-ARROW_LIMIT, le=ARROW_LIMIT)]
-Arrow = Annotated[list[ArrowCoordinate], Field(min_length=2, max_length=2)]
 PairMeasure = Literal["dot product", "cosine"]
 
 
-class VectorsRequest(LessonRequest):
+class VectorsControls(Controls):
     """Two arrows to choose freely, two tokens of the text, and the measure that compares all pairs of tokens."""
 
-    a: Arrow = Field(
-        [3.0, 1.0],
-        title="Arrow a",
-        json_schema_extra={"kind": "sliders", "limit": ARROW_LIMIT, "names": ["across", "up"]},
-    )
-    b: Arrow = Field(
-        [1.0, 3.0],
-        title="Arrow b",
-        json_schema_extra={"kind": "sliders", "limit": ARROW_LIMIT, "names": ["across", "up"]},
-    )
-    first_token: Index | None = Field(
-        1, title="First token", description="is compared with the second token", json_schema_extra={"kind": "token"}
-    )
-    second_token: Index | None = Field(
-        2, title="Second token", description="is compared with the first token", json_schema_extra={"kind": "token"}
-    )
-    measure: PairMeasure = Field("dot product", title="Measure", description="compares every pair of tokens")
-
-
-class VectorsResult(LessonResult):
-    """The two arrows, the two tokens, and all pairs of tokens."""
-
-    arrows: Points
-    arrow_products: Bars = Field(description="the terms of the arrows' dot product, one per coordinate")
-    arrow_facts: Facts
-    token_products: Bars = Field(description="the first terms of the tokens' dot product, one per feature")
-    token_facts: Facts
-    pairs: Heatmap
+    a: Annotated[list[ArrowCoordinate], Sliders(ARROW_LIMIT, "Arrow a", names=ARROW_AXES)] = [3.0, 1.0]
+    b: Annotated[list[ArrowCoordinate], Sliders(ARROW_LIMIT, "Arrow b", names=ARROW_AXES)] = [1.0, 3.0]
+    first_token: Annotated[int | None, TokenOf("First token", "is compared with the second token")] = 1
+    second_token: Annotated[int | None, TokenOf("Second token", "is compared with the first token")] = 2
+    measure: Annotated[PairMeasure, Choice("Measure", "compares every pair of tokens")] = "dot product"
 
 
 def dot_terms(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> Tensor:
@@ -65,108 +42,108 @@ def dot_terms(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> Tensor:
     return a_D * (b_D.roll(1) if broken else b_D)
 
 
-def cosine(a_D: Tensor, b_D: Tensor, *, broken: bool = False) -> float:
-    """The cosine of the angle between two vectors: their dot product after both are scaled to length 1."""
-    return dot_terms(F.normalize(a_D, dim=0), F.normalize(b_D, dim=0), broken=broken).sum().item()
+class VectorsWork(Work):
+    """The two arrows, the two tokens, and all pairs of tokens."""
+
+    controls: VectorsControls
+
+    @property
+    def arrows_2D(self) -> Tensor:
+        """The two arrows."""
+        return torch.tensor([self.controls.a, self.controls.b])
+
+    @property
+    def chosen(self) -> list[int]:
+        """The positions of the two tokens."""
+        return [self.position(self.controls.first_token), self.position(self.controls.second_token)]
+
+    def terms(self, pair_2D: Tensor) -> Tensor:
+        """The terms of the dot product of two vectors, (D,)."""
+        return dot_terms(pair_2D[0], pair_2D[1], broken=self.controls.broken)
+
+    def vector_facts(self, title: str, pair_2D: Tensor) -> Facts:
+        """The dot product, lengths and cosine of two vectors; the cosine is that after both are scaled to length 1."""
+        first, second = pair_2D.norm(dim=1).tolist()
+        named = {
+            "dot product": self.terms(pair_2D).sum().item(),
+            "length of the first": first,
+            "length of the second": second,
+            "cosine": self.terms(F.normalize(pair_2D, dim=1)).sum().item(),
+        }
+        return facts(title, named)
+
+    def compared(self, measure: PairMeasure) -> Tensor:
+        """The dot product or cosine of every pair of tokens, (T, T)."""
+        x_TM = F.normalize(self.embeddings_TM, dim=1) if measure == "cosine" else self.embeddings_TM
+        return x_TM @ (x_TM.roll(1, 1) if self.controls.broken else x_TM).T
+
+    @panel
+    def arrows(self) -> Points:
+        """The two arrows; their tips can be dragged."""
+        named = {"a": self.controls.a, "b": self.controls.b}
+        return Points(
+            title="Arrows a and b (drag their tips)",
+            x_axis=ARROW_AXES[0],
+            y_axis=ARROW_AXES[1],
+            points=[Point(name=name, group=name, x=x, y=y) for name, (x, y) in named.items()],
+            arrows=True,
+            limit=ARROW_LIMIT,
+            draggable=[*named],
+        )
+
+    @panel
+    def arrow_products(self) -> Bars:
+        """The terms of the arrows' dot product, one per coordinate."""
+        values = numbers(self.terms(self.arrows_2D))
+        return Bars(title="Terms of the dot product a · b", labels=[*ARROW_AXES], values=values)
+
+    @panel
+    def arrow_facts(self) -> Facts:
+        """The dot product, lengths and cosine of the arrows."""
+        return self.vector_facts("Arrows a and b", self.arrows_2D)
+
+    @panel
+    def token_products(self) -> Bars:
+        """The first terms of the tokens' dot product, one per feature."""
+        term_M = self.terms(self.embeddings_TM[self.chosen])
+        values, (first, second) = numbers(term_M[:N_BARS]), (self.token_labels[position] for position in self.chosen)
+        title = f"Terms of the dot product {first} · {second}, the first {len(values)} of {len(term_M)}"
+        return Bars(title=title, labels=[str(feature) for feature in range(len(values))], values=values)
+
+    @panel
+    def token_facts(self) -> Facts:
+        """The dot product, lengths and cosine of the two tokens."""
+        first, second = (self.token_labels[position] for position in self.chosen)
+        title = f"Tokens {first} and {second}, all {self.config.d_model} features"
+        return self.vector_facts(title, self.embeddings_TM[self.chosen])
+
+    @panel
+    def pairs(self) -> Heatmap:
+        """The measure of every pair of tokens."""
+        measure, labels = self.controls.measure, self.token_labels
+        title = f"{measure.capitalize()} of every pair of tokens"
+        return signed(title, labels, labels, self.compared(measure), selects=("first_token", "second_token"))
+
+    def checks(self) -> Iterator[Check]:
+        """The table equals single dot products, no cosine is above 1, and the post's example comes out as printed."""
+        samples_TM, arithmetic = self.embeddings_TM[:N_SAMPLES], Arithmetic(n_terms=self.config.d_model)
+        looped_TT = torch.tensor([[dot_terms(a_M, b_M).sum() for b_M in samples_TM] for a_M in samples_TM])
+        n, scales = len(samples_TM), product_scales(samples_TM, samples_TM)
+        name = f"the table has the dot product of every pair of the first {N_SAMPLES} tokens"
+        yield equal(name, looped_TT, self.compared("dot product")[:n, :n], arithmetic, scales)
+        cosine_TT = self.compared("cosine")
+        yield at_most(1 + arithmetic.error(), largest(cosine_TT), "no cosine is above 1 or below −1")
+        own_cosine = cosine_TT.diagonal().min().item()
+        yield at_least(1 - arithmetic.error(), own_cosine, "every token's cosine with itself is 1")
+        product = self.terms(torch.tensor([[2.0, 3.0, 4.0], [1.0, 0.0, 2.0]])).sum().item()
+        yield at_most(0, abs(product - 10), "(2, 3, 4) · (1, 0, 2) is 10")
 
 
-def compare_pairs(x_TM: Tensor, request: VectorsRequest) -> Tensor:
-    """The dot product or cosine of every pair of tokens, (T, T)."""
-    if request.measure == "cosine":
-        x_TM = F.normalize(x_TM, dim=1)
-    return x_TM @ (x_TM.roll(1, 1) if request.broken else x_TM).T
-
-
-def _vector_facts(title: str, a_D: Tensor, b_D: Tensor, *, broken: bool) -> Facts:
-    return facts(
-        title,
-        {
-            "dot product": dot_terms(a_D, b_D, broken=broken).sum().item(),
-            "length of the first": a_D.norm().item(),
-            "length of the second": b_D.norm().item(),
-            "cosine": cosine(a_D, b_D, broken=broken),
-        },
-    )
-
-
-def _arrows(request: VectorsRequest) -> Points:
-    return Points(
-        title="Arrows a and b (drag their tips)",
-        x_axis="across",
-        y_axis="up",
-        points=[Point(name=name, group=name, x=x, y=y) for name, (x, y) in (("a", request.a), ("b", request.b))],
-        arrows=True,
-        limit=ARROW_LIMIT,
-        draggable=["a", "b"],
-    )
-
-
-def compute(reading: Reading, request: VectorsRequest) -> VectorsResult:
-    """The dot products and cosines of two arrows, of two tokens, and of all pairs of tokens."""
-    a_D, b_D = torch.tensor(request.a), torch.tensor(request.b)
-    x_TM, labels = reading.embeddings_TM, reading.token_labels
-    first, second = reading.position(request.first_token), reading.position(request.second_token)
-    d_model = x_TM.shape[1]
-    n_bars = min(N_BARS, d_model)
-    return VectorsResult(
-        arrows=_arrows(request),
-        arrow_products=Bars(
-            title="Terms of the dot product a · b",
-            labels=["across", "up"],
-            values=numbers(dot_terms(a_D, b_D, broken=request.broken)),
-        ),
-        arrow_facts=_vector_facts("Arrows a and b", a_D, b_D, broken=request.broken),
-        token_products=Bars(
-            title=f"Terms of the dot product {labels[first]} · {labels[second]}, the first {n_bars} of {d_model}",
-            labels=[str(feature) for feature in range(n_bars)],
-            values=numbers(dot_terms(x_TM[first], x_TM[second], broken=request.broken)[:N_BARS]),
-        ),
-        token_facts=_vector_facts(
-            f"Tokens {labels[first]} and {labels[second]}, all {d_model} features",
-            x_TM[first],
-            x_TM[second],
-            broken=request.broken,
-        ),
-        pairs=signed(
-            f"{request.measure.capitalize()} of every pair of tokens",
-            labels,
-            labels,
-            compare_pairs(x_TM, request),
-            selects=("first_token", "second_token"),
-        ),
-    )
-
-
-def checks(reading: Reading, request: VectorsRequest) -> Iterator[Check]:
-    """The table equals single dot products, no cosine is above 1, and an example of the post comes out as printed."""
-    x_TM = reading.embeddings_TM
-    dots_TT = compare_pairs(x_TM, request.model_copy(update={"measure": "dot product"}))
-    samples_TM = x_TM[:N_SAMPLES]
-    looped_TT = torch.stack([torch.stack([dot_terms(a_M, b_M).sum() for b_M in samples_TM]) for a_M in samples_TM])
-    arithmetic, n = Arithmetic(n_terms=x_TM.shape[1]), len(samples_TM)
-    yield equal(
-        f"the table has the dot product of every pair of the first {N_SAMPLES} tokens",
-        looped_TT,
-        dots_TT[:n, :n],
-        arithmetic,
-        product_scales(samples_TM, samples_TM),
-    )
-    cosine_TT = compare_pairs(x_TM, request.model_copy(update={"measure": "cosine"}))
-    yield at_most(1 + arithmetic.error(), largest(cosine_TT), "no cosine is above 1 or below −1")
-    yield at_least(1 - arithmetic.error(), cosine_TT.diagonal().min().item(), "every token's cosine with itself is 1")
-    a_D, b_D = torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 2.0])
-    difference = abs(dot_terms(a_D, b_D, broken=request.broken).sum().item() - 10)
-    yield at_most(0, difference, "(2, 3, 4) · (1, 0, 2) is 10")
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=1,
     title="Vectors and the dot product",
     posts=(MATHS, MATHS_ADDENDUM, chapter("3.3.1")),
-    request_type=VectorsRequest,
-    result_type=VectorsResult,
-    compute=compute,
-    checks=checks,
+    work=VectorsWork,
     break_description="multiply each feature by the feature before it",
-    code_references=("model/attention.py: scores", "app/lessons/vectors.py: dot_terms, cosine"),
+    code_references=("model/attention.py: scores", "app/lessons/vectors.py: dot_terms"),
 )

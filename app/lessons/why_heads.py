@@ -9,42 +9,38 @@ from functools import cached_property
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from app.experiments.base import Lesson, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal
-from app.experiments.controls import Choice, Controls, HeadOf, Layer, Sliders, Switch
+from app.experiments.controls import Choice, Controls, HeadOf, Layer, Switch
 from app.experiments.panels import Bars, Chip, ChipRow, Chips, Facts, Heatmap, Point, Points, numbers, probabilities
-from app.lessons import toy_head
 from app.lessons.posts import PART_13, chapter
-from app.lessons.toy_head import TOY_LIMIT, WORD_KINDS, ToyHead, uniform_weights, weights_of_arrows, word_kinds
+from app.lessons.toy_head import (
+    TOY_LIMIT,
+    ToyHead,
+    ToyNumber,
+    ToyVector,
+    toy_facts,
+    uniform_weights,
+    weights_of_arrows,
+    word_chips,
+    word_kinds,
+)
 from model.heads import TEXT_PATTERNS, TextPattern, text_scores
 
 N_PLANE_TOKENS = 16  # the labels of more queries and keys would hide one another
 N_TOKEN_PAIRS = 8
 MIN_RATIO = 1.5  # of a head's score to that of equal weights, for the pattern to be named
 
-ToyVector = list[Annotated[float, Field(ge=-TOY_LIMIT, le=TOY_LIMIT)]]  # article, noun
-
 
 class WhyHeadsControls(Controls):
     """The queries and keys of a made-up head, a head of the model, and a pattern."""
 
-    noun_query: Annotated[ToyVector, Sliders(TOY_LIMIT, "Query of a noun", "a column of W_q", names=WORD_KINDS)] = [
-        1.0,
-        1.0,
-    ]
-    article_query: Annotated[
-        ToyVector, Sliders(TOY_LIMIT, "Query of an article", "the other column of W_q", names=WORD_KINDS)
-    ] = [-1.0, 2.0]
-    noun_key: Annotated[ToyVector, Sliders(TOY_LIMIT, "Key of a noun", "a column of W_k", names=WORD_KINDS)] = [
-        0.0,
-        3.0,
-    ]
-    article_key: Annotated[
-        ToyVector, Sliders(TOY_LIMIT, "Key of an article", "the other column of W_k", names=WORD_KINDS)
-    ] = [3.0, 0.0]
+    noun_query: Annotated[list[ToyNumber], ToyVector("Query of a noun", "a column of W_q")] = [1.0, 1.0]
+    article_query: Annotated[list[ToyNumber], ToyVector("Query of an article", "the other column of W_q")] = [-1.0, 2.0]
+    noun_key: Annotated[list[ToyNumber], ToyVector("Key of a noun", "a column of W_k")] = [0.0, 3.0]
+    article_key: Annotated[list[ToyNumber], ToyVector("Key of an article", "the other column of W_k")] = [3.0, 0.0]
     no_mask: Annotated[bool, Switch("No causal mask", "lets the made-up head attend to later tokens, too")] = False
     layer: Annotated[int, Layer()] = 0
     head: Annotated[int, HeadOf()] = 0
@@ -87,6 +83,11 @@ class WhyHeadsWork(Work):
     controls: WhyHeadsControls
 
     @cached_property
+    def kinds(self) -> list[int | None]:
+        """The kind of each token."""
+        return word_kinds(self)
+
+    @cached_property
     def toy(self) -> ToyHead:
         """The made-up head."""
         controls = self.controls
@@ -99,46 +100,27 @@ class WhyHeadsWork(Work):
         )
 
     @cached_property
-    def kinds(self) -> list[int | None]:
-        """The kind of each token, as an index of WORD_KINDS."""
-        return word_kinds(self.tokens)
-
-    @cached_property
-    def toy_TT(self) -> Tensor:
-        """The weights of the made-up head."""
-        return self.toy.weights(self.kinds)
-
-    @cached_property
-    def weight_HTT(self) -> Tensor:
-        """The weights of the layer's heads."""
-        return self.trace.stage("weights", self.controls.layer, range(self.config.n_heads)).cpu()
-
-    @cached_property
     def score_LHP(self) -> Tensor:
         """The score of every head of the model for each of TEXT_PATTERNS."""
-        heads, ids, broken = range(self.config.n_heads), self.tokens.ids, self.controls.broken
+        heads, ids = range(self.config.n_heads), self.tokens.ids
         layers = (self.trace.stage("weights", layer, heads).cpu() for layer in range(self.config.n_layers))
-        return torch.stack([pattern_scores(weight_HTT, ids, broken=broken) for weight_HTT in layers])
+        scores = (pattern_scores(weight_HTT, ids, broken=self.controls.broken) for weight_HTT in layers)
+        return torch.stack([*scores])
 
     @cached_property
     def uniform_P(self) -> Tensor:
-        """The scores of equal weights."""
+        """The scores of a head whose weights are equal."""
         return text_scores(uniform_weights(len(self.tokens))[None], self.tokens.ids)[0]
 
     @property
-    def head_labels(self) -> list[str]:
+    def head_names(self) -> list[str]:
         """The heads of a layer."""
         return [f"head {head}" for head in range(self.config.n_heads)]
-
-    @property
-    def head_name(self) -> str:
-        """The chosen head in words."""
-        return f"layer {self.controls.layer}, head {self.controls.head}"
 
     @panel
     def word_kinds(self) -> Chips:
         """The kind of word that each token counts as."""
-        return toy_head.word_chips(self.token_labels, self.kinds)
+        return word_chips(self.token_labels, self.kinds)
 
     @panel
     def toy_arrows(self) -> Points:
@@ -148,125 +130,129 @@ class WhyHeadsWork(Work):
     @panel
     def toy_weights(self) -> Heatmap:
         """Weights of the made-up head."""
-        labels = self.token_labels
-        return probabilities("Attention weights of the made-up head", labels, labels, self.toy_TT)
+        labels, weight_TT = self.token_labels, self.toy.weights(self.kinds)
+        return probabilities("Attention weights of the made-up head", labels, labels, weight_TT)
 
     @panel
     def toy_facts(self) -> Facts:
         """The mean weight from nouns to articles, and from articles to nouns."""
-        return toy_head.toy_facts(self.toy_TT, self.kinds, has_mask=self.toy.has_mask)
+        return toy_facts(self.toy.weights(self.kinds), self.kinds, has_mask=self.toy.has_mask)
 
     @panel
     def weights(self) -> Heatmap:
-        """Weights of the chosen head."""
-        labels, title = self.token_labels, f"Attention weights, {self.head_name}"
-        return probabilities(title, labels, labels, self.weight_HTT[self.controls.head])
+        """The weights of the chosen head."""
+        layer, head, labels = self.controls.layer, self.controls.head, self.token_labels
+        weight_TT = self.trace.stage("weights", layer, [head])[0]
+        return probabilities(f"Attention weights, layer {layer}, head {head}", labels, labels, weight_TT)
 
     @panel
     def head_plane(self) -> Points:
-        """The first queries and keys of the head, in the plane through 0 that retains most of their squared lengths.
+        """Its first queries and keys, in the plane through 0 that retains most of their squared lengths.
 
         The mean key is subtracted from each key: that changes all scores of a query by the same number, and no weight.
         """
-        layer, heads = self.controls.layer, [self.controls.head]
-        q_TD, k_TD = (rows(layer, heads)[0].cpu()[:N_PLANE_TOKENS] for rows in (self.trace.queries, self.trace.keys))
+        layer, head = self.controls.layer, self.controls.head
+        q_TD, k_TD = (rows(layer, [head])[0].cpu()[:N_PLANE_TOKENS] for rows in (self.trace.queries, self.trace.keys))
         vector_XD = torch.cat((q_TD, k_TD - k_TD.mean(0)))
         _, length_D, axis_DD = torch.linalg.svd(vector_XD, full_matrices=False)
         fraction_D = length_D.square() / length_D.square().sum().clamp_min(1e-12)
         names = [(group, label) for group in ("query", "key") for label in self.token_labels[:N_PLANE_TOKENS]]
-        places = (vector_XD @ axis_DD[:2].T).tolist()
+        points = zip(names, (vector_XD @ axis_DD[:2].T).tolist(), strict=True)
         return Points(
-            title=f"Queries, and keys minus their mean: {self.head_name}, {len(q_TD)} tokens",
+            title=f"Queries, and keys minus their mean: layer {layer}, head {head}, {len(q_TD)} tokens",
             x_axis=f"{fraction_D[0]:.0%} of all squared lengths",
             y_axis=f"{fraction_D[1]:.0%}",
-            points=[
-                Point(name=name, group=group, x=x, y=y) for (group, name), (x, y) in zip(names, places, strict=True)
-            ],
+            points=[Point(name=name, group=group, x=x, y=y) for (group, name), (x, y) in points],
         )
 
     @panel
     def best_pairs(self) -> Bars:
-        """The pairs of tokens with the highest mean score over all their positions.
-
-        The mean of its row is subtracted from each score.
-        """
+        """The pairs of tokens with the highest mean score over all their positions, minus the mean of the row."""
         score_TT = self.trace.stage("scaled", self.controls.layer, [self.controls.head])[0].cpu()
         score_TT = score_TT - (score_TT * uniform_weights(len(score_TT))).sum(-1, keepdim=True)
-        query_N, key_N = torch.ones_like(score_TT).tril().nonzero().T
         ids_T = torch.tensor(self.tokens.ids)
+        query_N, key_N = torch.ones_like(score_TT).tril().nonzero().T
         pair_N2 = torch.stack((ids_T[query_N], ids_T[key_N]), dim=1)
         pair_U2, index_N, count_U = torch.unique(pair_N2, dim=0, return_inverse=True, return_counts=True)
         mean_U = torch.zeros(len(pair_U2)).index_add(0, index_N, score_TT[query_N, key_N]) / count_U
         best = mean_U.topk(min(N_TOKEN_PAIRS, len(mean_U)))
-        labels = [" → ".join(map(self.model.tokenizer.label, pair)) for pair in pair_U2[best.indices].tolist()]
+        label = self.model.tokenizer.label
+        labels = [" → ".join(label(id) for id in pair_U2[index].tolist()) for index in best.indices.tolist()]
         title = "Highest scores, query → key, minus the mean of the row"
         return Bars(title=title, labels=labels, values=numbers(best.values))
 
     @panel
     def model_scores(self) -> Heatmap:
-        """The score of every head of the model for the chosen pattern."""
-        pattern, heads, layers = self.controls.pattern, self.head_labels, range(self.config.n_layers)
-        return probabilities(
-            f"Mean weight of all heads, {pattern} ({len(layers)} layers × {len(heads)} heads)",
-            [f"layer {layer}" for layer in layers],
-            heads,
-            self.score_LHP[..., TEXT_PATTERNS.index(pattern)],
-            selects=("layer", "head"),
-        )
+        """The score of every head of the model, for the chosen pattern."""
+        pattern, (n_layers, n_heads, _) = self.controls.pattern, self.score_LHP.shape
+        title = f"Mean weight of all heads, {pattern} ({n_layers} layers × {n_heads} heads)"
+        layers = [f"layer {layer}" for layer in range(n_layers)]
+        score_LH = self.score_LHP[..., TEXT_PATTERNS.index(pattern)]
+        return probabilities(title, layers, self.head_names, score_LH, selects=("layer", "head"))
 
     @panel
     def layer_scores(self) -> Heatmap:
-        """The scores of every head of the layer, for every pattern."""
-        layer, heads = self.controls.layer, self.head_labels
+        """The score of every head of the layer, for every pattern."""
+        layer = self.controls.layer
         title = f"Mean weight for each pattern, layer {layer}"
-        return probabilities(title, heads, TEXT_PATTERNS, self.score_LHP[layer], selects=("head", ""))
+        return probabilities(title, self.head_names, TEXT_PATTERNS, self.score_LHP[layer], selects=("head", ""))
 
     @panel
     def head_patterns(self) -> Chips:
-        """The strongest pattern of every head of the layer, if it is clearly stronger than with equal weights."""
+        """The strongest pattern of each head of the layer, if clearly stronger than with equal weights."""
         layer = self.controls.layer
-        scores = zip(self.head_labels, self.score_LHP[layer], strict=True)
-        chips = [Chip(text=name, about=self.strongest_pattern(score_P)) for name, score_P in scores]
+        scored = zip(self.head_names, self.score_LHP[layer], strict=True)
+        chips = [_pattern_chip(name, score_P, self.uniform_P) for name, score_P in scored]
         return Chips(title=f"Strongest pattern of each head, layer {layer}", rows=[ChipRow(name="", chips=chips)])
-
-    def strongest_pattern(self, score_P: Tensor) -> str:
-        """The pattern with a head's highest score, and the score beside that of equal weights."""
-        best = int(score_P.nan_to_num(-1).argmax())
-        ratio = (score_P[best] / self.uniform_P[best]).item()
-        pattern = TEXT_PATTERNS[best] if ratio >= MIN_RATIO else f"none; highest: {TEXT_PATTERNS[best]}"
-        return f"{pattern}, {score_P[best]:.2f} = {ratio:.1f} × that of equal weights"
 
     @panel
     def head_facts(self) -> Facts:
         """The scores of the chosen head, each beside that of equal weights."""
-        score_P = self.score_LHP[self.controls.layer, self.controls.head]
-        lines = [
-            "nothing to measure"
-            if math.isnan(score)
-            else f"{score:.4f}; with equal weights {uniform:.4f}; ratio {score / uniform:.2f}"
-            for score, uniform in zip(score_P.tolist(), self.uniform_P.tolist(), strict=True)
-        ]
-        return Facts(title=self.head_name.capitalize(), names=[*TEXT_PATTERNS], values=[*lines])
+        layer, head = self.controls.layer, self.controls.head
+        return _head_facts(f"Layer {layer}, head {head}", self.score_LHP[layer, head], self.uniform_P)
 
     def checks(self) -> Iterator[Check]:
         """A loop gives the scores of the patterns; the weights of the made-up head are a softmax of its arrows."""
-        means, weights, score_LHP = Arithmetic(n_terms=len(self.tokens)), self.weight_HTT.tolist(), self.score_LHP
+        layer, ids, means = self.controls.layer, self.tokens.ids, Arithmetic(n_terms=len(self.tokens))
+        weight_HTT = self.trace.stage("weights", layer, range(self.config.n_heads)).cpu()
         for index, pattern in enumerate(TEXT_PATTERNS):
-            loop_H = torch.tensor([score_by_loop(pattern, weight, self.tokens.ids) for weight in weights])
-            score_H = score_LHP[self.controls.layer, :, index]
+            loop_H = torch.tensor([score_by_loop(pattern, weight, ids) for weight in weight_HTT.tolist()])
+            score_H = self.score_LHP[layer, :, index]
             name = f"a loop over the weights gives the same scores of this layer: {pattern}"
             if loop_H.isnan().all() and score_H.isnan().all():
                 yield does_not_apply(name, "this text has nothing to measure")
             else:
                 yield equal(name, score_H, loop_H, means, 1.0)
-        yield at_least(0, score_LHP.nan_to_num(0).min().item(), "no score of a head is below 0 (smallest score)")
-        yield at_most(1 + means.error(), score_LHP.nan_to_num(0).max().item(), "none is above 1 (largest score)")
-        arrows_TT = torch.tensor([*weights_of_arrows(self.toy.arrows(), self.kinds, has_mask=self.toy.has_mask)])
+        lowest, highest = (
+            edge().item() for edge in (self.score_LHP.nan_to_num(0).min, self.score_LHP.nan_to_num(0).max)
+        )
+        yield at_least(0, lowest, "no score of a head is below 0 (smallest score)")
+        yield at_most(1 + means.error(), highest, "none is above 1 (largest score)")
+        toy_TT = self.toy.weights(self.kinds)
+        rows = weights_of_arrows(self.toy.arrows(), self.kinds, has_mask=self.toy.has_mask)
         name = "the weights of the made-up head are a softmax of its arrows' dot products"
-        yield equal(name, self.toy_TT, arrows_TT, means, TOY_LIMIT**2)  # scores are at most 2 · 5² / √2 = 35
-        for name, weight in (("made-up head", self.toy_TT), ("heads of the layer", self.weight_HTT)):
-            sums = weight.sum(-1)
+        # scores are at most 2 · 5² / √2 = 35
+        yield equal(name, toy_TT, torch.tensor([*rows]), means, TOY_LIMIT**2)
+        for name, weight_TT in (("made-up head", toy_TT), ("heads of the layer", weight_HTT)):
+            sums = weight_TT.sum(-1)
             yield equal(f"each row of weights sums to 1: {name}", sums, torch.ones_like(sums), means)
+
+
+def _pattern_chip(name: str, score_P: Tensor, uniform_P: Tensor) -> Chip:
+    best = int(score_P.nan_to_num(-1).argmax())
+    ratio = (score_P[best] / uniform_P[best]).item()
+    pattern = TEXT_PATTERNS[best] if ratio >= MIN_RATIO else f"none; highest: {TEXT_PATTERNS[best]}"
+    return Chip(text=name, about=f"{pattern}, {score_P[best]:.2f} = {ratio:.1f} × that of equal weights")
+
+
+def _head_facts(title: str, score_P: Tensor, uniform_P: Tensor) -> Facts:
+    lines = [
+        "nothing to measure"
+        if math.isnan(score)
+        else f"{score:.4f}; with equal weights {uniform:.4f}; ratio {score / uniform:.2f}"
+        for score, uniform in zip(score_P.tolist(), uniform_P.tolist(), strict=True)
+    ]
+    return Facts(title=title, names=[*TEXT_PATTERNS], values=[*lines])
 
 
 EXPERIMENT = Lesson(

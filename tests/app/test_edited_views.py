@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
 from app import views
 from app.figures import Window
 from app.live import delta
 from app.live.delta import ClientState
-from app.models import LoadedModel
+from app.models import LoadedModel, ModelInput
 from app.schemas import PageRequest
 from model.edits import NO_EDITS, Cut, Drop, Edit, Edits, NoMask, Temperature
 from model.reading import read
@@ -32,7 +31,7 @@ def test_thumbnails_are_the_weights_of_the_changed_model(tiny_model: LoadedModel
     pixels_LHTT, to_first_LT = views.thumbnails(trace, range(3))
     for layer in range(3):
         weight_HTT = trace.stage("weights", layer, range(4))
-        expected_HTT = (weight_HTT * 255).round().to(torch.uint8).numpy()
+        expected_HTT = (weight_HTT * 255).round().clamp(max=255).numpy()  # dropout makes some more than 1
         assert np.abs(pixels_LHTT[layer].astype(int) - expected_HTT).max() <= 1
         np.testing.assert_allclose(to_first_LT[layer], weight_HTT[..., 0].mean(0), atol=1e-6)
 
@@ -59,7 +58,8 @@ def test_a_client_that_types_or_changes_the_edits_shows_what_a_new_client_is_sen
     def show(screen: Screen, state: ClientState, n_tokens: int, shown: Edits) -> None:
         ids = IDS[:n_tokens]
         trace = read(tiny_model.network, ids, shown)
-        for header, arrays in delta.frames(trace, text(ids), tiny_model, PageRequest(text="x", layer=1, head=2), state):
+        given = ModelInput(tiny_model, text(ids), shown)
+        for header, arrays in delta.frames(trace, given, PageRequest(text="x", layer=1, head=2), state):
             screen.apply(header, arrays)
 
     screen, state = Screen(), ClientState()

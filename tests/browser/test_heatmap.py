@@ -271,6 +271,15 @@ def test_the_whole_matrix_is_saved_as_a_picture_named_after_it(page: Page) -> No
     assert width > 300 * 8 * 2  # all columns, 8 px each, with two pixels per px
 
 
+def test_a_finger_selects_a_cell_and_reads_its_value(browser: Browser, server: Server) -> None:
+    with tab(browser, server.url, has_touch=True, viewport=PHONE) as phone:
+        phone.page.goto(f"{server.url}/lessons/symbols")
+        heatmap = create(phone.page, 8, 8, "100%")
+        phone.page.touchscreen.tap(*heatmap.point(5, 4))
+        assert heatmap.value.text_content() == "row 5 → column 4: 0.1429"
+        assert heatmap.selected() == [[5, 4]]
+
+
 def test_axe_finds_nothing(page: Page) -> None:
     create(page, 4, 300)
     report = Axe().run(page)
@@ -286,20 +295,20 @@ def test_in_a_lesson_the_value_is_the_reply_s_and_a_click_sets_the_controls(home
     element.scroll_into_view_if_needed()
     canvas = box_of(element.locator(".heatmap-cells"))
     for row, column in ((2, 1), (6, 3)):
-        home.page.mouse.move(*cell_in(canvas, scores, row, column))
+        home.page.mouse.move(*cell_in(canvas, len(scores["rows"]), row, column))
         labels = f"{scores['rows'][row]} → {scores['columns'][column]}"
         text = element.locator(".heatmap-value", has_text=labels).text_content() or ""
         number = float(text.rpartition(": ")[2].replace("−", "-"))
         assert number == pytest.approx(scores["values"][row][column], rel=1e-3)
-    home.page.mouse.click(*cell_in(canvas, scores, 6, 3))
+    home.page.mouse.click(*cell_in(canvas, len(scores["rows"]), 6, 3))
     assert home.page.locator("[data-control=noun] [name]").input_value() == "6"
     assert home.page.locator("[data-control=modifier] [name]").input_value() == "3"
 
 
-def cell_in(canvas: FloatRect, panel: dict[str, Any], row: int, column: int) -> tuple[float, float]:
+def cell_in(canvas: FloatRect, n_rows: int, row: int, column: int) -> tuple[float, float]:
     """The middle of a cell of a square matrix whose cells fill its canvas to the right of the row labels."""
-    side = (canvas["height"] - 19) / len(panel["rows"])  # below the cells, 19 px for the column labels
-    left = canvas["x"] + canvas["width"] - side * len(panel["columns"])
+    side = (canvas["height"] - 19) / n_rows  # below the cells, 19 px for the column labels
+    left = canvas["x"] + canvas["width"] - side * n_rows
     return left + (column + 0.5) * side, canvas["y"] + (row + 0.5) * side
 
 

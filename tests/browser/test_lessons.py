@@ -19,6 +19,8 @@ from app.lessons.lesson import lessons
 from app.lessons.panels import Panel
 from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
+from tests.browser.test_heatmap import cell_in
+from tests.browser.test_pictures import box_of
 
 SLUGS = tuple(lessons())
 VARIED = ("vectors", "tokens", "batches", "multi-head")  # together they have all kinds of controls and panels
@@ -40,7 +42,8 @@ OPEN_TABLES = """addEventListener("DOMContentLoaded", () => {
   for (const details of document.querySelectorAll("[data-panel] details")) details.open = true;
 })"""
 RESIZED = (
-    "() => [...document.querySelectorAll('[data-panel] .figure svg')].every((svg) => svg.clientWidth <= innerWidth)"
+    "() => [...document.querySelectorAll('[data-panel] .figure :is(svg, canvas)')]"
+    ".every((picture) => picture.clientWidth <= innerWidth)"
 )
 
 
@@ -201,11 +204,9 @@ def test_the_tip_of_an_arrow_can_be_dragged_and_a_click_on_a_cell_selects_tokens
     page.locator("[data-panel=arrow_facts] td", has_text="-").first.wait_for()  # the angle is obtuse
     assert page.locator("[data-control=a] [name]").first.input_value() == "3"
 
-    cells = page.locator("[data-panel=pairs] .figure .nsewdrag")
+    cells = page.locator("[data-panel=pairs] .figure .heatmap-cells")
     cells.scroll_into_view_if_needed()
-    box = cells.bounding_box()
-    assert box
-    page.mouse.click(box["x"] + box["width"] * 6.5 / 7, box["y"] + box["height"] * 3.5 / 7)  # row 3, column 6 of 7
+    page.mouse.click(*cell_in(box_of(cells), n_rows=7, row=3, column=6))
     page.locator("[data-panel=token_facts] figcaption", has_text="3 ·sat and 6 ·mat").wait_for()
 
 
@@ -224,7 +225,7 @@ def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, ser
     page.wait_for_url("**model=lookback-gpt*")
     page.wait_for_function(DRAWN)
     assert page.locator("#notice").is_hidden()
-    assert page.get_by_label("Layer").input_value() == "3"
+    assert page.get_by_label("Layer", exact=True).input_value() == "3"
     assert page.get_by_label("Vectors shown").input_value() == "keys"
 
 

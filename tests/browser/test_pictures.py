@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import FloatRect, Locator, Page, Route
+from playwright.sync_api import FloatRect, Locator, Page
 
 from tests.browser.conftest import PHONE, WIDE, Tab
 from tests.browser.server import Server
@@ -93,29 +93,6 @@ def test_axes_are_reset_to_all_tokens_of_the_current_text(home: Tab, method: str
         reset(figure)
 
 
-def test_rows_with_equal_labels_are_all_drawn(home: Tab, server: Server) -> None:
-    call = "**/api/v2/lessons/input-embedding"
-
-    def make_labels_equal(route: Route) -> None:
-        reply = route.fetch().json()
-        reply["vectors"]["rows"] = ["same"] * 6
-        route.fulfill(json=reply)
-
-    home.page.route(call, make_labels_equal)
-    try:
-        go(home, server, "input-embedding")
-    finally:
-        home.page.unroute(call)
-    vectors = home.page.locator("[data-panel=vectors] .figure")
-    vectors.scroll_into_view_if_needed()
-    labels = vectors.locator(".ytick text")
-    assert labels.all_text_contents() == ["same"] * 6
-    assert len({box_of(label)["y"] for label in labels.all()}) == 6
-    cells = box_of(vectors.locator(".nsewdrag"))
-    home.page.mouse.move(cells["x"] + cells["width"] / 2, cells["y"] + cells["height"] * 5.5 / 6)
-    vectors.locator(".hovertext", has_text="same → ").wait_for()
-
-
 def test_a_figure_downloaded_in_dark_mode_is_legible_and_named_after_its_content(home: Tab, server: Server) -> None:
     def downloaded(figure: Locator) -> tuple[str, str]:
         figure.scroll_into_view_if_needed()
@@ -137,8 +114,14 @@ def test_a_figure_downloaded_in_dark_mode_is_legible_and_named_after_its_content
     home.choose_stage("weights")
     assert downloaded(home.figure)[0] == "lookback-gpt-layer-3-head-3-attention-weights.svg"
     go(home, server, "vectors")
-    name = downloaded(home.page.locator("[data-panel=pairs] .figure"))[0]
-    assert name == "vectors-lookback-gpt-Dot-product-of-every-pair-of-tokens.svg"
+    name = downloaded(home.page.locator("[data-panel=arrows] .figure"))[0]
+    title = home.page.locator("[data-panel=arrows] figcaption").text_content() or ""
+    words = re.findall(r"[^\W_]+", title)
+    assert name == f"vectors-lookback-gpt-{'-'.join(words)}.svg"
+    pairs = home.page.locator("[data-panel=pairs] .figure")
+    with home.page.expect_download() as download:
+        pairs.get_by_role("button", name="Save picture").click()
+    assert download.value.suggested_filename == "vectors-lookback-gpt-Dot-product-of-every-pair-of-tokens.png"
 
 
 def test_the_canvas_adapts_to_a_new_resolution_at_once(home: Tab) -> None:
@@ -164,7 +147,7 @@ def test_the_frame_of_the_chosen_head_hides_no_pixel_of_a_thumbnail(home: Tab, s
 def test_the_buttons_of_a_figure_cover_no_cell(home: Tab, server: Server) -> None:
     for slug in ("vectors", "batches", "softmax"):
         go(home, server, slug)
-        for figure in home.page.locator("[data-panel] .figure").all():
+        for figure in home.page.locator("[data-panel] .figure:has(.nsewdrag)").all():
             figure.hover()
             buttons, cells = box_of(figure.locator(".modebar")), box_of(figure.locator(".nsewdrag").first)
             assert buttons["y"] + buttons["height"] <= cells["y"] + 1, slug

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from app.experiments.panels import AnyPanel, Bars, Curves, Facts, Heatmap, Number
 from app.models import LoadedModel
@@ -40,6 +41,11 @@ def number(panel: AnyPanel, name: str) -> float:
     value = named(panel)[name]
     assert isinstance(value, float)
     return value
+
+
+def assert_near(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
+    """That two computations agree to within rounding in float32."""
+    assert_close(actual.double(), expected.double(), rtol=relative, atol=relative / 10)
 
 
 def captured(loaded: LoadedModel, text: str, module: nn.Module) -> tuple[Tensor, Tensor]:

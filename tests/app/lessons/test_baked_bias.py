@@ -11,9 +11,7 @@ from app.experiments.panels import Bars, Heatmap
 from app.lessons.baked_bias import append_bias, append_ones
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, captured, named, number, values
-
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, captured, named, number, values
 
 
 def test_one_neuron_can_be_checked_in_the_head() -> None:
@@ -41,11 +39,11 @@ def test_the_pictures_are_the_model_s_matrices_with_a_column_and_a_row(
     w_OI, b_O = up.weight[:4, :6].double(), torch.full((4,), added, dtype=torch.double)
     if up.bias is not None:
         b_O += up.bias[:4].double()
-    assert_close(values(panels["weights"]), torch.cat((w_OI, b_O[:, None]), 1), **ROUNDING)
-    assert_close(values(panels["samples"])[:-1], x_IT, **ROUNDING)
+    assert_near(values(panels["weights"]), torch.cat((w_OI, b_O[:, None]), 1))
+    assert_near(values(panels["samples"])[:-1], x_IT)
     assert values(panels["samples"])[-1].tolist() == pytest.approx([last_row] * N_SAMPLES)
-    assert_close(values(panels["outputs"]), w_OI @ x_IT + last_row * b_O[:, None], **ROUNDING)
-    assert_close(values(panels["difference"]), (last_row - 1) * b_O[:, None].expand(-1, N_SAMPLES), **ROUNDING)
+    assert_near(values(panels["outputs"]), w_OI @ x_IT + last_row * b_O[:, None])
+    assert_near(values(panels["difference"]), (last_row - 1) * b_O[:, None].expand(-1, N_SAMPLES))
 
 
 def test_the_bias_is_one_of_the_products_of_an_output(loaded: LoadedModel) -> None:
@@ -54,7 +52,7 @@ def test_the_bias_is_one_of_the_products_of_an_output(loaded: LoadedModel) -> No
     products, z_OT = panels["products"], values(panels["outputs"])
     assert isinstance(products, Bars)
     assert products.chosen == 6
-    assert_close(values(products), values(panels["weights"])[0] * values(panels["samples"])[:, 3], **ROUNDING)
+    assert_near(values(products), values(panels["weights"])[0] * values(panels["samples"])[:, 3])
     own = 0.0 if bias is None else bias[0].item()
     assert products.values[6] == pytest.approx(own + 0.5)
     total = named(panels["facts"])[f"sum for output 0 of {work.token_labels[3]}"]

@@ -9,9 +9,7 @@ from app.experiments.panels import Bars, Heatmap
 from app.lessons.layer import LayerWork, apply_layer, bias_matrix
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, captured, named, number, values
-
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, captured, named, number, values
 
 
 def test_a_layer_of_two_neurons_can_be_checked_in_the_head() -> None:
@@ -31,21 +29,21 @@ def test_the_pictures_are_corners_of_the_model_and_their_product_is_summed_by_ha
     w = up.weight.tolist()
     b = [0.0] * len(w) if up.bias is None else up.bias.tolist()
     assert values(panels["weights"]).tolist() == [row[:n_inputs] for row in w[:n_outputs]]
-    assert_close(values(panels["samples"]), x_TI[:N_SAMPLES, :n_inputs].T, **ROUNDING)
+    assert_near(values(panels["samples"]), x_TI[:N_SAMPLES, :n_inputs].T)
     assert values(panels["bias"]).tolist() == [[bias] * N_SAMPLES for bias in b[:n_outputs]]
     summed = [
         [sum(w[o][i] * x_I[i] for i in range(n_inputs)) + b[o] for x_I in x_TI[:N_SAMPLES].tolist()]
         for o in range(n_outputs)
     ]
-    assert_close(values(panels["outputs"]), torch.tensor(summed, dtype=torch.double), **ROUNDING)
+    assert_near(values(panels["outputs"]), torch.tensor(summed, dtype=torch.double))
 
 
 def test_the_terms_of_a_cell_add_up_to_the_cell(loaded: LoadedModel) -> None:
     panels = panels_of(make_work(loaded, "layer", SENTENCE, row=1, token=3, n_inputs=5))
     terms, cell = values(panels["cell_products"]), values(panels["outputs"])[1, 3]
     expected = values(panels["weights"])[1] * values(panels["samples"])[:, 3]
-    assert_close(terms[:5], expected, **ROUNDING)
-    assert_close(terms.sum(), cell, **ROUNDING)
+    assert_near(terms[:5], expected)
+    assert_near(terms.sum(), cell)
     shown = named(panels["cell_facts"])
     assert [*shown.values()][:6] == values(panels["cell_products"]).tolist()
     assert number(panels["cell_facts"], "sum") == pytest.approx(cell.item(), rel=1e-4, abs=1e-5)
@@ -59,7 +57,7 @@ def test_with_all_its_inputs_the_layer_gives_what_a_hook_sees_in_the_model(loade
     assert isinstance(work, LayerWork)
     up = work.up(0)
     _, output_TO = captured(loaded, SENTENCE, up)
-    assert_close(apply_layer(*work.whole, broken=False).double().T, output_TO, **ROUNDING)
+    assert_near(apply_layer(*work.whole, broken=False).double().T, output_TO)
     facts = named(panels_of(work)["layer_facts"])
     assert facts["W"] == f"{output_TO.shape[1]} × {loaded.network.config.d_model}"
     assert facts["bias"] == ("none, shown as zeros" if up.bias is None else f"{len(up.bias)} numbers")

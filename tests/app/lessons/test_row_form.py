@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from torch.testing import assert_close
 
 from app.experiments.base import N_SAMPLES
 from app.experiments.panels import N_BARS, Bars, Heatmap
 from app.lessons.row_form import RowFormWork, baked_form, column_form, row_form
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, captured, named, number, values
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, captured, named, number, values
 
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 PROJECTIONS = ("query", "key", "value")
 
 
@@ -40,9 +38,9 @@ def test_the_forms_have_the_numbers_of_numpy_and_are_each_other_s_transposes(
     w_OI = work.linear.weight.double().numpy()[:4, :6]
     b_O = 0.0 if work.linear.bias is None else work.linear.bias.double().numpy()[:4]
     expected_TO = torch.from_numpy(np.einsum("oi,ti->to", w_OI, x_TI.numpy()[:8, :6]) + b_O)
-    assert_close(values(panels["row_form"]), expected_TO, **ROUNDING)
-    assert_close(values(panels["column_form"]).T, expected_TO, **ROUNDING)
-    assert_close(values(panels["baked_form"]).T, expected_TO, **ROUNDING)
+    assert_near(values(panels["row_form"]), expected_TO)
+    assert_near(values(panels["column_form"]).T, expected_TO)
+    assert_near(values(panels["baked_form"]).T, expected_TO)
     assert number(panels["form_facts"], "largest difference between X Wᵀ + b and W X + B") < 1e-5
 
 
@@ -68,10 +66,10 @@ def test_the_outputs_are_those_that_a_hook_sees_in_the_model(loaded: LoadedModel
     work = made(loaded, LONG, projection=projection, layer=1, row=3, token=5)
     panels = panels_of(work)
     x_TI, output_TO = captured(loaded, LONG, work.linear)
-    assert_close(values(panels["outputs"]), output_TO[:N_SAMPLES, :N_BARS], **ROUNDING)
-    assert_close(values(panels["token_vector"]), x_TI[5:6, :N_BARS], **ROUNDING)
+    assert_near(values(panels["outputs"]), output_TO[:N_SAMPLES, :N_BARS])
+    assert_near(values(panels["token_vector"]), x_TI[5:6, :N_BARS])
     assert values(panels["weight_row"]).tolist() == work.linear.weight[3:4, :N_BARS].tolist()
-    assert_close(values(panels["products"]), x_TI[5, :N_BARS] * work.linear.weight[3, :N_BARS].double(), **ROUNDING)
+    assert_near(values(panels["products"]), x_TI[5, :N_BARS] * work.linear.weight[3, :N_BARS].double())
 
 
 def test_all_products_and_the_bias_add_up_to_the_output_of_the_running_model(loaded: LoadedModel) -> None:

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./browser.js";
 
-const { figureOf, selectionOf } = await import("../../static/lesson_panels.js");
+const { figureOf, selectionOf } = await import("../../static/experiment_panels.js");
 const PALETTE = { colours: ["a", "b", "c", "d"], ink: "i" };
 const heatmap = { kind: "heatmap", title: "", rows: ["0 the", "1 <b>"], columns: ["x", "y"], values: [[1, null], [-3, 2]], scale: "signed", limit: 0.5, selects: ["query", "key"] };
 const points = {
