@@ -97,7 +97,8 @@ def logits_by_hand(loaded: LoadedModel, ids: Sequence[int], is_allowed: Callable
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
             q_BHTD, k_BHTD, v_BHTD = _per_query_head(inputs[:3])
             scaled_BHTT = q_BHTD @ k_BHTD.mT / q_BHTD.shape[-1] ** 0.5
-            return scaled_BHTT.masked_fill(~is_allowed(layer), -math.inf).softmax(-1) @ v_BHTD
+            context_BHTD: Tensor = scaled_BHTT.masked_fill(~is_allowed(layer), -math.inf).softmax(-1) @ v_BHTD
+            return context_BHTD
 
         return hook
 

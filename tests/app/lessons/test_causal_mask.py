@@ -20,7 +20,7 @@ from tests.app.lessons.oracle import SENTENCE, assert_near, heads_by_hand, logit
 
 CORRECT = MASKING_METHODS[:2]
 # two rows of scores 0: the first token has one token to attend to, or two if the mask fails
-ROWS_OF_ZEROS = dict(
+ROWS_OF_ZEROS: dict[str, list[float]] = dict(
     zip(MASKING_METHODS, ([1, 0, 0.5, 0.5], [1, 0, 0.5, 0.5], [0.5, 0, 0.5, 0.5], [0.5] * 4), strict=True)
 )
 
@@ -39,8 +39,8 @@ def row_by_hand(method: str, scaled: list[float], row: int) -> list[float]:
         powers = [math.exp(0.0 if later else score) for score, later in zip(scaled, is_later, strict=True)]
         return [power / sum(powers) for power in powers]
     powers = [math.exp(score) for score in scaled]
-    kept = [0.0 if later else power / sum(powers) for power, later in zip(powers, is_later, strict=True)]
-    return [weight / sum(kept) for weight in kept] if "renormalise" in method else kept
+    masked = [0.0 if later else power / sum(powers) for power, later in zip(powers, is_later, strict=True)]
+    return [weight / sum(masked) for weight in masked] if "renormalise" in method else masked
 
 
 def largest_changes(

@@ -84,7 +84,7 @@ def test_the_facts_are_the_cells_of_the_chosen_head(loaded: LoadedModel) -> None
         "score 2 ·cat → 1 ·fat": score_TT[NOUN, MODIFIER],
         "score 1 ·fat → 2 ·cat": score_TT[MODIFIER, NOUN],
         "heads with weight × row length above 1 from the noun and below 1 from the other noun": sum(
-            noun > 1 > other for noun, other in pairs
+            from_noun > 1 > from_other for from_noun, from_other in pairs
         ),
         "relative change of the context vector of 2 ·cat if the edge is cut": (after_D - before_D).norm()
         / before_D.norm(),
@@ -103,9 +103,9 @@ def test_every_head_is_a_point_at_its_two_relative_weights(loaded: LoadedModel) 
     for point, (layer, head) in zip(points.points, all_heads(loaded), strict=True):
         assert point.selects == {"layer": layer, "head": head}
         assert point.group == ("chosen head" if (layer, head) == (2, 1) else "head")
-        noun, other = (relative_weight(loaded, layer, head, query) for query in (NOUN, OTHER))
-        assert (point.x, point.y) == pytest.approx((noun, other), rel=1e-3, abs=1e-5)
-        differences[f"layer {layer}, head {head}"] = noun - other
+        from_noun, from_other = (relative_weight(loaded, layer, head, query) for query in (NOUN, OTHER))
+        assert (point.x, point.y) == pytest.approx((from_noun, from_other), rel=1e-3, abs=1e-5)
+        differences[f"layer {layer}, head {head}"] = from_noun - from_other
     best = sorted(differences.values(), reverse=True)[:12]
     assert bars.values == pytest.approx(best, rel=1e-3, abs=1e-5)
     assert [differences[label] for label in bars.labels] == pytest.approx(best, rel=1e-3, abs=1e-5)

@@ -13,7 +13,6 @@ from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
 from tests.app.lessons.oracle import SENTENCE, captured, values
 
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 NORMALISATIONS = {
     "softmax": lambda scores: np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum(),
     "naive softmax": lambda scores: np.exp(scores) / np.exp(scores).sum(),
@@ -21,13 +20,14 @@ NORMALISATIONS = {
 }
 
 
-def shown(loaded: LoadedModel, text: str = SENTENCE, **controls: object) -> dict[str, AnyPanel]:
-    return panels_of(make_work(loaded, "simple-attention", text, **controls))
+def shown(loaded: LoadedModel, **controls: object) -> dict[str, AnyPanel]:
+    return panels_of(make_work(loaded, "simple-attention", SENTENCE, **controls))
 
 
-def embedded(loaded: LoadedModel, text: str) -> NDArray[np.float64]:
+def embedded(loaded: LoadedModel) -> NDArray[np.float64]:
     """What the first layer of the model gets."""
-    return captured(loaded, text, loaded.network.blocks[0])[0].detach().numpy()
+    x_TM: NDArray[np.float64] = captured(loaded, SENTENCE, loaded.network.blocks[0])[0].detach().numpy()
+    return x_TM
 
 
 def test_weights_that_can_be_checked_in_the_head() -> None:
@@ -47,20 +47,20 @@ def test_only_the_softmax_that_subtracts_the_largest_score_bears_large_and_oppos
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("query", [0, 2, 6])
 def test_scores_weights_and_context_are_those_of_numpy(loaded: LoadedModel, normalisation: str, query: int) -> None:
-    panels, x_TM = shown(loaded, query=query, normalisation=normalisation), embedded(loaded, SENTENCE)
+    panels, x_TM = shown(loaded, query=query, normalisation=normalisation), embedded(loaded)
     scores = x_TM @ x_TM[query]
     weights = NORMALISATIONS[normalisation](scores)
-    assert_allclose(values(panels["scores"]), scores, **ROUNDING)
+    assert_allclose(values(panels["scores"]), scores, rtol=1e-4, atol=1e-5)
     assert_allclose(values(panels["weights"]), weights, rtol=1e-3, atol=1e-4)
     assert_allclose(values(panels["context"]), [x_TM[query], weights @ x_TM], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("fraction", "n_summed"), [(0.0, 0), (0.45, 3), (1.0, 7)])
 def test_the_context_vector_grows_token_by_token(loaded: LoadedModel, fraction: float, n_summed: int) -> None:
-    panels, x_TM = shown(loaded, query=3, fraction_summed=fraction), embedded(loaded, SENTENCE)
+    panels, x_TM = shown(loaded, query=3, fraction_summed=fraction), embedded(loaded)
     weights = values(panels["weights"]).numpy()
     expected = sum((weights[i] * x_TM[i] for i in range(n_summed)), np.zeros_like(x_TM[0]))
-    assert_allclose(values(panels["context"])[1], expected, **ROUNDING)
+    assert_allclose(values(panels["context"])[1], expected, rtol=1e-4, atol=1e-5)
     assert f"{n_summed} of 7 tokens summed, {x_TM.shape[1]} features" in panels["context"].title
 
 
@@ -91,5 +91,5 @@ def test_broken_normalises_the_columns(loaded: LoadedModel) -> None:
     wrong = [values(shown(loaded, source="book", query=query, broken=True)["weights"]) for query in range(6)]
     weight_TT = torch.stack(wrong)
     assert weight_TT.sum(0).tolist() == pytest.approx([1] * 6)
-    assert_allclose(weight_TT.T, (BOOK.double() @ BOOK.double().T).softmax(1), **ROUNDING)  # symmetric scores
+    assert_allclose(weight_TT.T, (BOOK.double() @ BOOK.double().T).softmax(1), rtol=1e-4, atol=1e-5)  # symmetric scores
     assert abs(wrong[0].sum().item() - 1) > 0.05

@@ -59,9 +59,9 @@ def test_the_weights_are_the_softmax_of_the_products_of_the_arrows(
     kinds: list[int | None],
 ) -> None:
     head = ToyHead(article_query, noun_query, article_key, noun_key, has_mask)
-    queries, keys = (
-        {0: article, 1: noun, None: [0, 0]} for article, noun in ((article_query, noun_query), (article_key, noun_key))
-    )
+    zero = [0.0, 0.0]
+    queries: dict[int | None, list[float]] = {ARTICLE: article_query, NOUN: noun_query, None: zero}
+    keys: dict[int | None, list[float]] = {ARTICLE: article_key, NOUN: noun_key, None: zero}
     for row, (weights, looped) in enumerate(
         zip(head.weights(kinds).tolist(), weights_of_arrows(head.arrows(), kinds, has_mask=has_mask), strict=True)
     ):

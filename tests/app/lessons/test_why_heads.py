@@ -124,7 +124,7 @@ def test_the_best_pairs_are_those_with_the_highest_mean_over_all_their_places(lo
         mean = sum(row[: i + 1]) / (i + 1)
         for j in range(i + 1):
             places.setdefault((ids[i], ids[j]), []).append(row[j] - mean)
-    scores = sorted(((sum(found) / len(found), pair) for pair, found in places.items()), reverse=True)
+    scores = sorted(((sum(terms) / len(terms), pair) for pair, terms in places.items()), reverse=True)
     assert isinstance(bars, Bars)
     assert bars.values == pytest.approx([score for score, _ in scores[:8]], rel=1e-3, abs=1e-4)
     label = loaded.tokenizer.label
@@ -139,7 +139,7 @@ def test_the_made_up_head_has_the_arrows_and_the_mask_of_the_controls(loaded: Lo
         "noun_key": [2.0, 0.5],
         "article_key": [-1.0, 0.0],
     }
-    panels = shown(loaded, no_mask=True, **arrows)
+    panels = panels_of(make_work(loaded, "why-heads", SENTENCE, no_mask=True, **arrows))
     points = panels["toy_arrows"]
     assert isinstance(points, Points)
     assert {f"{point.name}_{point.group}": [point.x, point.y] for point in points.points} == arrows
