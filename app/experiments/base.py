@@ -352,13 +352,7 @@ def lessons() -> dict[str, Lesson]:
 def _defined_in(folder: str) -> list[Experiment]:
     """The experiments that the modules of a folder of app/ define."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / folder)])]
-    modules = {}
-    for name in names:  # TEMPORARY: skips lessons that have not moved yet
-        try:
-            modules[name] = importlib.import_module(f"app.{folder}.{name}")
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith("app.lessons"):
-                raise
+    modules = {name: importlib.import_module(f"app.{folder}.{name}") for name in names}
     return [
         replace(module.EXPERIMENT, slug=name.replace("_", "-"), summary=_summary(module))
         for name, module in modules.items()
