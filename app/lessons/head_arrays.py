@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from app.lessons.lesson import Reading, project_head
-from app.lessons.panels import Cube, Facts, facts, matrix, shape_label
+from app.experiments.base import Work, project_head
+from app.experiments.panels import Cube, Facts, facts, matrix, shape_label
 from model import attention
 
 AXIS_LIMITS = {"T": 8, "S": 8, "H": 4, "D": 4, "M": 16, "X": 16}  # of each axis, in the picture of an array
@@ -37,15 +37,15 @@ class SeparateHeads:
 
 @torch.inference_mode()
 def array_steps(
-    reading: Reading, layer: int, x_TM: Tensor, heads_off: Sequence[int] = (), *, broken: bool = False
+    work: Work, layer: int, x_TM: Tensor, heads_off: Sequence[int] = (), *, broken: bool = False
 ) -> list[ArrayStep]:
     """The array after each step from a layer's input to its output, with all heads in one array.
 
     The context vectors of heads that are off are 0. If broken, the queries are split wrongly.
     """
-    config, layer_attention = reading.config, reading.block(layer).attention
+    config, layer_attention = work.config, work.block(layer).attention
     n, n_heads, d_head = len(x_TM), config.n_heads, config.d_head
-    rotate = reading.model.network.positions.rotation(torch.arange(n, device=x_TM.device))
+    rotate = work.network.positions.rotation(torch.arange(n, device=x_TM.device))
     q_TX = layer_attention.query(x_TM)
     q_THD = q_TX.view(n, d_head, n_heads).transpose(1, 2) if broken else q_TX.view(n, n_heads, d_head)
     q_HTD = q_THD.transpose(0, 1)
@@ -74,10 +74,10 @@ def array_steps(
 
 
 @torch.inference_mode()
-def separate_heads(reading: Reading, layer: int, x_TM: Tensor) -> SeparateHeads:
+def separate_heads(work: Work, layer: int, x_TM: Tensor) -> SeparateHeads:
     """The heads of a layer, each computed with its own rows of the projections."""
-    config, layer_attention = reading.config, reading.block(layer).attention
-    rotate = reading.model.network.positions.rotation(torch.arange(len(x_TM), device=x_TM.device))
+    config, layer_attention = work.config, work.block(layer).attention
+    rotate = work.network.positions.rotation(torch.arange(len(x_TM), device=x_TM.device))
 
     def project(linear: nn.Linear, head: int) -> Tensor:
         return project_head(linear, x_TM, head, config.d_head)
@@ -94,15 +94,15 @@ def separate_heads(reading: Reading, layer: int, x_TM: Tensor) -> SeparateHeads:
     return SeparateHeads(torch.stack(queries), torch.stack(weights), torch.stack(contexts))
 
 
-def array_corner(step: ArrayStep, reading: Reading) -> Cube:
+def array_corner(step: ArrayStep, work: Work) -> Cube:
     """The first numbers along each axis of an array; of heads side by side, the first features of each."""
-    n_heads, d_head = reading.config.n_heads, reading.config.d_head
+    n_heads, d_head = work.config.n_heads, work.config.d_head
     names = {
-        "T": reading.token_labels,
-        "S": reading.token_labels,
+        "T": work.token_labels,
+        "S": work.token_labels,
         "H": [f"head {head}" for head in range(n_heads)],
         "D": [f"feature {feature}" for feature in range(d_head)],
-        "M": [f"feature {feature}" for feature in range(reading.config.d_model)],
+        "M": [f"feature {feature}" for feature in range(work.config.d_model)],
     }
     values, axes = step.values.float().cpu(), step.axes
     if axes == "TX":

@@ -3,242 +3,234 @@
 # shapes: T queries, S keys, M features of a token, H query heads, D features of a head, X = H·D features of all heads,
 #         I slices of the input, V tokens of the vocabulary
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from app.lessons.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_norms, product_scales
-from app.lessons.head_arrays import N_ARRAY_STEPS, array_corner, array_facts, array_steps, separate_heads
-from app.lessons.heads_off import AttentionRun, run_with_heads_off
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading, parameters
-from app.lessons.panels import Bars, Cube, Facts, Heatmap, facts, numbers, probabilities, signed
+from app.engine import Reading
+from app.experiments.base import RESIDUAL, Lesson, Work, panel, parameters
+from app.experiments.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_norms, product_scales
+from app.experiments.controls import Choice, Controls, HeadOf, HeadSet, Layer, Slider, TokenOf
+from app.experiments.panels import Bars, Cube, Facts, Heatmap, facts, numbers, probabilities, signed
+from app.lessons.head_arrays import (
+    N_ARRAY_STEPS,
+    ArrayStep,
+    SeparateHeads,
+    array_corner,
+    array_facts,
+    array_steps,
+    separate_heads,
+)
 from app.lessons.posts import PART_12, chapter
 from app.schemas import Index
+from model.edits import Change, Edit
 
 HeadProjection = Literal["one matrix, split", "one module per head"]
 MAX_HEATMAP_HEADS = 16
 N_CHANGED_TOKENS = 5
 
 
-class MultiHeadRequest(LessonRequest):
+class MultiHeadControls(Controls):
     """A layer, how its heads are computed, a step of that computation, and heads to switch off."""
 
-    layer: Index = Field(0, title="Layer")
-    head: Index = Field(0, title="Head", description="shows all weights of this head")
-    query: Index | None = Field(
-        None,
-        title="Query",
-        description="shows the weights of this token in all heads",
-        json_schema_extra={"kind": "token"},
-    )
-    projection: HeadProjection = Field(
-        "one matrix, split",
-        title="Heads from",
-        description="projects the queries, keys and values of all heads at once, or those of each head by itself",
-    )
-    array_step: int = Field(
-        3,
-        title="Step",
-        ge=0,
-        le=N_ARRAY_STEPS - 1,
-        description="shows the array after this step",
-        json_schema_extra={"playable": True},
-    )
-    heads_off: list[Index] = Field(
-        [],
-        title="Heads switched off",
-        max_length=256,
-        description="sets the context vectors of these heads to 0",
-        json_schema_extra={"kind": "heads"},
-    )
+    layer: Annotated[int, Layer()] = 0
+    head: Annotated[int, HeadOf("Head", "shows all weights of this head")] = 0
+    query: Annotated[int | None, TokenOf("Query", "shows the weights of this token in all heads")] = None
+    projection: Annotated[
+        HeadProjection,
+        Choice("Heads from", "projects queries, keys and values of all heads at once, or of each head by itself"),
+    ] = "one matrix, split"
+    array_step: Annotated[
+        int, Slider(0, N_ARRAY_STEPS - 1, 1, "Step", "shows the array after this step", playable=True)
+    ] = 3
+    heads_off: Annotated[
+        list[Index], HeadSet("Heads switched off", "sets the context vectors of these heads to 0")
+    ] = []
 
 
-class MultiHeadResult(LessonResult):
+class MultiHeadWork(Work):
     """All heads of a layer, how their arrays are split and joined, and what changes without some heads."""
 
-    query_weights: Heatmap = Field(description="the weights of the chosen query, one row per head")
-    head_weights: Heatmap = Field(description="the weights of the chosen head")
-    input_norms: Heatmap = Field(description="the norm of each head's weights for each slice of the input")
-    projection_facts: Facts
-    array: Cube = Field(description="a corner of the array after the chosen step")
-    array_facts: Facts = Field(description="how the array is stored after the chosen step, and its shape in all steps")
-    probability_changes: Bars = Field(description="of a few next tokens, without the heads that are switched off")
-    output_changes: Bars = Field(description="the change of the layer's output relative to its length, for each token")
-    effect: Facts
+    sites = RESIDUAL | {"attention"}
+    controls: MultiHeadControls
 
+    def readings(self) -> Iterator[Mapping[str, Reading]]:
+        """The text without the heads that are off."""
+        if self.controls.heads_off:
+            yield {"without": self.under(self.switched_off, sites=self.sites)}
 
-def input_slice_norms(reading: Reading, layer: int) -> tuple[Tensor, list[str], list[str]]:
-    """The norm of each head's rows of W_q over each slice of the input, (H, I); the labels of rows and columns."""
-    config = reading.config
-    weight_XM = reading.block(layer).attention.query.weight.detach().float().cpu()
-    weight_HDM = weight_XM.view(config.n_heads, config.d_head, config.d_model)
-    slices = torch.arange(config.d_model).tensor_split(config.n_heads)
-    norm_HI = torch.stack([weight_HDM[..., features].flatten(1).norm(dim=1) for features in slices], dim=1)
-    blocks = torch.arange(len(weight_XM)).tensor_split(config.n_heads)
-    rows, columns = ([f"{indices[0].item()}–{indices[-1].item()}" for indices in groups] for groups in (blocks, slices))
-    return norm_HI, rows, columns
+    @property
+    def switched_off(self) -> Change:
+        """The heads that are off, as an edit."""
+        return Edit("context", self.controls.layer, tuple(sorted(set(self.controls.heads_off))), scale=0.0)
 
+    @cached_property
+    def x_TM(self) -> Tensor:
+        """The input of the layer's attention."""
+        return self.attention_input(self.controls.layer)
 
-def compute(reading: Reading, request: MultiHeadRequest) -> MultiHeadResult:
-    """The layer's heads, the array after the chosen step, and the network without some heads."""
-    layer, query, labels = request.layer, reading.position(request.query), reading.token_labels
-    x_TM, logits_V = reading.capture(layer, reading.block(layer).attention)[0], reading.next_logits_V
-    if request.heads_off:
-        logits_V = _last_logits(reading, run_with_heads_off(reading, layer, request.heads_off))
-    steps = array_steps(reading, layer, x_TM, request.heads_off, broken=request.broken)
-    split_HTS, separate_HTS = steps[5].values, separate_heads(reading, layer, x_TM).weight_HTS
-    weight_HTS = (split_HTS if request.projection == "one matrix, split" else separate_HTS).float().cpu()
-    norm_HI, rows, columns = input_slice_norms(reading, layer)
-    shape = f"{reading.config.n_heads * reading.config.d_head} × {reading.config.d_model}"
-    probability_changes, effect = _effect_panels(reading, request, logits_V)
-    return MultiHeadResult(
-        query_weights=probabilities(
-            f"Attention weights of {labels[query]} in all heads of layer {layer}"
-            f" ({reading.config.n_heads} × {len(labels)})",
-            [f"head {head}" for head in range(reading.config.n_heads)][:MAX_HEATMAP_HEADS],
-            labels,
-            weight_HTS[:MAX_HEATMAP_HEADS, query],
-            selects=("head", "query"),
-        ),
-        head_weights=probabilities(
-            f"Attention weights, layer {layer}, head {request.head} ({len(labels)} × {len(labels)})",
-            labels,
-            labels,
-            weight_HTS[request.head],
-            selects=("query", ""),
-        ),
-        input_norms=signed(
-            f"W_q of layer {layer} ({shape}): norm of each head's rows over slices of the input",
-            rows[:MAX_HEATMAP_HEADS],
-            columns,
-            norm_HI[:MAX_HEATMAP_HEADS],
-        ),
-        projection_facts=_projection_facts(reading, request, (split_HTS - separate_HTS).abs().max().item()),
-        array=array_corner(steps[request.array_step], reading),
-        array_facts=array_facts(steps, request.array_step),
-        probability_changes=probability_changes,
-        output_changes=_output_changes(reading, request, x_TM, steps[-1].values),
-        effect=effect,
-    )
+    @cached_property
+    def steps(self) -> list[ArrayStep]:
+        """The arrays from input to output, without the heads that are off."""
+        controls = self.controls
+        return array_steps(self, controls.layer, self.x_TM, controls.heads_off, broken=controls.broken)
 
+    @cached_property
+    def separate(self) -> SeparateHeads:
+        """The same heads, each computed by itself."""
+        return separate_heads(self, self.controls.layer, self.x_TM)
 
-@torch.inference_mode()
-def _last_logits(reading: Reading, run: AttentionRun) -> Tensor:
-    logits_V: Tensor = reading.model.network.unembed(run.hidden_TM[-1]).float().cpu()
-    return logits_V
+    @cached_property
+    def weight_HTS(self) -> Tensor:
+        """The weights, computed in the chosen way."""
+        is_split = self.controls.projection == "one matrix, split"
+        return (self.steps[5].values if is_split else self.separate.weight_HTS).float().cpu()
 
+    @cached_property
+    def logits_V(self) -> Tensor:
+        """The logits after the text without the heads that are off."""
+        without = self.traces.get("without")
+        return self.next_logits_V if without is None else without.logits([len(self.tokens) - 1])[0].cpu()
 
-def _projection_facts(reading: Reading, request: MultiHeadRequest, difference: float) -> Facts:
-    config = reading.config
-    is_split = request.projection == "one matrix, split"
-    n_rows = config.n_heads * config.d_head
-    matrices = f"1 of {n_rows}" if is_split else f"{config.n_heads} of {config.d_head}"
-    return facts(
-        request.projection.capitalize(),
-        {
+    @panel
+    def query_weights(self) -> Heatmap:
+        """The weights of the chosen query, one row per head."""
+        query, labels, n_heads = self.position(self.controls.query), self.token_labels, self.config.n_heads
+        shape = f"{n_heads} × {len(labels)}"
+        title = f"Attention weights of {labels[query]} in all heads of layer {self.controls.layer} ({shape})"
+        heads = [f"head {head}" for head in range(n_heads)][:MAX_HEATMAP_HEADS]
+        shown = self.weight_HTS[:MAX_HEATMAP_HEADS, query]
+        return probabilities(title, heads, labels, shown, selects=("head", "query"))
+
+    @panel
+    def head_weights(self) -> Heatmap:
+        """The weights of the chosen head."""
+        labels, controls = self.token_labels, self.controls
+        place = f"layer {controls.layer}, head {controls.head} ({len(labels)} × {len(labels)})"
+        weight_TS = self.weight_HTS[controls.head]
+        return probabilities(f"Attention weights, {place}", labels, labels, weight_TS, selects=("query", ""))
+
+    @panel
+    def input_norms(self) -> Heatmap:
+        """The norm of each head's rows of W_q over each slice of the input."""
+        config, layer = self.config, self.controls.layer
+        weight_XM, _ = parameters(self.block(layer).attention.query)
+        weight_HDM = weight_XM.view(config.n_heads, config.d_head, config.d_model)
+        slices = torch.arange(config.d_model).tensor_split(config.n_heads)
+        norm_HI = torch.stack([weight_HDM[..., features].flatten(1).norm(dim=1) for features in slices], dim=1)
+        blocks = torch.arange(len(weight_XM)).tensor_split(config.n_heads)
+        rows, columns = ([f"{part[0].item()}–{part[-1].item()}" for part in parts] for parts in (blocks, slices))
+        shape = f"{len(weight_XM)} × {config.d_model}"
+        title = f"W_q of layer {layer} ({shape}): norm of each head's rows over slices of the input"
+        return signed(title, rows[:MAX_HEATMAP_HEADS], columns, norm_HI[:MAX_HEATMAP_HEADS])
+
+    @panel
+    def projection_facts(self) -> Facts:
+        """How many matrices there are, and how far the two ways differ."""
+        config, projection = self.config, self.controls.projection
+        is_split, n_rows = projection == "one matrix, split", config.n_heads * config.d_head
+        matrices = f"1 of {n_rows}" if is_split else f"{config.n_heads} of {config.d_head}"
+        difference = (self.steps[5].values - self.separate.weight_HTS).abs().max().item()
+        named: dict[str, float | str] = {
             "matrices for the queries": f"{matrices} × {config.d_model}",
             "query heads": config.n_heads,
             "key and value heads": config.n_kv_heads,
             "largest difference of a weight between both methods": difference,
-        },
-    )
+        }
+        return facts(projection.capitalize(), named)
+
+    @panel
+    def array(self) -> Cube:
+        """A corner of the array after the chosen step."""
+        return array_corner(self.steps[self.controls.array_step], self)
+
+    @panel
+    def array_facts(self) -> Facts:
+        """How the array is stored after the chosen step, and its shape in all steps."""
+        return array_facts(self.steps, self.controls.array_step)
+
+    @panel
+    def probability_changes(self) -> Bars:
+        """The change of a few next tokens' probabilities, without the heads that are switched off."""
+        before_V = self.next_logits_V.softmax(-1)
+        change_V = self.logits_V.softmax(-1) - before_V
+        is_changed = bool(self.controls.heads_off)
+        top = (change_V.abs() if is_changed else before_V).topk(N_CHANGED_TOKENS).indices
+        title = f"Change of next-token probabilities, {'most changed' if is_changed else 'most probable'} first"
+        return Bars(title=title, labels=self.ranked_labels(top), values=numbers(change_V[top]))
+
+    @panel
+    def output_changes(self) -> Bars:
+        """The change of the layer's output relative to its length, for each token."""
+        layer = self.controls.layer
+        full_TM = array_steps(self, layer, self.x_TM, broken=self.controls.broken)[-1].values.float().cpu()
+        change_T = (self.steps[-1].values.float().cpu() - full_TM).norm(dim=1)
+        change_T = change_T / full_TM.norm(dim=1).clamp_min(1e-12)
+        title = f"Relative change of the attention output of layer {layer}"
+        return Bars(title=title, labels=self.token_labels, values=numbers(change_T), selects="query")
+
+    @panel
+    def effect(self) -> Facts:
+        """The most probable next token with all heads and without those that are off."""
+        before_V, after_V = self.next_logits_V.softmax(-1), self.logits_V.softmax(-1)
+        label = self.model.tokenizer.label
+        heads_off = ", ".join(map(str, sorted(set(self.controls.heads_off)))) or "none"
+        named: dict[str, float | str] = {
+            f"most probable next token {when}": f"{label(int(p_V.argmax()))} ({p_V.max().item():.2%})"
+            for when, p_V in (("with all heads", before_V), ("now", after_V))
+        }
+        named["largest change of a logit"] = (self.logits_V - self.next_logits_V).abs().max().item()
+        return facts(f"Layer {self.controls.layer}, heads switched off: {heads_off}", named)
+
+    @torch.inference_mode()
+    def checks(self) -> Iterator[Check]:
+        """Split heads equal separate heads and the model's heads, and every head uses the whole input."""
+        config, layer = self.config, self.controls.layer
+        layer_attention, separate, x_TM = self.block(layer).attention, self.separate, self.x_TM.float().cpu()
+        arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=self.dtype, n_roundings=4)
+        weight_scale = self.weight_error_scale(layer)
+        context_scale = weight_scale * largest(separate.context_HTD)
+        query_scale = product_scales(x_TM, *parameters(layer_attention.query), self.dtype).max().item()
+        for name, step, separate_values, scale in (
+            ("queries", 3, separate.q_HTD, query_scale),
+            ("weights", 5, separate.weight_HTS, weight_scale),
+            ("context vectors", 6, separate.context_HTD, context_scale),
+        ):
+            name = f"split heads have the same {name} as separate heads"
+            yield equal(name, self.steps[step].values, separate_values, arithmetic, scale)
+        trace_context_HTD = self.trace.context(layer, range(config.n_heads))
+        name = "the context vectors are the model's"
+        yield equal(name, self.steps[6].values, trace_context_HTD, arithmetic, context_scale)
+        joined_TX = self.steps[8].values.float().cpu()
+        output_scale = weight_scale * product_norms(joined_TX, *parameters(layer_attention.output)).max().item()
+        running_TM = self.traces.get("without", self.trace).observed("attention", layer)
+        name = "the output is that of the layer in the running network"
+        yield equal(name, self.steps[-1].values, running_TM, arithmetic, output_scale)
+        n_joined, n_queries = trace_context_HTD.shape[0] * trace_context_HTD.shape[2], self.steps[1].values.shape[1]
+        name = f"all heads together are as wide as the queries, {n_queries} (difference)"
+        yield at_most(0, abs(n_joined - n_queries), name)
+        yield self._input_check(x_TM, self.steps[1].values)
+
+    def _input_check(self, x_TM: Tensor, q_TX: Tensor) -> Check:
+        """The queries of each head depend on each slice of the input."""
+        config = self.config
+        weight_XM, _ = parameters(self.block(self.controls.layer).attention.query)
+        changes = list[float]()
+        for features in torch.arange(config.d_model).tensor_split(config.n_heads):
+            part_THD = (x_TM[:, features] @ weight_XM[:, features].T).view(-1, config.n_heads, config.d_head)
+            changes.append((part_THD.norm(dim=(0, 2)) / q_TX.float().norm().cpu()).min().item())
+        name = "each head's queries change without any slice of the input (smallest relative change)"
+        return at_least(Arithmetic(n_terms=config.d_model).error(), min(changes), name)
 
 
-def _output_changes(reading: Reading, request: MultiHeadRequest, x_TM: Tensor, output_TM: Tensor) -> Bars:
-    """The change of the layer's output without the heads that are off, relative to its length."""
-    full_TM = array_steps(reading, request.layer, x_TM, broken=request.broken)[-1].values.float().cpu()
-    change_T = (output_TM.float().cpu() - full_TM).norm(dim=1) / full_TM.norm(dim=1).clamp_min(1e-12)
-    return Bars(
-        title=f"Relative change of the attention output of layer {request.layer}",
-        labels=reading.token_labels,
-        values=numbers(change_T),
-        selects="query",
-    )
-
-
-def _effect_panels(reading: Reading, request: MultiHeadRequest, logits_V: Tensor) -> tuple[Bars, Facts]:
-    """The next tokens whose probabilities change most; if no head is off, the most probable ones."""
-    full_V = reading.next_logits_V
-    before_V, after_V = full_V.softmax(-1), logits_V.softmax(-1)
-    change_V = after_V - before_V
-    top = (change_V.abs() if request.heads_off else before_V).topk(N_CHANGED_TOKENS).indices
-    heads_off = ", ".join(map(str, sorted(set(request.heads_off)))) or "none"
-    bars = Bars(
-        title=f"Change of next-token probabilities, {'most changed' if request.heads_off else 'most probable'} first",
-        labels=reading.ranked_labels(top),
-        values=numbers(change_V[top]),
-    )
-    label = reading.model.tokenizer.label
-    predictions = {
-        f"most probable next token {when}": f"{label(int(p_V.argmax()))} ({p_V.max().item():.2%})"
-        for when, p_V in (("with all heads", before_V), ("now", after_V))
-    }
-    change = {"largest change of a logit": (logits_V - full_V).abs().max().item()}
-    return bars, facts(f"Layer {request.layer}, heads switched off: {heads_off}", {**predictions, **change})
-
-
-@torch.inference_mode()
-def checks(reading: Reading, request: MultiHeadRequest) -> Iterator[Check]:
-    """Split heads equal separate heads and the model's heads, and every head uses the whole input."""
-    config, layer_attention = reading.config, reading.block(request.layer).attention
-    run = run_with_heads_off(reading, request.layer, request.heads_off)
-    steps = array_steps(reading, request.layer, run.input_TM, request.heads_off, broken=request.broken)
-    q_TX, context_HTD = steps[1].values, steps[6].values
-    separate = separate_heads(reading, request.layer, run.input_TM)
-    x_TM = run.input_TM.float().cpu()
-    arithmetic = Arithmetic(n_terms=config.d_model + config.d_head, dtype=reading.dtype, n_roundings=4)
-    weight_error_scale = reading.weight_error_scale(request.layer)
-    context_scale = weight_error_scale * largest(separate.context_HTD)
-    query_scale = product_scales(x_TM, *parameters(layer_attention.query), reading.dtype).max().item()
-    for name, split, separate_values, scale in (
-        ("queries", steps[3].values, separate.q_HTD, query_scale),
-        ("weights", steps[5].values, separate.weight_HTS, weight_error_scale),
-        ("context vectors", context_HTD, separate.context_HTD, context_scale),
-    ):
-        yield equal(f"split heads have the same {name} as separate heads", split, separate_values, arithmetic, scale)
-    trace_context_HTD = reading.trace.context(request.layer, range(config.n_heads))
-    yield equal("the context vectors are the model's", context_HTD, trace_context_HTD, arithmetic, context_scale)
-    output_scale = product_norms(steps[8].values.float().cpu(), *parameters(layer_attention.output)).max().item()
-    yield equal(
-        "the output is that of the layer in the running network",
-        steps[-1].values,
-        run.output_TM,
-        arithmetic,
-        weight_error_scale * output_scale,
-    )
-    n_joined = trace_context_HTD.shape[0] * trace_context_HTD.shape[2]
-    name = f"all heads together are as wide as the queries, {q_TX.shape[1]} (difference)"
-    yield at_most(0, abs(n_joined - q_TX.shape[1]), name)
-    full_V = _last_logits(reading, run_with_heads_off(reading, request.layer))
-    yield equal(
-        "with no head switched off, the logits stay the same", full_V, reading.next_logits_V, reading.whole_pass
-    )
-    yield _input_check(reading, request.layer, x_TM, q_TX)
-
-
-def _input_check(reading: Reading, layer: int, x_TM: Tensor, q_TX: Tensor) -> Check:
-    """The queries of each head depend on each slice of the input."""
-    config = reading.config
-    weight_XM, _ = parameters(reading.block(layer).attention.query)
-    changes = list[float]()
-    for features in torch.arange(config.d_model).tensor_split(config.n_heads):
-        part_THD = (x_TM[:, features] @ weight_XM[:, features].T).view(-1, config.n_heads, config.d_head)
-        changes.append((part_THD.norm(dim=(0, 2)) / q_TX.float().norm().cpu()).min().item())
-    name = "each head's queries change without any slice of the input (smallest relative change)"
-    return at_least(Arithmetic(n_terms=config.d_model).error(), min(changes), name)
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=22,
     title="Many heads",
     posts=(PART_12, chapter("3.6")),
-    request_type=MultiHeadRequest,
-    result_type=MultiHeadResult,
-    compute=compute,
-    checks=checks,
+    work=MultiHeadWork,
     break_description="split the queries wrongly: head h gets the features h, h + H, h + 2H, … not consecutive ones",
     code_references=(
         "model/attention.py: Attention.forward, Attention._split",
