@@ -28,10 +28,12 @@ def cosines(x: Matrix) -> Matrix:
     return cosine
 
 
-def test_the_vectors_of_both_tokens_are_those_of_the_pass(lookback_gpt: LoadedModel) -> None:
-    panel = panels_of(make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=4))["vectors"]
-    token, total = vectors(lookback_gpt, SENTENCE)
-    expected = [row for at in (1, 4) for row in (token[at], total[at] - token[at], total[at])]
+@pytest.mark.parametrize("factor", [1, 0.5])
+def test_the_vectors_of_both_tokens_are_those_of_the_pass(lookback_gpt: LoadedModel, factor: float) -> None:
+    work = make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=4, position_scale=factor)
+    panel, (token, total) = panels_of(work)["vectors"], vectors(lookback_gpt, SENTENCE)
+    position = factor * (total - token)
+    expected = [row for at in (1, 4) for row in (token[at], position[at], token[at] + position[at])]
     assert_near(values(panel), expected)
 
 
