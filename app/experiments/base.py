@@ -77,7 +77,7 @@ class Round(Pause):
 
 
 @dataclass(frozen=True)
-class Progress:
+class PanelProgress:
     """How much of a panel is computed."""
 
     done: int
@@ -112,8 +112,8 @@ class Work:
         """The further readings that the checks need, besides those of the panels."""
         return iter(())
 
-    def checks(self) -> Iterator[Check | Progress]:
-        """What must hold; `Progress` after each piece of what takes long."""
+    def checks(self) -> Iterator[Check | PanelProgress]:
+        """What must hold; `PanelProgress` after each piece of what takes long."""
         return iter(())
 
     def under(self, *changes: Change, sites: frozenset[ObservedSite] = NO_SITES) -> Reading:
@@ -215,13 +215,13 @@ class Work:
         return last if requested is None else min(requested, last)
 
 
-MethodT = TypeVar("MethodT", bound=Callable[..., AnyPanel | Generator[Progress, None, AnyPanel]])
+MethodT = TypeVar("MethodT", bound=Callable[..., AnyPanel | Generator[PanelProgress, None, AnyPanel]])
 
 
 def panel(method: MethodT) -> MethodT:
     """Mark a method of a Work as one of its panels: its name is the panel's, its docstring what the panel shows.
 
-    A panel that takes long is a generator: it yields `Progress` after each piece of work, and returns the panel.
+    A panel that takes long is a generator: it yields `PanelProgress` after each piece of work, and returns the panel.
     """
     method.is_panel = True  # type: ignore[attr-defined]
     return method
@@ -247,7 +247,9 @@ def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     return tuple(infos)
 
 
-def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round | Progress | tuple[str, AnyPanel]]:
+def run_panels(
+    work: Work, names: Sequence[str] | None = None
+) -> Iterator[Round | PanelProgress | tuple[str, AnyPanel]]:
     """A run of an experiment whose text is read: its rounds of readings, then some or all of its panels."""
     yield from map(Round, work.readings())
     for info in panel_infos(type(work)):
@@ -256,7 +258,7 @@ def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round
             yield info.name, (yield from made) if isgenerator(made) else made
 
 
-def run_checks(work: Work) -> Iterator[Round | Check | Progress]:
+def run_checks(work: Work) -> Iterator[Round | Check | PanelProgress]:
     """The checks of an experiment whose text is read, one by one, after the rounds of readings that they need."""
     yield from map(Round, work.readings())
     yield from map(Round, work.check_readings())

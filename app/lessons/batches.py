@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.engine import Reading
-from app.experiments.base import Lesson, Progress, Work, panel
+from app.experiments.base import Lesson, PanelProgress, Work, panel
 from app.experiments.checks import Check, at_most, equal
 from app.experiments.controls import Choice, Controls, HeadOf, Layer, ShortText, Slider, Switch
 from app.experiments.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, probabilities, shape_label, signed
@@ -208,7 +208,7 @@ class BatchesWork(Work):
         return [trace.hidden_TM[self.own(text, side)].float().cpu() for text, trace in enumerate(self.batch(name))]
 
     @panel
-    def times(self) -> Generator[Progress, None, Curves]:
+    def times(self) -> Generator[PanelProgress, None, Curves]:
         """Milliseconds per text, over the number of texts in the batch."""
         times: list[float | None] = [None] * len(BATCH_SIZES)
         if self.controls.timed:

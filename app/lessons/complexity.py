@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine import Reading
-from app.experiments.base import Lesson, Progress, Work, panel
+from app.experiments.base import Lesson, PanelProgress, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_most, different, does_not_apply, largest, printed
 from app.experiments.controls import Choice, Controls, Slider, Switch, TokenOf
 from app.experiments.panels import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
@@ -124,14 +124,14 @@ class ComplexityWork(Work):
         }
         return facts(f"{n:,} tokens, by arithmetic", named)
 
-    def measured(self) -> Generator[Progress, None, list[float | None]]:
+    def measured(self) -> Generator[PanelProgress, None, list[float | None]]:
         """Milliseconds per forward pass for each of TIMED_LENGTHS; None where nothing was measured."""
         if not self.controls.timed:
             return [None] * len(TIMED_LENGTHS)
         return (yield from length_milliseconds(self.network))
 
     @panel
-    def times(self) -> Generator[Progress, None, Curves]:
+    def times(self) -> Generator[PanelProgress, None, Curves]:
         """Milliseconds per forward pass; `null` where nothing was measured."""
         times = yield from self.measured()
         expected = [extrapolated_ms(self.config, times, n) for n in TIMED_LENGTHS]
@@ -148,7 +148,7 @@ class ComplexityWork(Work):
         )
 
     @panel
-    def time_facts(self) -> Generator[Progress, None, Facts]:
+    def time_facts(self) -> Generator[PanelProgress, None, Facts]:
         """How the measured times grow, and an extrapolation."""
         times = yield from self.measured()
         hours = extrapolated_ms(self.config, times, LONG_TEXT) / 3_600_000
