@@ -276,7 +276,7 @@ function tryControls(link) {
   const query = new URLSearchParams(formQuery());
   for (const [name, value] of Object.entries(JSON.parse(link.dataset.controls))) {
     query.delete(name);
-    for (const one of [value].flat()) if (one !== false) query.append(name, String(one));
+    for (const item of [value].flat()) if (item !== false) query.append(name, String(item));
   }
   fillForm(String(query));
   changed(true);

@@ -247,9 +247,10 @@ def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     return tuple(infos)
 
 
-def run_panels(
-    work: Work, names: Sequence[str] | None = None
-) -> Iterator[Round | PanelProgress | tuple[str, AnyPanel]]:
+PanelStep = Round | PanelProgress | tuple[str, AnyPanel]
+
+
+def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[PanelStep]:
     """A run of an experiment whose text is read: its rounds of readings, then some or all of its panels."""
     yield from map(Round, work.readings())
     for info in panel_infos(type(work)):
@@ -340,9 +341,9 @@ class Lesson(Experiment):
 @cache
 def experiments() -> dict[str, Experiment]:
     """All experiments by their slugs: the lessons in the order of the posts, then the tools."""
-    found = [*_defined_in("lessons"), *_defined_in("tools")]
-    found.sort(key=lambda experiment: experiment.number if isinstance(experiment, Lesson) else math.inf)
-    return {experiment.slug: experiment for experiment in found}
+    defined = [*_defined_in("lessons"), *_defined_in("tools")]
+    defined.sort(key=lambda experiment: experiment.number if isinstance(experiment, Lesson) else math.inf)
+    return {experiment.slug: experiment for experiment in defined}
 
 
 @cache

@@ -1,7 +1,7 @@
 """How long a computation takes on this machine.
 
-Whoever measures holds the worker. So a measurement of the network is a generator that yields `PanelProgress` often; what
-runs in between is not measured.
+Whoever measures holds the worker. So a measurement of the network is a generator that yields `PanelProgress` often;
+what runs in between is not measured.
 """
 
 # shapes: B texts, T tokens, M features of a token
