@@ -26,7 +26,7 @@ EMPTY = "Type something, and see which tokens each token attends to."
 
 
 def format_value(value: float | str | None) -> str:
-    """A value as a page shows it: whole numbers in full, others in four digits. static/experiment_panels.js does the same.
+    """A value as a page shows it: whole numbers in full, others in four digits.
 
     >>> format_value(1048576.0), format_value(0.123456), format_value("2 × 3"), format_value(None)
     ('1,048,576', '0.1235', '2 × 3', 'none')

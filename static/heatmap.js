@@ -1,6 +1,7 @@
 // A heatmap on a canvas: a matrix with the labels of its rows and columns, read by pointer, touch or keyboard. It scrolls
 // where its cells would become too small, and zooms.
 
+import { announce } from "./announcer.js";
 import { cellAt, cellTexts, clamp, hiddenText, layoutOf, moved, numberText, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
 import { coloursAt, measureWith, paint, paintCursor, paintSelection } from "./heatmap_paint.js";
 import { createButton, createParts, isolated, setSize } from "./heatmap_parts.js";
@@ -49,7 +50,6 @@ export class Heatmap {
     this.context = parts.canvas.getContext("2d");
     this.value = parts.value;
     this.legend = parts.legend;
-    this.speech = parts.speech;
     this.buttons = this.createButtons();
     parts.tools.append(...Object.values(this.buttons));
     this.listen();
@@ -176,7 +176,7 @@ export class Heatmap {
     const { left, top } = scrolledTo(this.layout, this.offset, cell);
     this.frame.scrollTo(left, top);
     this.mark();
-    this.speech.textContent = cellTexts(this.matrix, cell).map((text) => `\u2068${text}\u2069`).join(", ");
+    announce(cellTexts(this.matrix, cell).map((text) => `\u2068${text}\u2069`).join(", "));
   }
 
   /** Zoom, and keep a point of the picture where it is. @param {number} zoom @param {{x: number, y: number}} point */

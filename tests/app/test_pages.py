@@ -331,7 +331,7 @@ def test_a_page_names_every_module_that_it_loads(client: TestClient) -> None:
         preloaded = re.findall(r'<link rel="modulepreload" href="/static/([\w.]+)">', html)
         assert preloaded == modules(script)
         sources = "".join((STATIC / name).read_text() for name in preloaded)
-        assert {name for name in re.findall(r'from "\./([\w.]+)"', sources)} == {*preloaded[1:]}
+        assert set(re.findall(r'from "\./([\w.]+)"', sources)) == set(preloaded[1:])
     assert "modulepreload" not in client.get("/lessons").text
 
 
