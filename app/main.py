@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 
 from app import middleware, problems
 from app.engine import Engine
@@ -13,6 +12,7 @@ from app.models import check_settings
 from app.openapi import description, document
 from app.routes import activations, api, assets, experiments, health, live, pages
 from app.settings import Settings
+from app.templating import STATIC
 from model.weights.catalogue import catalogue
 from model.weights.sources import Progress
 
@@ -47,5 +47,5 @@ def create_app(settings: Settings, progress: Progress | None = None) -> FastAPI:
     app.add_middleware(middleware.SafeHeaders)
     for routes in (api, activations, live, assets, health, pages, experiments):
         app.include_router(routes.router)
-    app.mount("/static", StaticFiles(directory=assets.STATIC), name="static")
+    app.mount("/static", assets.CompressedFiles(directory=STATIC), name="static")
     return app

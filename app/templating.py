@@ -1,5 +1,6 @@
 """Jinja: the environment, its filters and globals, and how a page is rendered."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -14,15 +15,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import Response
 
+from app.compression import compress
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ROOT = Path(__file__).resolve().parents[1]  # templates and static stand beside app, here as in the installed package
+STATIC = ROOT / "static"
 EMPTY = "Type something, and see which tokens each token attends to."
 
 
 def format_value(value: float | str | None) -> str:
-    """A value as a page shows it: whole numbers in full, others in four digits. static/experiment_panels.js does the same.
+    """A value as a page shows it: whole numbers in full, others in four digits.
 
     >>> format_value(1048576.0), format_value(0.123456), format_value("2 × 3"), format_value(None)
     ('1,048,576', '0.1235', '2 × 3', 'none')
@@ -47,6 +51,22 @@ def mathml(formula: str) -> Markup:
 
 
 @cache
+def modules(script: str) -> list[str]:
+    """A script of static/ and every module that it imports, directly or through others.
+
+    A page names them all in its head: otherwise a browser learns of a module only from the one that imports it.
+
+    >>> modules("drag.js"), "store.js" in modules("home.js")
+    (['drag.js'], True)
+    """
+    names = [script]
+    for name in names:  # which grows on the way
+        imports = re.findall(r'^(?:import|export)\b[^;"]*from "\./([\w.]+)";', (STATIC / name).read_text(), re.M)
+        names += [module for module in dict.fromkeys(imports) if module not in names]
+    return names
+
+
+@cache
 def templates() -> Jinja2Templates:
     """The templates; a name that a page does not have is an error."""
     environment = Environment(loader=FileSystemLoader(ROOT / "templates"), undefined=StrictUndefined, autoescape=True)
@@ -54,10 +74,11 @@ def templates() -> Jinja2Templates:
     environment.filters["format_value"] = format_value
     environment.globals["address"] = address
     environment.globals["when_empty"] = EMPTY
+    environment.globals["modules"] = modules
     return Jinja2Templates(env=environment)
 
 
 def render(request: Request, template: str, page: "DataclassInstance", status: int = 200) -> Response:
     """A page: its template may use the fields of its dataclass, and nothing else."""
     context = {field.name: getattr(page, field.name) for field in fields(page)}
-    return templates().TemplateResponse(request, template, context, status_code=status)
+    return compress(request, templates().TemplateResponse(request, template, context, status_code=status))

@@ -19,7 +19,11 @@ import { Store } from "./store.js";
 
 /** @type {Store<State>} */
 const store = new Store(toAddress, (search) => (new URLSearchParams(search).has("stage") ? parseState(search) : null));
-let isSuggested = false; // the server suggested the query, and the user has not chosen one
+/** The query that the server suggested, until there is another one. @type {number | null | undefined} */
+let suggested;
+store.onChange(({ query }) => {
+  if (query !== suggested) suggested = undefined;
+});
 
 export const currentState = () => store.state;
 
@@ -29,29 +33,23 @@ export const currentState = () => store.state;
  */
 export function initState(initial, isQuerySuggested) {
   store.init(initial);
-  isSuggested = isQuerySuggested;
+  suggested = isQuerySuggested ? initial.query : undefined;
 }
 
 /** Is the query only a suggestion, which the user has not chosen? */
-export const isQuerySuggested = () => isSuggested;
+export const isQuerySuggested = () => suggested !== undefined;
 
 /** Choose a token by hand; null follows the last one again. @param {number | null} query */
 export function chooseQuery(query) {
-  isSuggested = false;
-  update({ query });
+  suggested = undefined;
+  navigate({ query });
 }
 
-/** Change the state, tell all subscribers, and write the address after a short pause. @param {Partial<State>} change */
-export function update(change) {
-  if ("query" in change && change.query !== store.state.query) isSuggested = false;
-  store.update(change);
-}
+/** Change the state with everything that happens in between, as while typing. @param {Partial<State>} change */
+export const update = (change) => store.update(change);
 
-/** Change the state as a new entry of the browser's history, so that Back restores the old one. @param {Partial<State>} change */
-export function navigate(change) {
-  if ("query" in change && change.query !== store.state.query) isSuggested = false;
-  store.navigate(change);
-}
+/** Change the state by one choice, which Back takes back. @param {Partial<State>} change */
+export const navigate = (change) => store.navigate(change);
 
 /** Subscribe to every change of the state. @param {(state: State) => void} subscriber */
 export const onChange = (subscriber) => store.onChange(subscriber);

@@ -1,6 +1,7 @@
 // The page of an experiment, a lesson or a tool: every change is sent to the server at once, and its panels are drawn as
 // they arrive. The newest request wins.
 
+import { announce } from "./announcer.js";
 import { chipsOf, makePanelView } from "./experiment_panels.js";
 import { Newest, Refused, Unreachable, linesOf, send } from "./request.js";
 import { Store } from "./store.js";
@@ -148,6 +149,8 @@ function finish() {
 function runChecks() {
   checksRequest.run(async (signal) => {
     find("checks").innerHTML = await fragment("checks", signal);
+    const [lines, failing] = ["li", "[data-passed=false]"].map((items) => find("checks").querySelectorAll(items).length);
+    announce(`Checks that fail: ${failing} of ${lines}.`);
   });
 }
 
@@ -215,6 +218,7 @@ function notifyOfChecks(message) {
 /** @param {string} message @param {"" | "waiting" | "quiet"} kind */
 function showNotice(message, kind) {
   find("notice").textContent = message;
+  announce(message);
   find("notice").hidden = !message;
   for (const name of ["waiting", "quiet"]) find("notice").classList.toggle(name, name === kind);
 }
@@ -276,7 +280,7 @@ function tryControls(link) {
   const query = new URLSearchParams(formQuery());
   for (const [name, value] of Object.entries(JSON.parse(link.dataset.controls))) {
     query.delete(name);
-    for (const one of [value].flat()) if (one !== false) query.append(name, String(one));
+    for (const item of [value].flat()) if (item !== false) query.append(name, String(item));
   }
   fillForm(String(query));
   changed(true);

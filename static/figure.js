@@ -3,6 +3,7 @@
 
 import { fileName } from "./download.js";
 import { rows } from "./frame.js";
+import { loadPlotly } from "./plotly.js";
 import { template } from "./theme.js";
 
 /** @typedef {import("./frame.js").Tensor} Tensor */
@@ -22,13 +23,6 @@ const CONFIG = {
   plotlyServerURL: "",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d", "toImage"],
 };
-
-/** Plotly, once its script has loaded. It is large, so the page does not wait for it. @type {Promise<PlotlyScript>} */
-const plotly = new Promise((resolve) => {
-  const script = document.getElementById("plotly");
-  if (window.Plotly) resolve(window.Plotly);
-  else script.addEventListener("load", () => resolve(window.Plotly));
-});
 
 /** An element in which figures are drawn, each in place of the one before. */
 export class Figure {
@@ -54,7 +48,7 @@ export class Figure {
     if (this.isDrawing) return;
     this.isDrawing = true;
     try {
-      const Plotly = await plotly;
+      const Plotly = await loadPlotly();
       let drawn = /** @type {Drawing | null} */ (null);
       while (drawn !== this.latest) {
         drawn = this.latest;
@@ -116,7 +110,7 @@ export class Figure {
    * @param {Name} event @param {(data: PlotlyEvents[Name]) => void} listener
    */
   async on(event, listener) {
-    await plotly;
+    await loadPlotly();
     const element = /** @type {PlotlyElement} */ (this.element);
     await new Promise((/** @type {(value?: undefined) => void} */ resolve) => {
       const poll = () => (element.on ? resolve() : setTimeout(poll, 50)); // Plotly adds `on` with the first figure

@@ -1,6 +1,7 @@
 // The form at the top of a page: what is typed and chosen there is written to the address. Below the form are notices,
 // facts about the result, and the progress of a long reading.
 
+import { announce } from "./announcer.js";
 import { currentState, initState, isQuerySuggested, navigate, onChange, opensElsewhere, parseWindow, toAddress, update } from "./address.js";
 import { cancel, onNotice, onProgress, resume } from "./reader.js";
 
@@ -8,6 +9,8 @@ import { cancel, onNotice, onProgress, resume } from "./reader.js";
 const find = (id) => document.getElementById(id);
 const [text, model, layer, head] = [find("text"), find("model"), find("layer"), find("head")];
 
+/** What of the state a reading depends on, besides the model. @type {("text" | "step" | "edits")[]} */
+const READ = ["text", "step", "edits"];
 /** @type {import("./reader.js").View | null} */
 let drawn = null; // the view on the page
 
@@ -88,7 +91,7 @@ function updateForm(state) {
   find("edits-list").hidden = !state.edits;
   for (const item of editItems()) item.hidden = !state.edits.split(",").includes(item.dataset.edit);
   model.value = state.model; // an unknown model deliberately leaves the field empty
-  if (drawn && (drawn.clientState.header.model !== state.model || drawn.step !== state.step || drawn.text !== state.text))
+  if (drawn && (drawn.clientState.header.model !== state.model || READ.some((name) => drawn[name] !== state[name])))
     document.body.classList.add("stale");
 }
 
@@ -98,6 +101,7 @@ function showNotice(message, kind) {
   find("notice-bar").hidden = !words;
   find("notice").hidden = !words;
   find("notice").textContent = words;
+  announce(words);
   find("notice").classList.toggle("waiting", kind === "temporary");
   find("notice").classList.toggle("quiet", kind === "empty");
   find("resume").hidden = kind !== "cancelled";

@@ -1,7 +1,9 @@
 // All heads on one canvas: one row per layer, one column per head, each a thumbnail of its attention weights.
 
-import { currentState, onChange, update } from "./address.js";
+import { currentState, navigate, onChange, update } from "./address.js";
+import { HeadCells } from "./head_cells.js";
 import { HeadPreview } from "./head_preview.js";
+import { moved } from "./heatmap_layout.js";
 import { weightColours } from "./theme.js";
 
 const GAP = 2; // px between thumbnails
@@ -30,6 +32,7 @@ export class Grid {
     for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, () => this.showPreview(null));
     canvas.addEventListener("click", (event) => this.choose(this.headAt(event)));
     canvas.addEventListener("keydown", (event) => this.onKey(event));
+    this.cells = new HeadCells(canvas);
     onChange(({ layer, head }) => String([layer, head]) !== String(this.marked) && this.redraw());
     new ResizeObserver(() => this.redraw()).observe(canvas.parentElement);
   }
@@ -136,6 +139,7 @@ export class Grid {
   markChosen(context) {
     const { layer, head } = currentState();
     this.marked = [layer, head];
+    this.cells.draw(this.shape, { layer, head });
     const [nLayers, nHeads] = this.shape;
     if (layer >= nLayers || head >= nHeads) return; // an address may name a head that does not exist
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -164,7 +168,6 @@ export class Grid {
   describe(hovered) {
     const { layer, head } = hovered ?? currentState();
     this.caption.textContent = `${hovered ? "" : "chosen: "}layer ${layer}, head ${head}`;
-    this.canvas.title = hovered ? `layer ${layer}, head ${head}` : "";
   }
 
   /** Show a larger picture of a head, or of none. @param {{layer: number, head: number} | null} head */
@@ -178,22 +181,18 @@ export class Grid {
 
   /** @param {{layer: number, head: number} | null} clicked */
   choose(clicked) {
-    if (clicked) update(clicked);
+    if (clicked) navigate(clicked);
   }
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    /** @type {Record<string, [number, number]>} */
-    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-    const step = steps[event.key];
-    if (!step || !this.clientState || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    const [nLayers, nHeads] = this.shape;
+    if (!this.clientState || event.metaKey || event.altKey) return;
+    const [nRows, nColumns] = this.shape;
     const { layer, head } = currentState();
-    update({
-      layer: Math.min(Math.max(layer + step[0], 0), nLayers - 1),
-      head: Math.min(Math.max(head + step[1], 0), nHeads - 1),
-    });
+    const target = moved({ row: layer, column: head }, event, { nRows, nColumns });
+    if (!target) return;
+    event.preventDefault();
+    update({ layer: target.row, head: target.column });
     this.showPreview(currentState());
   }
 }

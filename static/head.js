@@ -1,6 +1,6 @@
 // The chosen head: its stages, its heatmap, and the cell under the pointer.
 
-import { chooseQuery, currentState, onChange, opensElsewhere, update } from "./address.js";
+import { chooseQuery, currentState, navigate, onChange, opensElsewhere } from "./address.js";
 import { drawCell } from "./details.js";
 import { Figure } from "./figure.js";
 import { Zoom } from "./zoom.js";
@@ -73,5 +73,5 @@ function chooseStage(event) {
   const link = /** @type {Element} */ (event.target).closest("[data-stage]");
   if (!link || opensElsewhere(event)) return;
   event.preventDefault();
-  update({ stage: link.dataset.stage });
+  navigate({ stage: link.dataset.stage });
 }

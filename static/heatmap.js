@@ -1,6 +1,7 @@
 // A heatmap on a canvas: a matrix with the labels of its rows and columns, read by pointer, touch or keyboard. It scrolls
 // where its cells would become too small, and zooms.
 
+import { announce } from "./announcer.js";
 import { cellAt, cellTexts, clamp, hiddenText, layoutOf, moved, numberText, scaleEnds, scrolledTo, zoomOn } from "./heatmap_layout.js";
 import { coloursAt, measureWith, paint, paintCursor, paintSelection } from "./heatmap_paint.js";
 import { createButton, createParts, isolated, setSize } from "./heatmap_parts.js";
@@ -49,7 +50,6 @@ export class Heatmap {
     this.context = parts.canvas.getContext("2d");
     this.value = parts.value;
     this.legend = parts.legend;
-    this.speech = parts.speech;
     this.buttons = this.createButtons();
     parts.tools.append(...Object.values(this.buttons));
     this.listen();
@@ -62,8 +62,7 @@ export class Heatmap {
     this.matrix = matrix;
     this.name = name;
     this.ends = scaleEnds(matrix);
-    if (!hasSameShape) this.zoom = 1;
-    if (!hasSameShape) this.hovered = null;
+    if (!hasSameShape) [this.zoom, this.hovered] = [1, null];
     this.cursor = { row: clamp(this.cursor.row, 0, matrix.rows.length - 1), column: clamp(this.cursor.column, 0, matrix.columns.length - 1) };
     this.frame.ariaLabel = `${matrix.title}. ${matrix.rows.length} rows, ${matrix.columns.length} columns`;
     this.redraw();
@@ -177,7 +176,7 @@ export class Heatmap {
     const { left, top } = scrolledTo(this.layout, this.offset, cell);
     this.frame.scrollTo(left, top);
     this.mark();
-    this.speech.textContent = cellTexts(this.matrix, cell).map((text) => `\u2068${text}\u2069`).join(", ");
+    announce(cellTexts(this.matrix, cell).map((text) => `\u2068${text}\u2069`).join(", "));
   }
 
   /** Zoom, and keep a point of the picture where it is. @param {number} zoom @param {{x: number, y: number}} point */
@@ -186,7 +185,7 @@ export class Heatmap {
     const [right, down] = [clamp(x - left, 0, view[0]), clamp(y - top, 0, view[1])];
     const place = [(this.offset.left + right) / extent[0], (this.offset.top + down) / extent[1]];
     this.zoom = clamp(zoom, 1, largestZoom);
-    if (this.zoom === 1 && this.element.contains(document.activeElement)) this.frame.focus({ preventScroll: true }); // the button that did it is about to be hidden
+    if (this.zoom === 1 && document.activeElement === this.buttons.whole) this.frame.focus({ preventScroll: true }); // the button is about to be hidden
     this.redraw();
     this.frame.scrollTo(place[0] * this.layout.extent[0] - right, place[1] * this.layout.extent[1] - down);
     this.paint();
@@ -268,12 +267,18 @@ export class Heatmap {
   /** @param {PointerEvent} event */
   onMove(event) {
     const cell = this.cellUnder(event);
-    if (this.drag && cell && Math.hypot(event.clientX - this.drag.x, event.clientY - this.drag.y) > DRAG_PX) {
+    if (this.drag && cell && this.isDragging(cell, event)) {
       this.drag.to = cell;
       this.hasDragged = true;
       this.hovered = cell;
       this.mark();
     } else if (this.layout) this.hover(cell);
+  }
+
+  /** Has a pressed pointer moved far enough, and to another cell? Less than that is a click. @param {Cell} cell @param {PointerEvent} event */
+  isDragging({ row, column }, { clientX, clientY }) {
+    const { from, x, y } = this.drag;
+    return this.hasDragged || ((row !== from.row || column !== from.column) && Math.hypot(clientX - x, clientY - y) > DRAG_PX);
   }
 
   onRelease() {

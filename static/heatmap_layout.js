@@ -42,6 +42,7 @@ const LARGEST_ZOOMED_CELL = 80;
 const LARGE_CELL = 20; // large enough to see and to hit
 const ROW_HEIGHT = [20, 28]; // px, smallest and largest, of a matrix that is not square
 const STRIDES = [1, 2, 5];
+const PAGE = 5; // rows
 const SLANT = Math.SQRT1_2; // sine and cosine of 45°
 
 /**
@@ -156,11 +157,13 @@ export function moved({ row, column }, { key, ctrlKey }, { nRows, nColumns }) {
     ArrowDown: [row + 1, column],
     ArrowLeft: [row, column - 1],
     ArrowRight: [row, column + 1],
+    PageUp: [row - PAGE, column],
+    PageDown: [row + PAGE, column],
     Home: [ctrlKey ? 0 : row, 0],
     End: [ctrlKey ? nRows - 1 : row, nColumns - 1],
   };
   const target = targets[key];
-  if (!target || (ctrlKey && key.startsWith("Arrow"))) return null;
+  if (!target || (ctrlKey && !["Home", "End"].includes(key))) return null;
   return { row: clamp(target[0], 0, nRows - 1), column: clamp(target[1], 0, nColumns - 1) };
 }
 

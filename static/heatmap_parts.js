@@ -1,9 +1,9 @@
 // The elements of a heatmap. Text from outside is inserted with textContent only, so that it is never parsed as HTML.
 
-const HELP = "Arrow keys, Home and End move the cursor, Enter selects, plus and minus zoom, 0 or Escape shows the whole matrix.";
+const HELP = "Arrow keys, Page Up, Page Down, Home and End move the cursor, Enter selects, plus and minus zoom, 0 or Escape shows the whole matrix.";
 
-/** Create the parts of a heatmap in an element: a canvas in a frame that scrolls it, the value of the current cell, the legend, a
- *  place for buttons, and a region for what is said to a screen reader. @param {HTMLElement} element */
+/** Create the parts of a heatmap in an element: a canvas in a frame that scrolls it, the value of the current cell, the legend, and
+ *  a place for buttons. @param {HTMLElement} element */
 export function createParts(element) {
   element.classList.add("heatmap");
   const frame = create("div", "heatmap-frame");
@@ -21,10 +21,8 @@ export function createParts(element) {
   legend.role = "img";
   const tools = create("div", "heatmap-tools");
   tools.append(legend);
-  const speech = create("p", "visually-hidden");
-  speech.ariaLive = "polite";
-  element.replaceChildren(frame, value, tools, speech);
-  return { frame, extent, canvas, value, legend, tools, speech };
+  element.replaceChildren(frame, value, tools);
+  return { frame, extent, canvas, value, legend, tools };
 }
 
 /** A token in a sentence, with its position on the left whatever its direction. @param {string} text */

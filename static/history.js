@@ -1,9 +1,7 @@
 // The training history of a model: its checkpoints, what the heads did at each, and the losses. It comes from
 // `GET /api/v2/models/{name}/checkpoints`. A model that came without training steps has one checkpoint, the finished model.
 
-import { Refused, Unreachable, send } from "./request.js";
-
-const RETRY_MS = 2000;
+import { send } from "./request.js";
 
 /** @typedef {"previous" | "first" | "induction"} Pattern */
 
@@ -61,20 +59,8 @@ function tokenCount(n) {
   return `${count} tokens`;
 }
 
-/**
- * Fetch a model's training history; retry while the server is away or the model is still loading.
- * @param {string} model @param {AbortSignal} signal @returns {Promise<TrainingHistory | null>} null if there is no such model
- */
+/** Request a model's training history. @param {string} model @param {AbortSignal} signal @returns {Promise<TrainingHistory>} */
 export async function fetchHistory(model, signal) {
-  for (;;) {
-    try {
-      const reply = await send(`/api/v2/models/${encodeURIComponent(model)}/checkpoints`, { signal });
-      return new TrainingHistory(await reply.json());
-    } catch (error) {
-      if (signal.aborted || (error instanceof Refused && error.problem.status !== 503)) return null;
-      if (!(error instanceof Refused || error instanceof Unreachable)) throw error; // reader.js says that the server is away
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    if (signal.aborted) return null;
-  }
+  const reply = await send(`/api/v2/models/${encodeURIComponent(model)}/checkpoints`, { signal });
+  return new TrainingHistory(await reply.json());
 }

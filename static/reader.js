@@ -18,6 +18,7 @@ const RETRY_MS = [500, 1000, 2000, 4000];
  * @property {import("./client_state.js").ClientState} clientState
  * @property {string} text
  * @property {number | null} step of the model's training
+ * @property {string} edits
  * @property {number} elapsed_ms from the request to the result
  * @property {"live" | "http"} transport
  */
@@ -163,8 +164,8 @@ function apply(frame, request, transport) {
     endProgress();
     notify("", "");
   }
-  const { text, step } = request.state;
-  const view = { clientState, text, step, elapsed_ms: performance.now() - request.sentAt, transport };
+  const { text, step, edits } = request.state;
+  const view = { clientState, text, step, edits, elapsed_ms: performance.now() - request.sentAt, transport };
   for (const draw of viewSubscribers) draw(view);
 }
 

@@ -1,5 +1,6 @@
 // The slider over a model's checkpoints, the description beside it, and the button that plays them one after another.
 
+import { announce } from "./announcer.js";
 import { currentState, onChange, update } from "./address.js";
 
 const STEP_MS = 1000; // how long each checkpoint is shown while playing
@@ -43,6 +44,7 @@ export class Slider {
     this.input.value = String(index);
     this.input.ariaValueText = description;
     this.description.textContent = description[0].toUpperCase() + description.slice(1);
+    if (this.timer) announce(description); // while the slider plays, it does not have the focus
   }
 
   /** @param {number} index */
@@ -54,7 +56,6 @@ export class Slider {
   play() {
     const { last } = this.history;
     this.button.textContent = "Stop";
-    this.description.ariaLive = "polite"; // announced here, because the slider does not have the focus
     if (this.history.indexOf(currentState().step) === last) this.choose(0);
     this.timer = setInterval(() => {
       if (document.body.classList.contains("stale")) return; // the current step has not been drawn yet
@@ -68,6 +69,5 @@ export class Slider {
     clearInterval(this.timer);
     this.timer = 0;
     this.button.textContent = "Play";
-    this.description.ariaLive = "off";
   }
 }

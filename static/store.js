@@ -38,31 +38,39 @@ export class Store {
     this.#subscribers.add(subscriber);
   }
 
-  /** Change the state, tell all subscribers, and write the address after a short pause.
-   *  @param {Partial<State>} change @returns {boolean} whether anything is different */
+  /** Change the state, tell all subscribers, and write the address after a short pause. @param {Partial<State>} change */
   update(change) {
-    const next = { ...this.#state, ...change };
-    const names = /** @type {(keyof State)[]} */ (Object.keys(next));
-    if (names.every((name) => String(next[name]) === String(this.#state[name]))) return false; // String also compares arrays
-    this.#state = Object.freeze(next);
+    if (!this.#differs(change)) return;
+    this.#state = Object.freeze({ ...this.#state, ...change });
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.write(), WRITE_MS);
     for (const subscriber of this.#subscribers) subscriber(this.#state);
-    return true;
   }
 
   /** Change the state as a new entry of the browser's history, so that Back restores the old one. @param {Partial<State>} change */
   navigate(change) {
+    if (!this.#differs(change)) return;
     this.write();
-    history.pushState(null, "", this.#toAddress({ ...this.#state, ...change }));
+    this.#write("pushState", { ...this.#state, ...change });
     this.update(change);
   }
 
   /** Write the address now. */
   write() {
     clearTimeout(this.#timer);
+    this.#write("replaceState", this.#state);
+  }
+
+  /** @param {Partial<State>} change */
+  #differs(change) {
+    const names = /** @type {(keyof State)[]} */ (Object.keys(change));
+    return names.some((name) => String(change[name]) !== String(this.#state[name])); // String also compares arrays
+  }
+
+  /** @param {"pushState" | "replaceState"} how @param {State} state */
+  #write(how, state) {
     try {
-      history.replaceState(null, "", this.#toAddress(this.#state));
+      history[how](null, "", this.#toAddress(state));
     } catch {
       // The address is too long for this browser, or changes too often. The page works without it.
     }

@@ -1,12 +1,13 @@
 // The training page: draws every view that arrives, and charts of the training at the chosen step and head.
 
-import { currentState, onChange, toAddress, update } from "./address.js";
+import { currentState, navigate, onChange, toAddress } from "./address.js";
 import { lossFigure, patternsFigure } from "./charts.js";
 import { drawNextTokens, drawQuery } from "./details.js";
 import { drawViews } from "./drawing.js";
 import { Figure } from "./figure.js";
 import { initForm } from "./form.js";
 import { fetchHistory } from "./history.js";
+import { Newest } from "./request.js";
 import { startReader } from "./reader.js";
 import { Slider } from "./slider.js";
 
@@ -19,7 +20,7 @@ const patterns = new Figure(find("patterns-figure"));
 const loss = new Figure(find("loss-figure"));
 /** @type {import("./history.js").TrainingHistory | null} */
 let trainingHistory = null; // of the chosen model, once it has arrived
-let controller = new AbortController();
+const historyRequest = new Newest((problem, isTemporary) => problem && !isTemporary && showHistory(null)); // reader.js says why
 
 drawViews(
   (clientState, text) => {
@@ -33,14 +34,14 @@ drawViews(
 );
 
 /** Switch to another model. The slider is disabled until its history has arrived. @param {string} model */
-async function switchModel(model) {
-  controller.abort();
-  controller = new AbortController();
+function switchModel(model) {
   trainingHistory = null;
   slider.setHistory(null);
-  const { signal } = controller;
-  const fetched = await fetchHistory(model, signal);
-  if (signal.aborted) return;
+  historyRequest.run(async (signal) => showHistory(await fetchHistory(model, signal)));
+}
+
+/** @param {import("./history.js").TrainingHistory | null} fetched null if the model has none */
+function showHistory(fetched) {
   trainingHistory = fetched;
   const hasSteps = fetched !== null && fetched.last > 0;
   find("history").hidden = /** @type {HTMLElement} */ (document.querySelector(".curves")).hidden = !hasSteps;
@@ -79,7 +80,7 @@ function updateLinks(state) {
   shipped.href = toAddress({ ...state, model: shipped.dataset.model, step: null, layer: 0, head: 0, query: null });
 }
 
-patterns.on("plotly_click", ({ points: [{ customdata: [layer, head] }] }) => update({ layer, head }));
+patterns.on("plotly_click", ({ points: [{ customdata: [layer, head] }] }) => navigate({ layer, head }));
 
 startReader();
 switchModel(currentState().model);

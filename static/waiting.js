@@ -1,6 +1,7 @@
 // While another model is shown in place of the default one: what the default model waits for, and a link to it.
 
 import { onChange } from "./address.js";
+import { announce } from "./announcer.js";
 import { Refused, send } from "./request.js";
 
 const POLL_MS = 1000;
@@ -29,6 +30,7 @@ export function waitForDefault(banner) {
   const onReady = () => {
     if (!hasInteracted) return location.replace(link.href);
     banner.classList.add("ready");
+    announce(`${banner.dataset.model} is ready.`);
   };
   setTimeout(poll, POLL_MS);
 }

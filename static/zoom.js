@@ -1,7 +1,8 @@
 // The window of the chosen head. In a long text each cell covers several tokens; zooming in requests a smaller window, in
 // which each cell covers fewer.
 
-import { currentState, update } from "./address.js";
+import { currentState, navigate } from "./address.js";
+import { announce } from "./announcer.js";
 
 const N_EXACT = 256; // tokens per side of a window in which every number is shown
 const TOLERANCE = 0.02; // of a cell: a box that overlaps a cell by less was not meant to include it
@@ -22,23 +23,24 @@ export class Zoom {
     this.out = bar.querySelector(".zoom-out");
     /** @type {import("./client_state.js").ClientState | null} */
     this.clientState = null; // the one that is drawn
-    this.toToken.addEventListener("click", () => update({ window: windowAround(this.clientState.header) }));
+    this.described = String(currentState().window); // the window that a screen reader knows of
+    this.toToken.addEventListener("click", () => navigate({ window: windowAround(this.clientState.header) }));
     this.out.addEventListener("click", () => {
-      update({ window: null });
+      navigate({ window: null });
       this.toToken.focus(); // the other button is about to be hidden, and would lose the focus
     });
   }
 
   /** Handle the zooming of this figure. @param {import("./figure.js").Figure} figure */
   listenTo(figure) {
-    figure.on("plotly_doubleclick", () => update({ window: null }));
+    figure.on("plotly_doubleclick", () => navigate({ window: null }));
     figure.on("plotly_relayout", (changed) => {
       if (!this.clientState || !Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) return;
       const { cells, header } = this.clientState;
       const { xaxis, yaxis } = /** @type {import("./types.js").PlotlyElement} */ (figure.element).layout;
       const requested = coveredTokens(cells, xaxis.range, yaxis.range);
       if (cells.cell_size > 1 || extendsBeyond(requested, cells.window))
-        update({ window: clampWindow(requested, cells.window, header.n_tokens) });
+        navigate({ window: clampWindow(requested, cells.window, header.n_tokens) });
     });
   }
 
@@ -57,6 +59,8 @@ export class Zoom {
     this.status.textContent = [isPart && `${part}${cellSize > 1 ? "." : ": every number is shown."}`, cellSize > 1 && coarse]
       .filter(Boolean)
       .join(" ");
+    if (String(currentState().window) !== this.described) announce(this.status.textContent || "The whole text is shown.");
+    this.described = String(currentState().window);
   }
 }
 

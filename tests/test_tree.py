@@ -70,6 +70,7 @@ ORDER = [
     "app.middleware",
     "app.problems",
     "app.live.session",
+    "app.compression",
     "app.templating",
     "app.openapi",
     "app.experiments.panels",

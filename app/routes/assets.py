@@ -1,6 +1,6 @@
-"""Files for the pages that come from Python packages: Plotly's script, the font of the formulas, Swagger UI."""
+"""Files for the pages: our own scripts and styles, and what comes from Python packages (Plotly, a font, Swagger UI)."""
 
-import gzip
+import os
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
@@ -9,17 +9,40 @@ import fastapi_offline
 import plotly
 from fastapi import APIRouter, Request
 from plotly.offline import get_plotlyjs_version
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
+from starlette.types import Scope
 
-from app.templating import ROOT
+from app.compression import accepts_gzip, gzipped
 
-STATIC = ROOT / "static"
 PLOTLY = f"/static/plotly-{get_plotlyjs_version()}.min.js"
 MATH_FONT = "/static/stix-two-math-2.11.ttf"  # static/app.css names it too
 SWAGGER = ("/static/swagger-ui-bundle.js", "/static/swagger-ui.css")
 IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+TEXTS = (".css", ".js", ".svg")  # what is smaller when it is compressed
 
 router = APIRouter(include_in_schema=False)
+
+
+class CompressedFiles(StaticFiles):
+    """A folder whose texts are compressed once, for the browsers that accept it."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """A file, or that the browser has it already."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        path = Path(full_path)
+        if path.suffix not in TEXTS:
+            return response
+        response.headers["Vary"] = "Accept-Encoding"
+        if isinstance(response, NotModifiedResponse) or not accepts_gzip(Headers(scope=scope)):
+            return response
+        headers = {name: response.headers[name] for name in ("content-type", "last-modified", "vary")}
+        etag = f"W/{response.headers['etag']}"  # W/: the same content, in other bytes
+        headers |= {"ETag": etag, "Content-Encoding": "gzip"}
+        return Response(_gzipped_file(path, stat_result.st_mtime_ns), headers=headers)
 
 
 @router.get(PLOTLY)
@@ -45,11 +68,13 @@ async def swagger(request: Request) -> Response:
 def _immutable(request: Request, path: Path, media_type: str) -> Response:
     """A large file whose address contains its version: compressed once, and cached by browsers for a year."""
     headers = IMMUTABLE | {"Vary": "Accept-Encoding"}
-    if "gzip" not in request.headers.get("accept-encoding", ""):
+    if not accepts_gzip(request.headers):
         return FileResponse(path, media_type=media_type, headers=headers)
-    return Response(_gzipped(path), media_type=media_type, headers=headers | {"Content-Encoding": "gzip"})
+    content = _gzipped_file(path, path.stat().st_mtime_ns)
+    return Response(content, media_type=media_type, headers=headers | {"Content-Encoding": "gzip"})
 
 
 @cache
-def _gzipped(path: Path) -> bytes:
-    return gzip.compress(path.read_bytes(), 6)
+def _gzipped_file(path: Path, _changed_ns: int) -> bytes:
+    """A file in its version of this time."""
+    return gzipped(path.read_bytes())

@@ -17,7 +17,7 @@ from app.middleware import CONTENT_SECURITY_POLICY
 from app.models import Entry, Models
 from app.routes import assets, pages
 from app.settings import Settings
-from app.templating import ROOT, templates
+from app.templating import ROOT, STATIC, modules, templates
 from tests.conftest import serve
 
 
@@ -306,7 +306,7 @@ def test_every_reply_forbids_content_of_other_origins(client: TestClient, path: 
 
 def test_no_page_and_no_file_in_static_names_another_origin(client: TestClient) -> None:
     sources = [client.get(path).text for path in ("/", "/training", "/docs", "/problems/busy")]
-    sources += [path.read_text() for path in assets.STATIC.iterdir() if path.suffix != ".png"]
+    sources += [path.read_text() for path in STATIC.iterdir() if path.suffix != ".png"]
     for source in sources:
         assert re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.[a-z]{2,}", source) == []
 
@@ -324,9 +324,39 @@ def test_the_font_of_formulas_is_complete_free_and_cached_under_its_version(clie
     assert b"MATH" in reply.content[:512]  # the directory of its tables
 
 
+def test_a_page_names_every_module_that_it_loads(client: TestClient) -> None:
+    for path in ("/", "/training", "/lessons/softmax"):
+        html = client.get(path).text
+        (script,) = re.findall(r'<script type="module" src="/static/([\w.]+)"', html)
+        preloaded = re.findall(r'<link rel="modulepreload" href="/static/([\w.]+)">', html)
+        assert preloaded == modules(script)
+        sources = "".join((STATIC / name).read_text() for name in preloaded)
+        assert set(re.findall(r'from "\./([\w.]+)"', sources)) == set(preloaded[1:])
+    assert "modulepreload" not in client.get("/lessons").text
+
+
+@pytest.mark.parametrize("path", ["/", "/static/app.css", "/static/home.js", "/static/icon.svg"])
+def test_texts_are_compressed_for_those_who_accept_it(client: TestClient, path: str) -> None:
+    packed = client.get(path)
+    plain = client.get(path, headers={"Accept-Encoding": "identity"})
+    assert (packed.headers["content-encoding"], "content-encoding" in plain.headers) == ("gzip", False)
+    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    assert packed.headers["content-type"] == plain.headers["content-type"]
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    assert path == "/" or packed.content == plain.content  # the page contains a time
+
+
+def test_a_file_that_a_browser_has_is_not_sent_again(client: TestClient) -> None:
+    for encoding in ("gzip", "identity"):
+        headers = {"Accept-Encoding": encoding}
+        tag = client.get("/static/home.js", headers=headers).headers["etag"]
+        again = client.get("/static/home.js", headers=headers | {"If-None-Match": tag})
+        assert (again.status_code, again.content) == (304, b"")
+
+
 def test_plotlys_script_is_compressed_and_cached(client: TestClient) -> None:
     html = client.get("/").text
-    match = re.search(r'<script id="plotly" src="([^"]+)" async', html)
+    match = re.search(r'<meta name="plotly" content="([^"]+)">', html)
     assert match
     compressed = client.get(match[1])
     assert compressed.headers["content-encoding"] == "gzip"

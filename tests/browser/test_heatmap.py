@@ -32,7 +32,7 @@ _CREATE = """async ({ nRows, nColumns, width }) => {
 _SCALED = """([element, scale]) => [...element.querySelectorAll("canvas")].every(({ width, style }) =>
   devicePixelRatio === scale && width === Math.round(parseFloat(style.width) * scale))"""
 # What is said to a screen reader, without the characters that isolate the direction of a text.
-_SPOKEN = "(element) => element.querySelector('[aria-live]').textContent.replace(/[\\u2066-\\u2069]/g, '')"
+_SPOKEN = "() => document.getElementById('announcement').textContent.replace(/[\\u2066-\\u2069]/g, '')"
 _PIXELS = "(element) => element.querySelector('.heatmap-cells').toDataURL()"
 _COLOURS = """(element) => {
   const canvas = element.querySelector(".heatmap-cells");
@@ -69,7 +69,7 @@ class HeatmapOnPage:
         return x, box["y"] + layout["top"] + (row + 0.5) * height - top
 
     def spoken(self) -> str:
-        text: str = self.element.evaluate(_SPOKEN)
+        text: str = self.page.evaluate(_SPOKEN)
         return text
 
     def selected(self) -> list[list[int]]:

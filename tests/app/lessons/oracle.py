@@ -4,8 +4,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -44,9 +45,10 @@ def number(panel: AnyPanel, name: str) -> float:
     return value
 
 
-def assert_near(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    """That two computations agree to within rounding in float32."""
-    assert_close(actual.double(), expected.double(), rtol=relative, atol=relative / 10)
+def assert_near(actual: Any, expected: Any, relative: float = 1e-4, absolute: float | None = None) -> None:
+    """That two tensors, arrays or lists of numbers agree to within rounding in float32."""
+    absolute = relative / 10 if absolute is None else absolute
+    assert_close(_double(actual), _double(expected), rtol=relative, atol=absolute)
 
 
 def captured(loaded: LoadedModel, text: str, module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -121,3 +123,7 @@ def _per_query_head(tensors: Sequence[Tensor]) -> Tensor:
 
 def _number(value: Number) -> float:
     return math.nan if value is None else value
+
+
+def _double(numbers: Any) -> Tensor:
+    return numbers.double() if isinstance(numbers, Tensor) else torch.tensor(np.asarray(numbers, dtype=float))
