@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.experiments.panels import AnyPanel, Curves, Heatmap
@@ -39,6 +39,7 @@ def test_weights_and_entropies_that_can_be_checked_in_the_head() -> None:
     assert entropy_bits(weight_XT).tolist() == pytest.approx([0, 1, 2])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=2, max_size=9), st.integers(1, 64), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_exponent_lowers_the_entropy_of_no_row(
     scores: list[float], width: int, first: float, second: float

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.experiments.panels import AnyPanel, Bars
@@ -42,6 +42,7 @@ def test_each_step_is_that_of_plain_python(lookback_gpt: LoadedModel, temperatur
     assert number(panels["facts"], "largest probability") == pytest.approx(max(powers) / sum(powers))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(-500, 500))
 def test_softmax_is_that_of_torch_and_adding_a_number_to_every_logit_changes_nothing(
     logits: list[float], added: float

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.lessons.toy_head import (
@@ -47,6 +47,7 @@ def test_without_queries_all_weights_are_equal_with_and_without_a_mask() -> None
     assert uniform_weights(2, has_mask=False).tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
+@settings(deadline=None)
 @given(
     vectors, vectors, vectors, vectors, st.booleans(), st.lists(st.sampled_from([0, 1, None]), min_size=1, max_size=6)
 )
