@@ -121,6 +121,8 @@ function request() {
     const open = [...places].filter(([, { details }]) => details?.open).map(([name]) => ["open", name]);
     const address = `/fragments/${slug}/panels?${new URLSearchParams(open)}`;
     for await (const line of linesOf(await send(address, { body: requestBody(), signal }))) take(line);
+    // A table may have been opened after the request.
+    await Promise.all([...places].filter(([, { details }]) => details?.open && !details.querySelector("table")).map(([name]) => showTable(name)));
     finish();
   });
 }
