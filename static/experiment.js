@@ -280,7 +280,7 @@ function tryControls(link) {
   const query = new URLSearchParams(formQuery());
   for (const [name, value] of Object.entries(JSON.parse(link.dataset.controls))) {
     query.delete(name);
-    for (const part of [value].flat()) if (part !== false) query.append(name, String(part));
+    for (const item of [value].flat()) if (item !== false) query.append(name, String(item));
   }
   fillForm(String(query));
   changed(true);

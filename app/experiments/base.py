@@ -77,7 +77,7 @@ class Round(Pause):
 
 
 @dataclass(frozen=True)
-class Progress:
+class PanelProgress:
     """How much of a panel is computed."""
 
     done: int
@@ -112,8 +112,8 @@ class Work:
         """The further readings that the checks need, besides those of the panels."""
         return iter(())
 
-    def checks(self) -> Iterator[Check | Progress]:
-        """What must hold; `Progress` after each piece of what takes long."""
+    def checks(self) -> Iterator[Check | PanelProgress]:
+        """What must hold; `PanelProgress` after each piece of what takes long."""
         return iter(())
 
     def under(self, *changes: Change, sites: frozenset[ObservedSite] = NO_SITES) -> Reading:
@@ -215,13 +215,13 @@ class Work:
         return last if requested is None else min(requested, last)
 
 
-MethodT = TypeVar("MethodT", bound=Callable[..., AnyPanel | Generator[Progress, None, AnyPanel]])
+MethodT = TypeVar("MethodT", bound=Callable[..., AnyPanel | Generator[PanelProgress, None, AnyPanel]])
 
 
 def panel(method: MethodT) -> MethodT:
     """Mark a method of a Work as one of its panels: its name is the panel's, its docstring what the panel shows.
 
-    A panel that takes long is a generator: it yields `Progress` after each piece of work, and returns the panel.
+    A panel that takes long is a generator: it yields `PanelProgress` after each piece of work, and returns the panel.
     """
     method.is_panel = True  # type: ignore[attr-defined]
     return method
@@ -247,7 +247,10 @@ def panel_infos(work: type[Work]) -> tuple[PanelInfo, ...]:
     return tuple(infos)
 
 
-def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round | Progress | tuple[str, AnyPanel]]:
+PanelStep = Round | PanelProgress | tuple[str, AnyPanel]
+
+
+def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[PanelStep]:
     """A run of an experiment whose text is read: its rounds of readings, then some or all of its panels."""
     yield from map(Round, work.readings())
     for info in panel_infos(type(work)):
@@ -256,7 +259,7 @@ def run_panels(work: Work, names: Sequence[str] | None = None) -> Iterator[Round
             yield info.name, (yield from made) if isgenerator(made) else made
 
 
-def run_checks(work: Work) -> Iterator[Round | Check | Progress]:
+def run_checks(work: Work) -> Iterator[Round | Check | PanelProgress]:
     """The checks of an experiment whose text is read, one by one, after the rounds of readings that they need."""
     yield from map(Round, work.readings())
     yield from map(Round, work.check_readings())
@@ -338,9 +341,9 @@ class Lesson(Experiment):
 @cache
 def experiments() -> dict[str, Experiment]:
     """All experiments by their slugs: the lessons in the order of the posts, then the tools."""
-    found = [*_defined_in("lessons"), *_defined_in("tools")]
-    found.sort(key=lambda experiment: experiment.number if isinstance(experiment, Lesson) else math.inf)
-    return {experiment.slug: experiment for experiment in found}
+    defined = [*_defined_in("lessons"), *_defined_in("tools")]
+    defined.sort(key=lambda experiment: experiment.number if isinstance(experiment, Lesson) else math.inf)
+    return {experiment.slug: experiment for experiment in defined}
 
 
 @cache
@@ -352,13 +355,7 @@ def lessons() -> dict[str, Lesson]:
 def _defined_in(folder: str) -> list[Experiment]:
     """The experiments that the modules of a folder of app/ define."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / folder)])]
-    modules = {}
-    for name in names:  # TEMPORARY: skips lessons that have not moved yet
-        try:
-            modules[name] = importlib.import_module(f"app.{folder}.{name}")
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith("app.lessons"):
-                raise
+    modules = {name: importlib.import_module(f"app.{folder}.{name}") for name in names}
     return [
         replace(module.EXPERIMENT, slug=name.replace("_", "-"), summary=_summary(module))
         for name, module in modules.items()

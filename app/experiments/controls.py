@@ -45,7 +45,7 @@ def Slider(low: float, high: float, step: float, title: str, help: str = "", *, 
     return _control("range", title, help, {"step": step, "playable": playable}, ge=low, le=high)
 
 
-def Number(title: str, help: str = "", *, low: float = 0, high: float = MAX_INDEX) -> FieldInfo:
+def NumberField(title: str, help: str = "", *, low: float = 0, high: float = MAX_INDEX) -> FieldInfo:
     """A number that is typed, because its upper bound is not known or too large for a slider."""
     return _control("number", title, help, ge=low, le=high)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from app import service
 from app.engine import Engine, Reading, ReadingProgress
 from app.errors import EditsNotAccepted, TextTooLong, UnsupportedByModel
-from app.experiments.base import MAX_TOKENS, Experiment, Progress, Round, Work, run_checks, run_panels
+from app.experiments.base import MAX_TOKENS, Experiment, PanelProgress, Round, Work, run_checks, run_panels
 from app.experiments.checks import Check
 from app.experiments.controls import Controls, chosen_heads
 from app.experiments.panels import AnyPanel
@@ -15,7 +15,7 @@ from app.models import LoadedModel, ModelInput
 from app.schemas import Timings
 from model.trace import Trace
 
-Event = ReadingProgress | Progress | tuple[str, AnyPanel] | Check
+Event = ReadingProgress | PanelProgress | tuple[str, AnyPanel] | Check
 
 
 class Run(NamedTuple):

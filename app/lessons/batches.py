@@ -3,254 +3,252 @@
 # shapes: B texts, H heads, G key heads, T tokens of the longest text, D features of a head, M features of a token,
 #         N tokens of all texts
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Literal
-from weakref import WeakKeyDictionary
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.lessons.checks import Check, at_most, equal
-from app.lessons.clock import forward_milliseconds, random_ids
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, probabilities, shape_label, signed
+from app.engine import Reading
+from app.experiments.base import Lesson, PanelProgress, Work, panel
+from app.experiments.checks import Check, at_most, equal
+from app.experiments.controls import Choice, Controls, HeadOf, Layer, ShortText, Slider, Switch
+from app.experiments.panels import Cube, Curves, Facts, Heatmap, Line, facts, matrix, probabilities, shape_label, signed
+from app.lessons.clock import passes_milliseconds
 from app.lessons.posts import PART_11, chapter
-from app.schemas import Index, Text
-from model import attention
-from model.attention import Heads
-from model.gpt import GPT
-from model.reading import read
+from app.schemas import Text
 from model.tokenizer import Tokens, token_label
 from model.trace import Trace
 
 MAX_TEXT_TOKENS = 256
 N_CUBE_FEATURES = 8
+PADDING_ID = 0
 BATCH_SIZES = (1, 2, 4, 8)  # of the batches that are timed
 N_TIMED_TOKENS = 16  # of each text in these
 
 BatchVectors = Literal["token vectors", "after the last layer"]
 PaddingSide = Literal["right", "left"]
 
-_batch_ms: WeakKeyDictionary[GPT, list[float]] = WeakKeyDictionary()  # measured once per network
 
-
-class BatchesRequest(LessonRequest):
+class BatchesControls(Controls):
     """Up to three more texts, and how they are put into one array."""
 
-    second_text: Text = Field("my dog ran", title="Second text", description="adds this text", max_length=2000)
-    third_text: Text = Field("", title="Third text", description="adds this text", max_length=2000)
-    fourth_text: Text = Field("", title="Fourth text", description="adds this text", max_length=2000)
-    padding: PaddingSide = Field("right", title="Padding", description="fills up short texts on this side")
-    vectors: BatchVectors = Field(
-        "after the last layer", title="Vectors", description="shows these vectors of all texts in one array"
+    second_text: Annotated[Text, ShortText("Second text", "adds this text")] = "my dog ran"
+    third_text: Annotated[Text, ShortText("Third text", "adds this text")] = ""
+    fourth_text: Annotated[Text, ShortText("Fourth text", "adds this text")] = ""
+    padding: Annotated[PaddingSide, Choice("Padding", "fills up short texts on this side")] = "right"
+    vectors: Annotated[BatchVectors, Choice("Vectors", "shows these vectors of all texts in one array")] = (
+        "after the last layer"
     )
-    layer: Index = Field(0, title="Layer")
-    head: Index = Field(0, title="Head")
-    text_index: int = Field(
-        0, title="Text of the batch", ge=0, le=3, description="shows the weights of this text; the first is text 0"
-    )
-    timed: bool = Field(
-        False, title="Time it", description="measures the times on this machine, once; later it shows the same ones"
-    )
+    layer: Annotated[int, Layer()] = 0
+    head: Annotated[int, HeadOf()] = 0
+    text_index: Annotated[
+        int, Slider(0, 3, 1, "Text of the batch", "shows the weights of this text; the first is text 0")
+    ] = 0
+    timed: Annotated[
+        bool, Switch("Time it", "measures the times on this machine, once; later it shows the same ones")
+    ] = False
 
 
-class BatchesResult(LessonResult):
-    """The batch, the weights of one of its texts, and how these differ from those of the same text alone."""
+class BatchesWork(Work):
+    """The batch, the weights of one of its texts, and how these differ from those of the same text alone.
 
-    vectors: Cube = Field(description="the first features of every token of every text; padding is empty")
-    weights: Heatmap = Field(description="of the chosen text in the batch")
-    difference: Heatmap = Field(description="these weights minus those of the same text alone")
-    batch_facts: Facts
-    times: Curves = Field(description="milliseconds per text, over the number of texts in the batch")
-
-
-class PaddedBatch:
-    """Texts in one array, computed in one pass. Short texts are padded with token 0."""
-
-    def __init__(self, network: GPT, texts: Sequence[Sequence[int]], padding: PaddingSide) -> None:
-        self.config = network.config
-        self.n_tokens = max(map(len, texts))
-        self.positions = [
-            range(len(ids)) if padding == "right" else range(self.n_tokens - len(ids), self.n_tokens) for ids in texts
-        ]
-        self.ids_BT = torch.zeros(len(texts), self.n_tokens, dtype=torch.long, device=network.device)
-        for row, (ids, positions) in enumerate(zip(texts, self.positions, strict=True)):
-            self.ids_BT[row, positions.start : positions.stop] = torch.tensor(ids)
-        self.layers: list[tuple[Tensor, Tensor, Tensor]] = []  # queries, keys and values of each layer
-        with torch.inference_mode(), ExitStack() as hooks:
-            for module in network.modules():
-                if isinstance(module, Heads):
-                    hooks.enter_context(module.register_forward_hook(self._capture))
-            self.hidden_BTM = network.hidden(self.ids_BT)
-
-    def _capture(self, _module: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, object], _output: Tensor) -> None:
-        q_BHTD, k_BGTD, v_BGTD, _ = inputs
-        self.layers.append((q_BHTD, k_BGTD, v_BGTD))
-
-    def hidden(self, text: int) -> Tensor:
-        """The vectors of one text after the last layer, without its padding; (T, M)."""
-        positions = self.positions[text]
-        return self.hidden_BTM[text, positions.start : positions.stop].float().cpu()
-
-    def weights(self, text: int, layer: int, head: int) -> Tensor:
-        """The attention weights of one head on one text with its padding, (T, T)."""
-        q_BHTD, k_BGTD, _ = self.layers[layer]
-        key_head = self.config.key_head(head)
-        score_TT = attention.scores(q_BHTD[text, head].float(), k_BGTD[text, key_head].float())
-        return attention.attention_weights(score_TT, q_BHTD.shape[-1]).cpu()
-
-
-def batch_texts(reading: Reading, request: BatchesRequest) -> list[Tokens]:
-    """The text of the page, and the texts that are added to it.
-
-    Raises:
-        TextTooLong, UnreadableText, NoKnownCharacters: if the model cannot read one of them.
+    Each row of the batch is a reading of its own, padding included; the engine reads those of a round in one pass.
     """
-    added = filter(None, (request.second_text, request.third_text, request.fourth_text))
-    tokens = [
-        reading.model.tokens(text, special_tokens=request.special_tokens, n_max=MAX_TEXT_TOKENS) for text in added
-    ]
-    return [reading.tokens, *tokens]
 
+    controls: BatchesControls
 
-def batch_milliseconds(network: GPT) -> list[float]:
-    """The time per text in batches of BATCH_SIZES random texts, in ms; measured once."""
-    if network not in _batch_ms:
-        ids_BT = random_ids(network, max(BATCH_SIZES), N_TIMED_TOKENS)
-        _batch_ms[network] = [forward_milliseconds(network, ids_BT[:n]) / n for n in BATCH_SIZES]
-    return _batch_ms[network]
+    @cached_property
+    def texts(self) -> list[Tokens]:
+        """The text of the page, and the texts that are added to it.
 
+        Raises:
+            TextTooLong, UnreadableText, NoKnownCharacters: if the model cannot read one of them.
+        """
+        controls = self.controls
+        added = filter(None, (controls.second_text, controls.third_text, controls.fourth_text))
+        special = controls.special_tokens
+        read = [self.model.tokens(text, special_tokens=special, n_max=MAX_TEXT_TOKENS) for text in added]
+        return [self.tokens, *read]
 
-def compute(reading: Reading, request: BatchesRequest) -> BatchesResult:
-    """All texts in one pass, and the attention weights of one of them beside those of the same text alone."""
-    network, texts = reading.model.network, batch_texts(reading, request)
-    traces = separate_traces(reading, texts)
-    batch = PaddedBatch(network, [tokens.ids for tokens in texts], "left" if request.broken else request.padding)
-    index = min(request.text_index, len(texts) - 1)
-    positions, labels = batch.positions[index], _row_labels(batch, texts)[index]
-    alone_TT = traces[index].stage("weights", request.layer, [request.head])[0].cpu()
-    batch_TT = batch.weights(index, request.layer, request.head)
-    own_labels = [labels[position] for position in positions]
-    return BatchesResult(
-        vectors=_vectors_panel(reading, request, batch, texts),
-        weights=probabilities(
-            f"Attention weights of text {index} in the batch, with its padding", labels, labels, batch_TT
-        ),
-        difference=signed(
-            f"Difference to the weights of text {index} alone",
-            own_labels,
-            own_labels,
-            batch_TT[positions.start : positions.stop, positions.start : positions.stop] - alone_TT,
-            limit=0.1,
-        ),
-        batch_facts=_batch_facts(reading, request.layer, batch, traces),
-        times=Curves(
-            title=f"Milliseconds per text of {N_TIMED_TOKENS} tokens, on {network.device}, median of a few rounds",
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens of the longest text: the width of the batch."""
+        return max(map(len, self.texts))
+
+    @property
+    def side(self) -> PaddingSide:
+        """The side on which short texts are padded."""
+        return "left" if self.controls.broken else self.controls.padding
+
+    def padded(self, text: int, side: PaddingSide) -> tuple[int, ...]:
+        """The ids of one row of the batch."""
+        padding = (PADDING_ID,) * (self.n_tokens - len(self.texts[text]))
+        ids = self.texts[text].ids
+        return padding + ids if side == "left" else ids + padding
+
+    def own(self, text: int, side: PaddingSide) -> slice:
+        """Where a row of the batch has the text, not the padding."""
+        n_before = self.n_tokens - len(self.texts[text]) if side == "left" else 0
+        return slice(n_before, n_before + len(self.texts[text]))
+
+    def readings(self) -> Iterator[Mapping[str, Reading]]:
+        """Every row of the batch, and every added text alone."""
+        numbers = range(len(self.texts))
+        rows = {f"row {text}": Reading(self.padded(text, self.side), is_fresh=True) for text in numbers}
+        yield rows | {f"alone {text}": Reading(self.texts[text].ids) for text in numbers}
+
+    def check_readings(self) -> Iterator[Mapping[str, Reading]]:
+        """The rows of a batch with padding on the right, in reverse order."""
+        numbers = reversed(range(len(self.texts)))
+        yield {f"reverse {text}": Reading(self.padded(text, "right"), is_fresh=True) for text in numbers}
+
+    def batch(self, name: str) -> list[Trace]:
+        """The traces of a kind, one per text."""
+        return [self.traces[f"{name} {text}"] for text in range(len(self.texts))]
+
+    @cached_property
+    def row_labels(self) -> list[list[str]]:
+        """The label of every row of every text, padding included."""
+        names = []
+        for text, tokens in enumerate(self.texts):
+            row = ["padding"] * self.n_tokens
+            row[self.own(text, self.side)] = [token_label(token.bytes) for token in tokens.tokens]
+            names.append([f"{position} {name}" for position, name in enumerate(row)])
+        return names
+
+    @property
+    def hidden_BTM(self) -> Tensor:
+        """The vectors after the last layer, padding included."""
+        return torch.stack([trace.hidden_TM for trace in self.batch("row")])
+
+    @property
+    def chosen(self) -> int:
+        """The text whose weights are shown."""
+        return min(self.controls.text_index, len(self.texts) - 1)
+
+    @cached_property
+    def weight_TT(self) -> Tensor:
+        """The weights of the chosen head on the chosen text in the batch, with its padding."""
+        trace = self.traces[f"row {self.chosen}"]
+        return trace.stage("weights", self.controls.layer, [self.controls.head])[0].cpu()
+
+    @panel
+    def vectors(self) -> Cube:
+        """The first features of every token of every text; padding is empty."""
+        is_last = self.controls.vectors == "after the last layer"
+        ids_BT = torch.tensor([self.padded(text, self.side) for text in range(len(self.texts))])
+        x_BTM = self.hidden_BTM if is_last else self.network.embed.weight[ids_BT.to(self.network.device)].detach()
+        n_features = min(N_CUBE_FEATURES, self.config.d_model)
+        shown_BTM = torch.full((len(self.texts), self.n_tokens, n_features), torch.nan)
+        for text in range(len(self.texts)):
+            rows = self.own(text, self.side)
+            shown_BTM[text, rows] = x_BTM[text, rows, :n_features].float().cpu()
+        shape = f"{shape_label(x_BTM.shape)}, the first {n_features} features"
+        return Cube(
+            title=f"{self.controls.vectors.capitalize()}: {shape}",
+            sheets=[f"text {text}" for text in range(len(self.texts))],
+            rows=self.row_labels,
+            columns=list(map(str, range(n_features))),
+            values=[matrix(sheet_TM) for sheet_TM in shown_BTM],
+        )
+
+    @panel
+    def weights(self) -> Heatmap:
+        """The weights of the chosen text in the batch."""
+        labels = self.row_labels[self.chosen]
+        title = f"Attention weights of text {self.chosen} in the batch, with its padding"
+        return probabilities(title, labels, labels, self.weight_TT)
+
+    @panel
+    def difference(self) -> Heatmap:
+        """These weights minus those of the same text alone."""
+        rows = self.own(self.chosen, self.side)
+        alone = self.traces[f"alone {self.chosen}"]
+        alone_TT = alone.stage("weights", self.controls.layer, [self.controls.head])[0].cpu()
+        labels = self.row_labels[self.chosen][rows]
+        title = f"Difference to the weights of text {self.chosen} alone"
+        return signed(title, labels, labels, self.weight_TT[rows, rows] - alone_TT, limit=0.1)
+
+    @panel
+    def batch_facts(self) -> Facts:
+        """The shapes of the arrays, how much of the batch is padding, and the difference to each text alone."""
+        config, n_texts = self.config, len(self.texts)
+        split = (n_texts, config.n_heads, self.n_tokens, config.d_head)
+        split_keys = (n_texts, config.n_kv_heads, self.n_tokens, config.d_head)
+        n_cells, n_tokens = n_texts * self.n_tokens, sum(map(len, self.texts))
+        return facts(
+            "Shapes, and the cost of padding",
+            {
+                "ids (texts × tokens)": shape_label((n_texts, self.n_tokens)),
+                "X (texts × tokens × features)": shape_label(self.hidden_BTM.shape),
+                "W_q, the same for all texts": shape_label(
+                    self.block(self.controls.layer).attention.query.weight.shape
+                ),
+                "Q, split into heads": shape_label(split),
+                "K, split into heads": shape_label(split_keys),
+                "Kᵀ, its last two axes exchanged": shape_label((*split_keys[:2], config.d_head, self.n_tokens)),
+                "V, split into heads": shape_label(split_keys),
+                "scores": shape_label((*split[:3], self.n_tokens)),
+                "tokens of padding": float(n_cells - n_tokens),
+                "fraction of the batch that is padding": 1 - n_tokens / n_cells,
+                "largest relative difference to each text alone": self.largest_difference(),
+            },
+        )
+
+    def largest_difference(self) -> float:
+        """The largest difference of a vector to the same text alone, relative to the text's largest number."""
+        rows = self.own_rows("row", self.side)
+        alone = [trace.hidden_TM.float().cpu() for trace in self.batch("alone")]
+        return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(rows, alone, strict=True))
+
+    def own_rows(self, name: str, side: PaddingSide) -> Sequence[Tensor]:
+        """The vectors of each text after the last layer, without its padding; (T, M) each."""
+        return [trace.hidden_TM[self.own(text, side)].float().cpu() for text, trace in enumerate(self.batch(name))]
+
+    @panel
+    def times(self) -> Generator[PanelProgress, None, Curves]:
+        """Milliseconds per text, over the number of texts in the batch."""
+        times: list[float | None] = [None] * len(BATCH_SIZES)
+        if self.controls.timed:
+            shapes = tuple((n, N_TIMED_TOKENS) for n in BATCH_SIZES)
+            measured = yield from passes_milliseconds(self.network, shapes)
+            times = [ms and ms / n for ms, n in zip(measured, BATCH_SIZES, strict=True)]
+        return Curves(
+            title=f"Milliseconds per text of {N_TIMED_TOKENS} tokens, on {self.network.device}, median of a few rounds",
             x_axis="texts in the batch",
-            lines=[
-                Line(
-                    name="ms per text",
-                    x=list(map(float, BATCH_SIZES)),
-                    y=[*batch_milliseconds(network)] if request.timed else [None] * len(BATCH_SIZES),
-                )
-            ],
-        ),
-    )
+            lines=[Line(name="ms per text", x=list(map(float, BATCH_SIZES)), y=times)],
+        )
+
+    def checks(self) -> Iterator[Check]:
+        """The texts of a batch do not affect each other: each has the same vectors as alone, in any order."""
+        alone_NM = torch.cat([trace.hidden_TM.float().cpu() for trace in self.batch("alone")])
+        for statement, name, side in (
+            ("each text in the batch has the same vectors as alone", "row", self.side),
+            ("in a batch in reverse order, it has them too", "reverse", "right"),
+        ):
+            batch_NM = torch.cat([*self.own_rows(name, "left" if side == "left" else "right")])
+            yield equal(statement, batch_NM, alone_NM, self.whole_pass)
+        config = self.config
+        shape = (config.n_layers, config.n_heads, self.n_tokens, config.d_head)
+        n_wrong = sum(
+            torch.cat([c.queries_LHTD for c in trace.chunks], 2).shape != shape for trace in self.batch("row")
+        )
+        name = "queries are heads × tokens × features in every layer of every text (other texts)"
+        yield at_most(0, float(n_wrong), name)
 
 
-def _row_labels(batch: PaddedBatch, texts: Sequence[Tokens]) -> list[list[str]]:
-    """The label of every row of every text, padding included."""
-    names = [["padding"] * batch.n_tokens for _ in texts]
-    for text_names, positions, tokens in zip(names, batch.positions, texts, strict=True):
-        text_names[positions.start : positions.stop] = [token_label(token.bytes) for token in tokens.tokens]
-    return [[f"{position} {name}" for position, name in enumerate(text_names)] for text_names in names]
-
-
-def _vectors_panel(reading: Reading, request: BatchesRequest, batch: PaddedBatch, texts: Sequence[Tokens]) -> Cube:
-    """The first features of the chosen vectors of all texts; padding is empty."""
-    is_last = request.vectors == "after the last layer"
-    x_BTM = batch.hidden_BTM if is_last else reading.model.network.embed(batch.ids_BT).detach()
-    n_features = min(N_CUBE_FEATURES, reading.config.d_model)
-    shown_BTM = torch.full((len(texts), batch.n_tokens, n_features), torch.nan)
-    for text, positions in enumerate(batch.positions):
-        rows = slice(positions.start, positions.stop)
-        shown_BTM[text, rows] = x_BTM[text, rows, :n_features].float().cpu()
-    return Cube(
-        title=f"{request.vectors.capitalize()}: {shape_label(x_BTM.shape)}, the first {n_features} features",
-        sheets=[f"text {text}" for text in range(len(texts))],
-        rows=_row_labels(batch, texts),
-        columns=list(map(str, range(n_features))),
-        values=[matrix(sheet_TM) for sheet_TM in shown_BTM],
-    )
-
-
-def _batch_facts(reading: Reading, layer: int, batch: PaddedBatch, traces: Sequence[Trace]) -> Facts:
-    """The shapes of the arrays, how much of the batch is padding, and the difference to each text alone."""
-    q_BHTD, k_BGTD, v_BGTD = batch.layers[layer]
-    n_cells = batch.ids_BT.numel()
-    n_tokens = sum(trace.n_tokens for trace in traces)
-    return facts(
-        "Shapes, and the cost of padding",
-        {
-            "ids (texts × tokens)": shape_label(batch.ids_BT.shape),
-            "X (texts × tokens × features)": shape_label(batch.hidden_BTM.shape),
-            "W_q, the same for all texts": shape_label(reading.block(layer).attention.query.weight.shape),
-            "Q, split into heads": shape_label(q_BHTD.shape),
-            "K, split into heads": shape_label(k_BGTD.shape),
-            "Kᵀ, its last two axes exchanged": shape_label(k_BGTD.mT.shape),
-            "V, split into heads": shape_label(v_BGTD.shape),
-            "scores": shape_label((*q_BHTD.shape[:3], k_BGTD.shape[2])),
-            "tokens of padding": float(n_cells - n_tokens),
-            "fraction of the batch that is padding": 1 - n_tokens / n_cells,
-            "largest relative difference to each text alone": largest_difference(batch, traces),
-        },
-    )
-
-
-def separate_traces(reading: Reading, texts: Sequence[Tokens]) -> list[Trace]:
-    """The trace of each text alone; that of the page's text is there already."""
-    return [reading.trace, *(read(reading.model.network, tokens.ids) for tokens in texts[1:])]
-
-
-def largest_difference(batch: PaddedBatch, traces: Sequence[Trace]) -> float:
-    """The largest difference of a vector in the batch to the same text alone, relative to the text's largest number."""
-    differences = []
-    for text, trace in enumerate(traces):
-        alone_TM = trace.hidden_TM.float().cpu()
-        differences.append(((batch.hidden(text) - alone_TM).abs().max() / alone_TM.abs().max()).item())
-    return max(differences)
-
-
-def checks(reading: Reading, request: BatchesRequest) -> Iterator[Check]:
-    """The texts of a batch do not affect each other: each has the same vectors as alone, in any order."""
-    network, texts, config = reading.model.network, batch_texts(reading, request), reading.config
-    ids = [tokens.ids for tokens in texts]
-    alone_NM = torch.cat([trace.hidden_TM.float().cpu() for trace in separate_traces(reading, texts)])
-    batch = PaddedBatch(network, ids, "left" if request.broken else "right")
-    batch_NM = torch.cat([batch.hidden(text) for text in range(len(ids))])
-    yield equal("each text in the batch has the same vectors as alone", batch_NM, alone_NM, reading.whole_pass)
-    reverse = PaddedBatch(network, ids[::-1], "right")
-    reverse_NM = torch.cat([reverse.hidden(text) for text in range(len(ids))][::-1])
-    yield equal("in a batch in reverse order, it has them too", reverse_NM, alone_NM, reading.whole_pass)
-    shape = (len(ids), config.n_heads, batch.n_tokens, config.d_head)
-    n_wrong = sum(q_BHTD.shape != shape for q_BHTD, _, _ in batch.layers)
-    yield at_most(0, float(n_wrong), "queries are texts × heads × tokens × features in every layer (other layers)")
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=21,
     title="Batches",
     posts=(PART_11, chapter("3.5.4")),
-    request_type=BatchesRequest,
-    result_type=BatchesResult,
-    compute=compute,
-    checks=checks,
+    work=BatchesWork,
     break_description="pad short texts on the left, without a mask for the padding",
     code_references=(
         "model/attention.py: Attention.forward",
-        "app/engine.py: take_batch",
-        "app/lessons/batches.py: PaddedBatch",
+        "model/reading.py: read_batch",
+        "app/engine.py: split_budget",
+        "app/lessons/batches.py: BatchesWork",
     ),
 )

@@ -40,15 +40,7 @@ class BottleneckControls(Controls):
         int, Slider(8, 64, 1, "Width of a state", "the state has this many numbers, however long the text is")
     ] = 16
     toy_length: Annotated[
-        int,
-        Slider(
-            2,
-            MAX_TOY_TOKENS,
-            1,
-            "Length of the toy texts",
-            "the curves end at toy texts of this many tokens",
-            playable=True,
-        ),
+        int, Slider(2, MAX_TOY_TOKENS, 1, "Length of the toy texts", "where the curves end, in tokens", playable=True)
     ] = 32
     attended_token: Annotated[int | None, TokenOf("Attend to", "the state after this token gets the highest score")] = 0
     sharpness: Annotated[

@@ -1,7 +1,7 @@
 """How long a computation takes on this machine.
 
-Whoever measures holds the worker. So a measurement of the network is a generator that yields `Progress` often; what
-runs in between is not measured.
+Whoever measures holds the worker. So a measurement of the network is a generator that yields `PanelProgress` often;
+what runs in between is not measured.
 """
 
 # shapes: B texts, T tokens, M features of a token
@@ -15,13 +15,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from app.experiments.base import Progress
+from app.experiments.base import PanelProgress
 from app.lessons.cost import operations
 from model.attention import fused_attention
 from model.config import Config
 from model.gpt import GPT
 
-N_ROUNDS = 5  # of a measurement, after a first one
+N_PASS_ROUNDS = 5  # of a measurement, after a first one
 STEP_S = 0.05  # about the longest time until a measurement yields
 PASS_BUDGET_S = 0.15  # for measuring one forward pass
 TIMED_LENGTHS = (8, 16, 32, 64, 128, 256)  # tokens
@@ -32,7 +32,7 @@ PassShape = tuple[int, int]  # texts and tokens of each
 _passes_ms: WeakKeyDictionary[GPT, dict[tuple[PassShape, ...], list[float | None]]] = WeakKeyDictionary()
 
 
-def milliseconds(function: Callable[[], object], n_rounds: int = N_ROUNDS, budget_s: float = math.inf) -> float:
+def milliseconds(function: Callable[[], object], n_rounds: int = N_PASS_ROUNDS, budget_s: float = math.inf) -> float:
     """The median time of a function over `n_rounds` calls after a first one, in ms.
 
     No call begins after `budget_s` seconds in all, because other requests are waiting. The first call has cold caches,
@@ -69,10 +69,12 @@ def hidden_in_steps(network: GPT, ids_BT: Tensor) -> Generator[None, None, Tenso
     return hidden_BTM.cpu()
 
 
-def forward_milliseconds(network: GPT, ids_BT: Tensor, progress: Progress) -> Generator[Progress, None, float]:
+def forward_milliseconds(
+    network: GPT, ids_BT: Tensor, progress: PanelProgress
+) -> Generator[PanelProgress, None, float]:
     """The median time of one forward pass without the logits, in ms; yields `progress` after each step and round."""
     rounds: list[float] = []
-    while len(rounds) <= N_ROUNDS and sum(rounds) < PASS_BUDGET_S:
+    while len(rounds) <= N_PASS_ROUNDS and sum(rounds) < PASS_BUDGET_S:
         rounds.append(0.0)
         start = time.perf_counter()
         for _ in hidden_in_steps(network, ids_BT):
@@ -86,7 +88,7 @@ def forward_milliseconds(network: GPT, ids_BT: Tensor, progress: Progress) -> Ge
 
 def passes_milliseconds(
     network: GPT, shapes: tuple[PassShape, ...], budget_s: float = math.inf
-) -> Generator[Progress, None, list[float | None]]:
+) -> Generator[PanelProgress, None, list[float | None]]:
     """The time of a forward pass over random texts for each of some shapes, in ms; measured once per network.
 
     None for texts that the network cannot read, and for all shapes after `budget_s` seconds in all.
@@ -99,13 +101,13 @@ def passes_milliseconds(
             if time.perf_counter() - start > budget_s or n_tokens > network.config.n_context:
                 times.append(None)
             else:
-                ids_BT, progress = random_ids(network, n_texts, n_tokens), Progress(number, len(shapes))
+                ids_BT, progress = random_ids(network, n_texts, n_tokens), PanelProgress(number, len(shapes))
                 times.append((yield from forward_milliseconds(network, ids_BT, progress)))
         measured[shapes] = times
     return measured[shapes]
 
 
-def length_milliseconds(network: GPT) -> Generator[Progress, None, list[float | None]]:
+def length_milliseconds(network: GPT) -> Generator[PanelProgress, None, list[float | None]]:
     """The time of a forward pass over a random text of each of TIMED_LENGTHS, in ms; measured once per network.
 
     No longer text is timed after LENGTHS_BUDGET_S in all.

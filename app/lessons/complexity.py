@@ -1,17 +1,19 @@
 """S25: how the cost of attention grows with the length of a text, and what a model with a short window does not see."""
 
-# shapes: H heads, T tokens, V tokens of the vocabulary, L layers, G key heads, D features of a head
+# shapes: T tokens, V tokens of the vocabulary
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Literal, get_args
+from collections.abc import Generator, Iterator, Mapping
+from typing import Annotated, Literal, get_args
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from app.lessons.checks import Arithmetic, Check, at_most, different, does_not_apply, largest, printed
+from app.engine import Reading
+from app.experiments.base import Lesson, PanelProgress, Work, panel
+from app.experiments.checks import Arithmetic, Check, at_most, different, does_not_apply, largest, printed
+from app.experiments.controls import Choice, Controls, Slider, Switch, TokenOf
+from app.experiments.panels import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.clock import TIMED_LENGTHS, extrapolated_ms, growth_exponent, length_milliseconds
 from app.lessons.cost import (
     GPT_2,
@@ -22,11 +24,7 @@ from app.lessons.cost import (
     quadratic_fraction,
     quadratic_operations,
 )
-from app.lessons.lesson import Lesson, LessonRequest, LessonResult, Reading
-from app.lessons.panels import Bars, Chip, ChipRow, Chips, Curves, Facts, Line, facts, numbers
 from app.lessons.posts import PART_14
-from app.schemas import Index
-from model.config import Config
 from model.tokenizer import token_label
 
 TextLength = Literal["7", "64", "256", "1,024", "4,608", "16,384", "131,072", "1,047,576", "2,095,152"]
@@ -35,111 +33,85 @@ LONG_TEXT = TEXT_LENGTHS[-2]
 N_WINDOW_PREDICTIONS = 8
 
 
-class ComplexityRequest(LessonRequest):
+class ComplexityControls(Controls):
     """A length to compute the cost of, and a window to read the text through."""
 
-    length: TextLength = Field("1,024", title="Length", description="computes the cost of a text of this many tokens")
-    timed: bool = Field(
-        False, title="Time it", description="measures the times on this machine, once; later it shows the same ones"
-    )
-    window: int = Field(
-        3,
-        title="Window",
-        ge=1,
-        le=64,
-        description="gives the model only this many tokens at the end of the text",
-        json_schema_extra={"playable": True},
-    )
-    changed_token: Index | None = Field(
-        0,
-        title="Changed token",
-        description="replaces this token by another one",
-        json_schema_extra={"kind": "token"},
-    )
+    length: Annotated[TextLength, Choice("Length", "computes the cost of a text of this many tokens")] = "1,024"
+    timed: Annotated[
+        bool, Switch("Time it", "measures the times on this machine, once; later it shows the same ones")
+    ] = False
+    window: Annotated[
+        int, Slider(1, 64, 1, "Window", "gives the model only this many tokens at the end of the text", playable=True)
+    ] = 3
+    changed_token: Annotated[int | None, TokenOf("Changed token", "replaces this token by another one")] = 0
 
 
-class ComplexityResult(LessonResult):
+class ComplexityWork(Work):
     """Operations and memory by arithmetic, times as measured, and predictions through a window."""
 
-    operations: Curves = Field(description="of one layer: the part that grows with n, and the part that grows with n²")
-    length_facts: Facts = Field(description="the cost of the chosen length")
-    times: Curves = Field(description="milliseconds per forward pass; `null` where nothing was measured")
-    time_facts: Facts
-    window_text: Chips = Field(description="the tokens inside the window, and those outside")
-    probability_changes: Bars = Field(description="of the next token, when the changed token is replaced")
+    controls: ComplexityControls
 
+    @property
+    def changed(self) -> int:
+        """The position of the token that is replaced."""
+        return self.position(self.controls.changed_token)
 
-@torch.inference_mode()
-def window_probabilities(reading: Reading, ids: Sequence[int], window: int) -> Tensor:
-    """Next-token probabilities of a model that is given only the last `window` tokens of a text, (V,)."""
-    network = reading.model.network
-    ids_BT = torch.tensor([ids[-window:]], device=network.device)
-    probability_V: Tensor = network.unembed(network.hidden(ids_BT)[0, -1]).float().softmax(-1).cpu()
-    return probability_V
+    @property
+    def window(self) -> int:
+        """How many tokens at the end of the text the model is given."""
+        return len(self.tokens) if self.controls.broken else self.controls.window
 
+    def replaced(self, position: int) -> tuple[int, ...]:
+        """The ids of the text with one of them replaced by the next id."""
+        return self.with_token(position, (self.tokens.ids[position] + 1) % self.config.n_vocab)
 
-def _with_token_replaced(reading: Reading, position: int) -> list[int]:
-    ids = list(reading.tokens.ids)
-    ids[position] = (ids[position] + 1) % reading.config.n_vocab
-    return ids
+    def readings(self) -> Iterator[Mapping[str, Reading]]:
+        """The last tokens of the text, as they are and with one replaced."""
+        yield {
+            "before": Reading(self.tokens.ids[-self.window :]),
+            "after": Reading(self.replaced(self.changed)[-self.window :]),
+        }
 
+    def check_readings(self) -> Iterator[Mapping[str, Reading]]:
+        """The second half of the text, as it is and with a token outside or inside of it replaced."""
+        n = len(self.tokens)
+        window = n if self.controls.broken else max(1, n // 2)
+        texts = {"half": self.tokens.ids, "outside": self.replaced(0)}
+        readings = {name: Reading(ids[-window:], is_fresh=True) for name, ids in texts.items()}
+        yield readings | {"inside": Reading(self.replaced(n - 1)[-max(1, n // 2) :], is_fresh=True)}
 
-def compute(reading: Reading, request: ComplexityRequest) -> ComplexityResult:
-    """The cost of a length by arithmetic, the times of this machine, and the model's predictions through a window."""
-    times: list[float | None] = [None] * len(TIMED_LENGTHS)
-    if request.timed:
-        times = length_milliseconds(reading.model.network)
-    long_text_ms = extrapolated_ms(reading.config, times, LONG_TEXT)
-    n = int(request.length.replace(",", ""))
-    position = reading.position(request.changed_token)
-    window = len(reading.tokens) if request.broken else request.window
-    before_V, after_V = (
-        window_probabilities(reading, ids, window)
-        for ids in (reading.tokens.ids, _with_token_replaced(reading, position))
-    )
-    top = before_V.topk(min(N_WINDOW_PREDICTIONS, len(before_V))).indices
-    return ComplexityResult(
-        operations=_operations_curves(reading.config, n),
-        length_facts=_length_facts(reading, n),
-        times=_time_curves(reading, times),
-        time_facts=facts(
-            "Measured times, and an extrapolation",
-            {
-                "time grows with the length to the power of": growth_exponent(times),
-                "threads used by the server": float(torch.get_num_threads()),
-                f"hours for {LONG_TEXT:,} tokens, extrapolated from the longest": long_text_ms / 3_600_000,
-            },
-        ),
-        window_text=_window_text(reading, window, position),
-        probability_changes=Bars(
-            title=f"Change of next-token probabilities when {reading.token_labels[position]} is replaced",
-            labels=reading.ranked_labels(top),
-            values=numbers((after_V - before_V)[top]),
-        ),
-    )
+    def probability_V(self, name: str) -> Tensor:
+        """Next-token probabilities after one of the readings, (V,)."""
+        trace = self.traces[name]
+        return trace.logits([trace.n_tokens - 1])[0].softmax(-1).cpu()
 
+    @property
+    def length(self) -> int:
+        """The length whose cost is computed."""
+        return int(self.controls.length.replace(",", ""))
 
-def _operations_curves(config: Config, n: int) -> Curves:
-    """The two parts of a layer's operations over the length; n is marked."""
-    fractions = [quadratic_fraction(config, length) for length in TEXT_LENGTHS]
-    line = partial(Line, x=[float(length) for length in TEXT_LENGTHS])
-    return Curves(
-        title="Fraction of a layer's operations, by arithmetic",
-        x_axis="tokens",
-        marker=float(n),
-        log=True,
-        lines=[
-            line(name="n²: every token with every other", y=fractions),
-            line(name="n: every token by itself", y=[1 - fraction for fraction in fractions]),
-        ],
-    )
+    @panel
+    def operations(self) -> Curves:
+        """The fraction of one layer's operations that grows with n, and that which grows with n²."""
+        fractions = [quadratic_fraction(self.config, length) for length in TEXT_LENGTHS]
+        parts = {
+            "n²: every token with every other": fractions,
+            "n: every token by itself": [1 - fraction for fraction in fractions],
+        }
+        lengths = [float(length) for length in TEXT_LENGTHS]
+        return Curves(
+            title="Fraction of a layer's operations, by arithmetic",
+            x_axis="tokens",
+            marker=float(self.length),
+            log=True,
+            lines=[Line(name=name, x=lengths, y=[*values]) for name, values in parts.items()],
+        )
 
-
-def _length_facts(reading: Reading, n: int) -> Facts:
-    config = reading.config
-    return facts(
-        f"{n:,} tokens, by arithmetic",
-        {
+    @panel
+    def length_facts(self) -> Facts:
+        """The cost of the chosen length."""
+        config, n = self.config, self.length
+        named = {
             "multiplications and additions of a layer that grow with n": float(linear_operations(config, n)),
             "those that grow with n²": float(quadratic_operations(config, n)),
             "fraction that grows with n²": quadratic_fraction(config, n),
@@ -148,92 +120,104 @@ def _length_facts(reading: Reading, n: int) -> Facts:
             "their memory in float32, in bytes": float(attention_weight_bytes(config, n)),
             "fraction of them that is masked": (n - 1) / (2 * n),
             "memory of cached keys and values, in bytes": float(n * cached_bytes_per_token(config)),
-            "longest text of the model, in tokens": float(reading.model.max_tokens),
-        },
-    )
+            "longest text of the model, in tokens": float(self.model.max_tokens),
+        }
+        return facts(f"{n:,} tokens, by arithmetic", named)
 
+    def measured(self) -> Generator[PanelProgress, None, list[float | None]]:
+        """Milliseconds per forward pass for each of TIMED_LENGTHS; None where nothing was measured."""
+        if not self.controls.timed:
+            return [None] * len(TIMED_LENGTHS)
+        return (yield from length_milliseconds(self.network))
 
-def _time_curves(reading: Reading, times: Sequence[float | None]) -> Curves:
-    lengths = list(map(float, TIMED_LENGTHS))
-    expected = [extrapolated_ms(reading.config, times, n) for n in TIMED_LENGTHS]
-    return Curves(
-        title=f"Milliseconds per forward pass, on {reading.model.network.device}, median of a few rounds",
-        x_axis="tokens",
-        log=True,
-        lines=[
-            Line(name="measured", x=lengths, y=[*times]),
-            Line(
-                name="by arithmetic, from the longest", x=lengths, y=[None if math.isnan(ms) else ms for ms in expected]
-            ),
-        ],
-    )
-
-
-def _window_text(reading: Reading, window: int, changed: int) -> Chips:
-    """The text; tokens outside the window are faded, and the replaced token is marked."""
-    n_outside = len(reading.tokens) - window
-    chips = [
-        Chip(
-            text=token_label(token.bytes),
-            faded=token.position < n_outside,
-            about="replaced" if token.position == changed else "",
+    @panel
+    def times(self) -> Generator[PanelProgress, None, Curves]:
+        """Milliseconds per forward pass; `null` where nothing was measured."""
+        times = yield from self.measured()
+        expected = [extrapolated_ms(self.config, times, n) for n in TIMED_LENGTHS]
+        lengths = list(map(float, TIMED_LENGTHS))
+        by_arithmetic = [None if math.isnan(ms) else ms for ms in expected]
+        return Curves(
+            title=f"Milliseconds per forward pass, on {self.network.device}, median of a few rounds",
+            x_axis="tokens",
+            log=True,
+            lines=[
+                Line(name="measured", x=lengths, y=times),
+                Line(name="by arithmetic, from the longest", x=lengths, y=by_arithmetic),
+            ],
         )
-        for token in reading.tokens.tokens
-    ]
-    return Chips(title=f"A window of {window} tokens", rows=[ChipRow(name="", chips=chips)])
+
+    @panel
+    def time_facts(self) -> Generator[PanelProgress, None, Facts]:
+        """How the measured times grow, and an extrapolation."""
+        times = yield from self.measured()
+        hours = extrapolated_ms(self.config, times, LONG_TEXT) / 3_600_000
+        named = {
+            "time grows with the length to the power of": growth_exponent(times),
+            "threads used by the server": float(torch.get_num_threads()),
+            f"hours for {LONG_TEXT:,} tokens, extrapolated from the longest": hours,
+        }
+        return facts("Measured times, and an extrapolation", named)
+
+    @panel
+    def window_text(self) -> Chips:
+        """The tokens inside the window, and those outside, which are faded."""
+        n_outside = len(self.tokens) - self.window
+        chips = [
+            Chip(
+                text=token_label(token.bytes),
+                faded=token.position < n_outside,
+                about="replaced" if token.position == self.changed else "",
+            )
+            for token in self.tokens.tokens
+        ]
+        return Chips(title=f"A window of {self.window} tokens", rows=[ChipRow(name="", chips=chips)])
+
+    @panel
+    def probability_changes(self) -> Bars:
+        """The change of the next token's probabilities, when the changed token is replaced."""
+        before_V, after_V = self.probability_V("before"), self.probability_V("after")
+        top = before_V.topk(min(N_WINDOW_PREDICTIONS, len(before_V))).indices
+        title = f"Change of next-token probabilities when {self.token_labels[self.changed]} is replaced"
+        return Bars(title=title, labels=self.ranked_labels(top), values=numbers((after_V - before_V)[top]))
+
+    def checks(self) -> Iterator[Check]:
+        """The formulas count what real arrays hold; a token outside the window has no effect, one inside has one."""
+        config, n = self.config, len(self.tokens)
+        heads = range(config.n_heads)
+        n_bytes = sum(self.trace.stage("weights", layer, heads).float().nbytes for layer in range(config.n_layers))
+        difference: float = abs(n_bytes - attention_weight_bytes(config, n))
+        yield at_most(0, difference, "all attention weights of this text take L·H·n²·4 bytes (difference in bytes)")
+        n_weights = sum(parameter.numel() for parameter in self.block(0).parameters() if parameter.dim() == 2)
+        difference = abs(2 * n * n_weights - linear_operations(config, n))
+        yield at_most(0, difference, "the operations that grow with n are 2 for each weight and token (difference)")
+        difference = abs(crossover_length(GPT_2) - 4608)
+        yield at_most(0, difference, "in GPT-2, both parts of the operations are equal at 4,608 tokens (difference)")
+        terabytes = attention_weight_bytes(GPT_2, 1_047_576) / 1e12
+        name = "GPT-2's attention weights take 632 TB at 1,047,576 tokens (difference in TB)"
+        yield printed(name, terabytes, 632, digits=0)
+        pairs = ((chunk.keys_LGTD, chunk.values_LGTD) for chunk in self.trace.chunks)
+        cached = sum(tensor.float().nbytes for pair in pairs for tensor in pair)
+        difference = abs(cached - n * cached_bytes_per_token(config))
+        yield at_most(0, difference, "the cached keys and values take as many bytes as predicted (difference)")
+        yield from self._window_checks()
+
+    def _window_checks(self) -> Iterator[Check]:
+        """Replacing a token changes the predictions only if it is inside the window."""
+        half_V, name = self.probability_V("half"), "replacing a token outside the window changes no probability"
+        if len(self.tokens) > 1:
+            yield at_most(0, largest(half_V - self.probability_V("outside")), name)
+        else:
+            yield does_not_apply(name, "the only token of this text is inside the window")
+        name = "replacing a token inside the window changes one"
+        yield different(name, self.probability_V("inside"), half_V, Arithmetic())
 
 
-def checks(reading: Reading, request: ComplexityRequest) -> Iterator[Check]:
-    """The formulas count what real arrays hold; a token outside the window has no effect, a token inside has one."""
-    config, n = reading.config, len(reading.tokens)
-    heads = range(config.n_heads)
-    weights = [reading.trace.stage("weights", layer, heads).float() for layer in range(config.n_layers)]
-    n_bytes = sum(weight_HTT.nbytes for weight_HTT in weights)
-    difference: float = abs(n_bytes - attention_weight_bytes(config, n))
-    yield at_most(0, difference, "all attention weights of this text take L·H·n²·4 bytes (difference in bytes)")
-    n_weights = sum(parameter.numel() for parameter in reading.block(0).parameters() if parameter.dim() == 2)
-    difference = abs(2 * n * n_weights - linear_operations(config, n))
-    yield at_most(0, difference, "the operations that grow with n are 2 for each weight and token (difference)")
-    difference = abs(crossover_length(GPT_2) - 4608)
-    yield at_most(0, difference, "in GPT-2, both parts of the operations are equal at 4,608 tokens (difference)")
-    terabytes = attention_weight_bytes(GPT_2, 1_047_576) / 1e12
-    yield printed(
-        "GPT-2's attention weights take 632 TB at 1,047,576 tokens (difference in TB)", terabytes, 632, digits=0
-    )
-    cached = sum(
-        tensor.nbytes
-        for chunk in reading.trace.chunks
-        for tensor in (chunk.keys_LGTD.float(), chunk.values_LGTD.float())
-    )
-    difference = abs(cached - n * cached_bytes_per_token(config))
-    yield at_most(0, difference, "the cached keys and values take as many bytes as predicted (difference)")
-    yield from _window_checks(reading, broken=request.broken)
-
-
-def _window_checks(reading: Reading, *, broken: bool) -> Iterator[Check]:
-    """Replacing a token changes the predictions only if it is inside the window."""
-    ids, n = reading.tokens.ids, len(reading.tokens)
-    window = max(1, n // 2)
-    before_V, after_V = (
-        window_probabilities(reading, text, n if broken else window) for text in (ids, _with_token_replaced(reading, 0))
-    )
-    name = "replacing a token outside the window changes no probability"
-    if n > 1:
-        yield at_most(0, largest(before_V - after_V), name)
-    else:
-        yield does_not_apply(name, "the only token of this text is inside the window")
-    inside_V = window_probabilities(reading, _with_token_replaced(reading, n - 1), window)
-    yield different("replacing a token inside the window changes one", inside_V, before_V, Arithmetic())
-
-
-LESSON = Lesson(
+EXPERIMENT = Lesson(
     number=25,
     title="What length costs",
     posts=(PART_14,),
-    request_type=ComplexityRequest,
-    result_type=ComplexityResult,
-    compute=compute,
-    checks=checks,
+    work=ComplexityWork,
     break_description="give the model the whole text instead of the window",
     code_references=(
         "model/attention.py: scores, context",

@@ -25,11 +25,7 @@ class PairControls(Controls):
     token: Annotated[int | None, TokenOf("Token", "its vectors are shown")] = 0
     other_token: Annotated[
         int | None,
-        TokenOf(
-            "Compare with",
-            "its vectors are shown too; at first it is the next occurrence of the same token",
-            when_none="the same token",
-        ),
+        TokenOf("Compare with", "at first the next occurrence of the same token", when_none="the same token"),
     ] = None
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from app.lessons.book import BOOK, BOOK_NAMES
 from app.experiments.base import Work, project_head
+from app.lessons.book import BOOK, BOOK_NAMES
 from model import attention
 
 VectorKind = Literal["queries", "keys", "values", "context vectors"]

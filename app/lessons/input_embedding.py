@@ -22,14 +22,7 @@ class InputEmbeddingControls(PairControls):
     """Two tokens, and the factor of the position vectors."""
 
     position_scale: Annotated[
-        float,
-        Slider(
-            0,
-            2,
-            0.05,
-            "Position factor",
-            "position vectors are multiplied by it: 0 leaves them out, 1 is what the model does",
-        ),
+        float, Slider(0, 2, 0.05, "Position factor", "0 leaves position vectors out, 1 is what the model does")
     ] = 1.0
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.experiments.base import N_SAMPLES, Lesson, Progress, Work, panel
+from app.experiments.base import N_SAMPLES, Lesson, PanelProgress, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_least, at_most, equal, largest, product_scales
 from app.experiments.controls import Choice, Controls, Slider
 from app.experiments.panels import Curves, Facts, Heatmap, Line, facts, numbers, shape_label, signed
@@ -84,7 +84,7 @@ def method_milliseconds(method: Callable[[Tensor], Tensor], x_ND: Tensor) -> flo
         torch.set_num_threads(n_threads)
 
 
-def measured_times(width: int, seed: int, device: torch.device) -> Generator[Progress, None, Times]:
+def measured_times(width: int, seed: int, device: torch.device) -> Generator[PanelProgress, None, Times]:
     """The times of all methods for random vectors with `width` features; measured once."""
     if (width, seed, device) not in _times:
         generator = torch.Generator().manual_seed(seed)
@@ -94,7 +94,7 @@ def measured_times(width: int, seed: int, device: torch.device) -> Generator[Pro
         for done, (n, (name, method)) in enumerate(product(VECTOR_COUNTS, METHODS.items()), 1):
             is_timed = method is not dot_by_dot or n <= N_MOST_LOOPED
             times[name].append(method_milliseconds(method, x_ND[:n]) if is_timed else math.nan)
-            yield Progress(done, n_all)
+            yield PanelProgress(done, n_all)
         _times[width, seed, device] = {name: torch.tensor(ms, dtype=torch.double) for name, ms in times.items()}
     return _times[width, seed, device]
 
@@ -110,7 +110,7 @@ class ParallelWork(Work):
         """The first tokens with their positions added: the input of the first layer, float32."""
         return self.trace.observed("embedding")[:N_SAMPLES].float().cpu()
 
-    def measured(self) -> Generator[Progress, None, Times]:
+    def measured(self) -> Generator[PanelProgress, None, Times]:
         """The times for vectors with as many features as the model's, on its device."""
         return measured_times(self.config.d_model, self.controls.measurement, self.network.device)
 
@@ -135,13 +135,13 @@ class ParallelWork(Work):
         return Curves(title=title, x_axis="n", lines=lines, marker=float(self.controls.n_vectors))
 
     @panel
-    def times(self) -> Generator[Progress, None, Curves]:
+    def times(self) -> Generator[PanelProgress, None, Curves]:
         """The time of each method for n vectors."""
         times, width = (yield from self.measured()), self.config.d_model
         return self.over_n(f"Milliseconds for all pairs of n vectors with {width} features, measured here", times)
 
     @panel
-    def times_per_product(self) -> Generator[Progress, None, Curves]:
+    def times_per_product(self) -> Generator[PanelProgress, None, Curves]:
         """The times, divided by the n² dot products."""
         times = yield from self.measured()
         n_products = torch.tensor(VECTOR_COUNTS).square()
@@ -149,7 +149,7 @@ class ParallelWork(Work):
         return self.over_n("Microseconds per dot product", microseconds)
 
     @panel
-    def facts(self) -> Generator[Progress, None, Facts]:
+    def facts(self) -> Generator[PanelProgress, None, Facts]:
         """The chosen number of vectors, and how much faster one product is."""
         times, n, width = (yield from self.measured()), int(self.controls.n_vectors), self.config.d_model
         at_n = {method: ms[VECTOR_COUNTS.index(n)].item() for method, ms in times.items()}
@@ -166,7 +166,7 @@ class ParallelWork(Work):
         }
         return facts(f"Measurement {self.controls.measurement}, n = {n}", named)
 
-    def checks(self) -> Generator[Check | Progress, None, None]:
+    def checks(self) -> Generator[Check | PanelProgress, None, None]:
         """All methods give the same numbers, with n²·d multiplications; how fast they are cannot be checked."""
         x_TD, product_TT = self.x_TD, one_product(self.x_TD)
         n_vectors, width = x_TD.shape

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from app.engine import Reading
 from app.experiments.base import Lesson, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_most, equal, largest
-from app.experiments.controls import Controls, Number, Slider, TokenOf
+from app.experiments.controls import Controls, NumberField, Slider, TokenOf
 from app.experiments.panels import Chip, ChipRow, Chips, Curves, Facts, Heatmap, Line, facts, numbers, signed
 from app.lessons.embeddings import position_table
 from app.lessons.geometry import cosines
@@ -28,8 +28,8 @@ class PositionEmbeddingControls(Controls):
     """The part of the table that is shown, and two tokens that are swapped."""
 
     n_positions: Annotated[int, Slider(4, 64, 1, "Positions", "how many are shown, from position 0 on")] = 32
-    feature: Annotated[int, Number("Feature", "its curve is drawn; features count from 0")] = 24
-    other_feature: Annotated[int, Number("Another feature", "its curve is drawn in the same picture")] = 40
+    feature: Annotated[int, NumberField("Feature", "its curve is drawn; features count from 0")] = 24
+    other_feature: Annotated[int, NumberField("Another feature", "its curve is drawn in the same picture")] = 40
     token: Annotated[int | None, TokenOf("Swap token", "it moves to the position of the other token")] = 1
     other_token: Annotated[int | None, TokenOf("with token", "it moves to the position of the first token")] = 2
 

@@ -16,11 +16,7 @@ class TokensControls(Controls):
     """A token, and how many of its merges are applied."""
 
     leading_space: Annotated[
-        bool,
-        Switch(
-            "Add a leading space",
-            "starts the text with a space, so that its first word becomes the token that it is inside a text",
-        ),
+        bool, Switch("Add a leading space", "makes the first word the token that it is inside a text")
     ] = False
     token: Annotated[int | None, TokenOf("Token", "shows how this token is merged from its bytes")] = 1
     merged: Annotated[

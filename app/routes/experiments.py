@@ -19,7 +19,7 @@ from app import problems, service, templating, views
 from app.engine import Engine, ReadingProgress
 from app.errors import AppError, ModelLoading
 from app.experiments import run
-from app.experiments.base import Experiment, Lesson, PanelInfo, Progress, experiments, lessons, panel_infos
+from app.experiments.base import Experiment, Lesson, PanelInfo, PanelProgress, experiments, lessons, panel_infos
 from app.experiments.checks import Check
 from app.experiments.controls import Control, Controls, make_controls
 from app.experiments.panels import AnyPanel, Panel
@@ -346,7 +346,7 @@ async def _lines(engine: Engine, prepared: run.Run) -> AsyncIterator[bytes]:
     try:
         async for event, until_now in run.stream_panels(engine, prepared):
             timings = until_now
-            if isinstance(event, ReadingProgress | Progress):
+            if isinstance(event, ReadingProgress | PanelProgress):
                 yield _line({"progress": vars(event)})
             elif isinstance(event, tuple):
                 yield _line({"name": event[0], "panel": event[1].model_dump()})

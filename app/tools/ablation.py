@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from app.errors import TextTooLong
-from app.experiments.base import RESIDUAL, Experiment, Progress, Work, panel
+from app.experiments.base import RESIDUAL, Experiment, PanelProgress, Work, panel
 from app.experiments.controls import Choice, Controls, ShortText, TokenOf
 from app.experiments.panels import Bars, Facts, Heatmap, facts, numbers, signed
 from app.schemas import Text
@@ -50,7 +50,7 @@ class AblationWork(Work):
     @cached_property
     def log_p_V(self) -> Tensor:
         """The log-probabilities of all tokens with all heads on, (V,), in bits."""
-        return _bits(self.trace.logits([self.last])[0])
+        return _log_probabilities(self.trace.logits([self.last])[0])
 
     @cached_property
     def target(self) -> int:
@@ -65,7 +65,7 @@ class AblationWork(Work):
         return {}
 
     @torch.inference_mode()
-    def sweep(self) -> Generator[Progress, None, None]:
+    def sweep(self) -> Generator[PanelProgress, None, None]:
         """Switch every head off, in steps; once for all panels.
 
         Raises:
@@ -79,16 +79,16 @@ class AblationWork(Work):
         if len(self.effects) == len(heads):
             return
         for step in sweep_heads(self.trace.prefix(n_tokens), heads, self.last if at_this_token else 0):
-            yield Progress(step.n_done, step.n_total)
+            yield PanelProgress(step.n_done, step.n_total)
             if step.hidden_BRM is not None:
-                yield from self._measure(step.heads, step.hidden_BRM[:, -1], Progress(step.n_done, step.n_total))
+                yield from self._measure(step.heads, step.hidden_BRM[:, -1], PanelProgress(step.n_done, step.n_total))
 
     def _measure(
-        self, heads: Sequence[tuple[int, int]], hidden_BM: Tensor, progress: Progress
-    ) -> Generator[Progress, None, None]:
+        self, heads: Sequence[tuple[int, int]], hidden_BM: Tensor, progress: PanelProgress
+    ) -> Generator[PanelProgress, None, None]:
         for first in range(0, len(heads), N_UNEMBEDDED):
             logits_BV = self.network.unembed(hidden_BM[first : first + N_UNEMBEDDED]).float()
-            change_B = _bits(logits_BV)[:, self.target] - self.log_p_V[self.target]
+            change_B = _log_probabilities(logits_BV)[:, self.target] - self.log_p_V[self.target]
             self.effects.update(zip(heads[first:], change_B.tolist(), strict=False))
             yield progress
 
@@ -98,7 +98,7 @@ class AblationWork(Work):
         return f"“{self.model.tokenizer.label(self.target)}” after {self.token_labels[self.last]}"
 
     @panel
-    def effects_by_head(self) -> Generator[Progress, None, Heatmap]:
+    def effects_by_head(self) -> Generator[PanelProgress, None, Heatmap]:
         """The change of the target's log-probability without each head, in bits: one row per layer."""
         yield from self.sweep()
         effect_LH = torch.tensor(list(self.effects.values())).view(self.config.n_layers, self.config.n_heads)
@@ -109,7 +109,7 @@ class AblationWork(Work):
         return signed(f"Bits that {self.target_label} gains without each head", layers, heads, effect_LH)
 
     @panel
-    def strongest(self) -> Generator[Progress, None, Bars]:
+    def strongest(self) -> Generator[PanelProgress, None, Bars]:
         """The heads with the largest effect, in bits."""
         yield from self.sweep()
         strongest = sorted(self.effects.items(), key=lambda item: -abs(item[1]))[:N_STRONGEST]
@@ -118,7 +118,7 @@ class AblationWork(Work):
         return Bars(title=f"The heads that matter most for {self.target_label}", labels=labels, values=values)
 
     @panel
-    def facts(self) -> Generator[Progress, None, Facts]:
+    def facts(self) -> Generator[PanelProgress, None, Facts]:
         """The prediction with all heads on, and how many heads matter."""
         yield from self.sweep()
         named = {
@@ -131,7 +131,7 @@ class AblationWork(Work):
         return facts(self.target_label, named)
 
 
-def _bits(logits: Tensor) -> Tensor:
+def _log_probabilities(logits: Tensor) -> Tensor:
     return logits.float().log_softmax(-1).cpu() / math.log(2)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from app.engine import Reading
-from app.experiments.base import Progress, Round, Work, experiments, run_checks, run_panels
+from app.experiments.base import PanelProgress, Round, Work, experiments, run_checks, run_panels
 from app.experiments.checks import Check
 from app.experiments.panels import AnyPanel
 from app.models import LoadedModel
@@ -50,7 +50,7 @@ def _steps(work: Work, steps: Iterable[object]) -> Iterable[object]:
     for step in steps:
         if isinstance(step, Round):
             _read_round(work, step.readings)
-        elif not isinstance(step, Progress):
+        elif not isinstance(step, PanelProgress):
             yield step
 
 

@@ -20,6 +20,7 @@ EXAMPLES: dict[type[AppError], tuple[object, ...]] = {
     errors.NoSuchPosition: (9, 4),
     errors.NoSuchStep: (3, [0, 1, 2], "tiny"),
     errors.UnsupportedByModel: ("tiny", "learned positions", "gpt2"),
+    errors.EditsNotAccepted: ("Softmax", "scale:0.1:0"),
     errors.NonFiniteNumbers: ("tiny", "layers.3.norm_1", "float32"),
     errors.UnknownModel: ("gpt5", ["gpt2"]),
     errors.ModelNotHere: ("gpt2", "lookback fetch gpt2"),

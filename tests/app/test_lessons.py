@@ -261,9 +261,15 @@ def markup(panel: Panel) -> str:
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_the_page_has_the_numbers_of_the_api_without_any_script(lesson_client: TestClient, slug: str) -> None:
-    query = {"text": SENTENCE, "model": SHIPPED.name, "layer": 0, "head": 0, "prove": "1"}
-    opened = [info.name for info in panel_infos(lessons()[slug].work)]
-    page = lesson_client.get(f"/lessons/{slug}", params=query | {"open": opened})
+    query: dict[str, str | list[str]] = {
+        "text": SENTENCE,
+        "model": SHIPPED.name,
+        "layer": "0",
+        "head": "0",
+        "prove": "1",
+    }
+    query["open"] = [info.name for info in panel_infos(lessons()[slug].work)]
+    page = lesson_client.get(f"/lessons/{slug}", params=query)
     assert page.status_code == 200
     for panel in post_panels(lesson_client, slug).values():
         assert markup(panel) in html.unescape(page.text)

@@ -11,8 +11,8 @@ MAX_BYTES = 80_000
 
 @pytest.fixture(scope="module")
 def document(client: TestClient) -> dict[str, object]:
-    found: dict[str, object] = client.get("/openapi.json").json()
-    return found
+    description: dict[str, object] = client.get("/openapi.json").json()
+    return description
 
 
 def references(value: object) -> Iterator[str]:

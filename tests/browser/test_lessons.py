@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page
-
 from app.lessons.controls import Control
 from app.lessons.lesson import lessons
 from app.lessons.panels import Panel
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page
+
 from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
 from tests.browser.test_heatmap import cell_in

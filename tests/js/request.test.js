@@ -56,18 +56,18 @@ test("lines are read whole, however the network cuts them", async () => {
 });
 
 test("newer work aborts older work, whose result counts no more", async () => {
-  const said = [];
-  const newest = new Newest((message) => said.push(message));
+  const notices = [];
+  const newest = new Newest((message) => notices.push(message));
   const aborted = [];
   const first = newest.run((signal) => new Promise((_, reject) => signal.addEventListener("abort", () => { aborted.push(1); reject(new Unreachable()); })));
   await newest.run(async () => {});
   await first;
-  assert.deepEqual([aborted, said, newest.isBusy], [[1], [""], false]);
+  assert.deepEqual([aborted, notices, newest.isBusy], [[1], [""], false]);
 });
 
 test("work is done again while the server is away or busy, and then no more", async () => {
-  const said = [];
-  const newest = new Newest((message, isTemporary) => said.push([message, isTemporary]));
+  const notices = [];
+  const newest = new Newest((message, isTemporary) => notices.push([message, isTemporary]));
   const outcomes = [new Unreachable(), new Refused({ status: 503, detail: "busy" }, 1), null];
   let nRuns = 0;
   await newest.run(async () => {
@@ -78,15 +78,15 @@ test("work is done again while the server is away or busy, and then no more", as
     mock.timers.tick(ms);
     await settled();
   }
-  assert.deepEqual([nRuns, said], [3, [[UNREACHABLE, true], ["busy", true], ["", false]]]);
+  assert.deepEqual([nRuns, notices], [3, [[UNREACHABLE, true], ["busy", true], ["", false]]]);
 });
 
-test("a refusal for good is said once", async () => {
-  const said = [];
-  const newest = new Newest((message, isTemporary) => said.push([message, isTemporary]));
+test("a refusal for good is notices once", async () => {
+  const notices = [];
+  const newest = new Newest((message, isTemporary) => notices.push([message, isTemporary]));
   await newest.run(async () => {
     throw new Refused({ status: 422, detail: "too long" }, null);
   });
   mock.timers.tick(60_000);
-  assert.deepEqual([said, newest.isBusy], [[["too long", false]], false]);
+  assert.deepEqual([notices, newest.isBusy], [[["too long", false]], false]);
 });

@@ -1,10 +1,12 @@
 """The numbers of panels as tensors, and what a module of a network computes: for tests of the lessons' numbers."""
 
-# shapes: T tokens, I inputs of a module, O outputs
+# shapes: T tokens, I inputs of a module, O outputs, H heads, D features of a head, B texts, V tokens of the vocabulary
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -43,9 +45,10 @@ def number(panel: AnyPanel, name: str) -> float:
     return value
 
 
-def assert_near(actual: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    """That two computations agree to within rounding in float32."""
-    assert_close(actual.double(), expected.double(), rtol=relative, atol=relative / 10)
+def assert_near(actual: Any, expected: Any, relative: float = 1e-4, absolute: float | None = None) -> None:
+    """That two tensors, arrays or lists of numbers agree to within rounding in float32."""
+    absolute = relative / 10 if absolute is None else absolute
+    assert_close(_double(actual), _double(expected), rtol=relative, atol=absolute)
 
 
 def captured(loaded: LoadedModel, text: str, module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -60,5 +63,67 @@ def captured(loaded: LoadedModel, text: str, module: nn.Module) -> tuple[Tensor,
     return input_TI.double(), output_TO.double()
 
 
+class HeadsByHand(NamedTuple):
+    """The heads of a layer, from the queries, keys and values that a hook sees; double precision."""
+
+    q_HTD: Tensor
+    k_HTD: Tensor
+    v_HTD: Tensor
+    score_HTT: Tensor
+    weight_HTT: Tensor
+
+
+def heads_by_hand(loaded: LoadedModel, text: str, layer: int) -> HeadsByHand:
+    """What the heads of a layer compute for a text: each score a dot product, each row of weights a masked softmax."""
+    caught: list[Tensor] = []
+    heads = loaded.network.blocks[layer].get_submodule("attention.heads")
+    handle = heads.register_forward_hook(lambda _, inputs, __: caught.extend(inputs[:3]))
+    try:
+        loaded.network(torch.tensor([loaded.tokens(text).ids]))
+    finally:
+        handle.remove()
+    q_HTD, k_HTD, v_HTD = _per_query_head([tensor_BHTD.double() for tensor_BHTD in caught])[:, 0]
+    score_HTT = torch.einsum("hqd,hkd->hqk", q_HTD, k_HTD)
+    later_TT = torch.ones(score_HTT.shape[1:]).triu(1).bool()
+    weight_HTT = (score_HTT / q_HTD.shape[-1] ** 0.5).masked_fill(later_TT, -math.inf).softmax(-1)
+    return HeadsByHand(q_HTD, k_HTD, v_HTD, score_HTT, weight_HTT)
+
+
+def logits_by_hand(loaded: LoadedModel, ids: Sequence[int], is_allowed: Callable[[int], Tensor]) -> Tensor:
+    """Logits after each token, (T, V), if the heads of a layer attend only where `is_allowed(layer)`, (H, T, T), says.
+
+    Hooks replace what the heads return.
+    """
+
+    def attend(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
+            q_BHTD, k_BHTD, v_BHTD = _per_query_head(inputs[:3])
+            scaled_BHTT = q_BHTD @ k_BHTD.mT / q_BHTD.shape[-1] ** 0.5
+            context_BHTD: Tensor = scaled_BHTT.masked_fill(~is_allowed(layer), -math.inf).softmax(-1) @ v_BHTD
+            return context_BHTD
+
+        return hook
+
+    blocks = enumerate(loaded.network.blocks)
+    handles = [block.get_submodule("attention.heads").register_forward_hook(attend(layer)) for layer, block in blocks]
+    try:
+        with torch.inference_mode():
+            logits_BTV: Tensor = loaded.network(torch.tensor([ids]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits_BTV[0].double()
+
+
+def _per_query_head(tensors: Sequence[Tensor]) -> Tensor:
+    """Queries, keys and values, with the keys and values repeated for the query heads that share them."""
+    n_heads = tensors[0].shape[1]
+    return torch.stack([tensor.repeat_interleave(n_heads // tensor.shape[1], 1) for tensor in tensors])
+
+
 def _number(value: Number) -> float:
     return math.nan if value is None else value
+
+
+def _double(numbers: Any) -> Tensor:
+    return numbers.double() if isinstance(numbers, Tensor) else torch.tensor(np.asarray(numbers, dtype=float))

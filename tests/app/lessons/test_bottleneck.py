@@ -5,16 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
 from torch import Tensor
 
 from app.lessons.bottleneck import BottleneckWork
 from app.lessons.recurrent import Encoder, gradient_norms, make_encoder, readout_accuracy, toy_states
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, lines, named, values
-
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, lines, named, values
 
 
 def bottleneck(loaded: LoadedModel, text: str, **controls: object) -> BottleneckWork:
@@ -43,25 +40,25 @@ def test_a_network_of_one_number_can_be_followed_in_the_head() -> None:
     encoder = Encoder(torch.tensor([[0.5]]), torch.tensor([[1.0]]))
     states_NTH = encoder.states(torch.tensor([[[1.0], [0.0]]]))
     first = math.tanh(1)
-    assert_allclose(states_NTH.flatten(), [first, math.tanh(first / 2)], rtol=1e-6)
+    assert_near(states_NTH.flatten(), [first, math.tanh(first / 2)], relative=1e-6, absolute=0)
     # tanh' is 1 − tanh²; the first token acts through one more step, which halves it
     second_slope = 1 - math.tanh(first / 2) ** 2
     norms_T = gradient_norms(encoder, states_NTH[0], torch.tensor([0.0, 1.0]))
-    assert_allclose(norms_T, [(1 - first**2) * 0.5 * second_slope, second_slope], rtol=1e-6)
+    assert_near(norms_T, [(1 - first**2) * 0.5 * second_slope, second_slope], relative=1e-6, absolute=0)
 
 
 @pytest.mark.parametrize("width", [8, 40])
 def test_the_states_are_those_of_a_loop(loaded: LoadedModel, width: int) -> None:
     work = bottleneck(loaded, LONG, width=width)
     expected = looped_states(make_encoder(width, loaded.network.config.d_model), inputs(loaded, LONG))
-    assert_allclose(values(panels_of(work)["states"]), torch.stack(expected)[:32, :32], **ROUNDING)
+    assert_near(values(panels_of(work)["states"]), torch.stack(expected)[:32, :32])
 
 
 def test_the_weights_are_a_softmax_of_one_score_among_zeros(loaded: LoadedModel) -> None:
     panels = panels_of(bottleneck(loaded, SENTENCE, attended_token=2, sharpness=math.log(4)))
     n = len(loaded.tokens(SENTENCE))
     expected = [(4 if position == 2 else 1) / (n + 3) for position in range(n)]
-    assert_allclose(values(panels["weights"]), expected, rtol=1e-5)
+    assert_near(values(panels["weights"]), expected, relative=1e-5)
 
 
 def test_the_gradients_are_those_of_autograd(loaded: LoadedModel) -> None:
@@ -73,7 +70,7 @@ def test_the_gradients_are_those_of_autograd(loaded: LoadedModel) -> None:
         mean_H = weight_T @ torch.stack(looped_states(encoder, x_TM))
         by_number = [torch.autograd.grad(number, x_TM, retain_graph=True)[0] for number in mean_H]
         expected_T = torch.stack(by_number).square().sum((0, 2)).sqrt()
-        assert_allclose(values(panels[name]), expected_T, rtol=1e-3, atol=1e-5)
+        assert_near(values(panels[name]), expected_T, relative=1e-3)
 
 
 def least_squares_accuracy(x_NH: Tensor, first_N: Tensor) -> float:
@@ -95,8 +92,8 @@ def test_the_accuracies_are_those_of_a_regression_in_numpy(lookback_gpt: LoadedM
         mean_NH = torch.tensor(powers / powers.sum()).float() @ states_NTH[:, :n]
         attention.append(least_squares_accuracy(mean_NH, first_N))
     one_text = 1 / 256  # a guess may be a tie to within rounding
-    assert_allclose(curves["from the last state"], last, atol=one_text)
-    assert_allclose(curves["from attention to state 1"], attention, atol=one_text)
+    assert_near(curves["from the last state"], last, absolute=one_text)
+    assert_near(curves["from attention to state 1"], attention, absolute=one_text)
     assert curves["by chance"].tolist() == [1 / 8] * 5
 
 

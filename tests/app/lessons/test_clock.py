@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 import torch
 
-from app.experiments.base import Progress
+from app.experiments.base import PanelProgress
 from app.lessons import clock
 from app.lessons.clock import (
     TIMED_LENGTHS,
@@ -83,7 +83,7 @@ def test_what_runs_between_two_steps_is_not_measured(
 
     monkeypatch.setattr(clock, "hidden_in_steps", two_steps)
     network = lookback_gpt.network
-    progress = Progress(0, 1)
+    progress = PanelProgress(0, 1)
     steps = forward_milliseconds(network, random_ids(network, 1, 4), progress)
     assert returned(steps, other_jobs) == pytest.approx(40.0)
     n_rounds = math.ceil(clock.PASS_BUDGET_S / 0.04)
@@ -103,7 +103,7 @@ def test_no_pass_is_measured_after_the_budget(lookback_gpt: LoadedModel, fake_ti
     def other_jobs() -> None:
         fake_time.now += 1.0
 
-    n_rounds = clock.N_ROUNDS + 1  # of the first pass, each of which takes no time by the fake clock
+    n_rounds = clock.N_PASS_ROUNDS + 1  # of the first pass, each of which takes no time by the fake clock
     times = returned(passes_milliseconds(lookback_gpt.network, ((1, 3), (1, 5)), budget_s=n_rounds - 0.5), other_jobs)
     assert times == [0.0, None]
 

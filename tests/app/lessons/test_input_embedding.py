@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from app.experiments.panels import Heatmap
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, captured, named, values
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, captured, named, values
 
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 Matrix = NDArray[np.float64]
 
 
@@ -30,11 +28,13 @@ def cosines(x: Matrix) -> Matrix:
     return cosine
 
 
-def test_the_vectors_of_both_tokens_are_those_of_the_pass(lookback_gpt: LoadedModel) -> None:
-    panel = panels_of(make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=4))["vectors"]
-    token, total = vectors(lookback_gpt, SENTENCE)
-    expected = [row for at in (1, 4) for row in (token[at], total[at] - token[at], total[at])]
-    assert_allclose(values(panel), expected, **ROUNDING)
+@pytest.mark.parametrize("factor", [1, 0.5])
+def test_the_vectors_of_both_tokens_are_those_of_the_pass(lookback_gpt: LoadedModel, factor: float) -> None:
+    work = make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=4, position_scale=factor)
+    panel, (token, total) = panels_of(work)["vectors"], vectors(lookback_gpt, SENTENCE)
+    position = factor * (total - token)
+    expected = [row for at in (1, 4) for row in (token[at], position[at], token[at] + position[at])]
+    assert_near(values(panel), expected)
 
 
 @pytest.mark.parametrize("factor", [0, 0.5, 1, 2])
@@ -42,12 +42,12 @@ def test_similarities_and_weights_are_those_of_numpy(lookback_gpt: LoadedModel, 
     work = make_work(lookback_gpt, "input-embedding", LONG, token=2, other_token=7, position_scale=factor)
     panels, (token, total) = panels_of(work), vectors(lookback_gpt, LONG)
     x = token + factor * (total - token)
-    assert_allclose(values(panels["token_cosines"]), cosines(token), **ROUNDING)
-    assert_allclose(values(panels["sum_cosines"]), cosines(x), **ROUNDING)
+    assert_near(values(panels["token_cosines"]), cosines(token))
+    assert_near(values(panels["sum_cosines"]), cosines(x))
     powers = np.exp(x @ x.T)
-    assert_allclose(values(panels["weights"]), powers / powers.sum(1, keepdims=True), **ROUNDING)
+    assert_near(values(panels["weights"]), powers / powers.sum(1, keepdims=True))
     expected = [cosines(token)[2, 7], token[2] @ token[7], cosines(x)[2, 7], x[2] @ x[7]]
-    assert_allclose(list(named(panels["facts"]).values()), expected, **ROUNDING)
+    assert_near(list(named(panels["facts"]).values()), expected)
 
 
 def test_without_positions_two_equal_tokens_are_the_same_vector(lookback_gpt: LoadedModel) -> None:
@@ -64,13 +64,13 @@ def test_without_positions_two_equal_tokens_are_the_same_vector(lookback_gpt: Lo
 def test_broken_adds_the_vector_of_the_position_before(lookback_gpt: LoadedModel) -> None:
     work = make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=4, broken=True)
     panel, (token, total) = panels_of(work)["vectors"], vectors(lookback_gpt, SENTENCE)
-    assert_allclose(values(panel)[[1, 4]], (total - token)[[0, 3]], **ROUNDING)
+    assert_near(values(panel)[[1, 4]], (total - token)[[0, 3]])
 
 
 def test_a_token_is_compared_with_itself_only_if_it_is_chosen_twice(lookback_gpt: LoadedModel) -> None:
     alone, twice = (
-        panels_of(make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=other))
-        for other in (None, 1)
+        panels_of(make_work(lookback_gpt, "input-embedding", SENTENCE, token=1, other_token=second))
+        for second in (None, 1)
     )
     assert isinstance(alone["vectors"], Heatmap)
     assert isinstance(twice["vectors"], Heatmap)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from app.experiments.base import N_SAMPLES, Progress
+from app.experiments.base import N_SAMPLES, PanelProgress
 from app.experiments.panels import Curves
 from app.lessons import parallel
 from app.lessons.parallel import METHODS, N_MOST_LOOPED, VECTOR_COUNTS, dot_by_dot, measured_times, method_milliseconds
@@ -73,9 +73,9 @@ def test_times_per_product_and_speedups_follow_from_the_times(
 def test_a_measurement_yields_after_each_time_and_is_made_once() -> None:
     steps = measured_times(8, 0, CPU)
     n_all = len(METHODS) * len(VECTOR_COUNTS)
-    assert list(steps) == [Progress(done, n_all) for done in range(1, n_all + 1)]
+    assert list(steps) == [PanelProgress(done, n_all) for done in range(1, n_all + 1)]
     assert list(measured_times(8, 0, CPU)) == []
-    assert next(measured_times(8, 1, CPU)) == Progress(1, n_all)  # other vectors
+    assert next(measured_times(8, 1, CPU)) == PanelProgress(1, n_all)  # other vectors
 
 
 def test_a_measurement_runs_in_one_thread_and_restores_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

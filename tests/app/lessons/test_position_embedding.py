@@ -3,15 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from app.experiments.panels import Chips, Curves
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, captured, lines, named, values
-
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, captured, lines, named, values
 
 
 def table(loaded: LoadedModel) -> NDArray[np.float64]:
@@ -25,7 +22,7 @@ def test_the_rows_are_what_the_model_adds_to_its_token_vectors(lookback_gpt: Loa
     shown = values(panels_of(make_work(lookback_gpt, "position-embedding", LONG, n_positions=n))["table"])
     token_TM = captured(lookback_gpt, LONG, lookback_gpt.network.embed)[1]
     sum_TM = captured(lookback_gpt, LONG, lookback_gpt.network.blocks[0])[0]
-    assert_allclose(shown, (sum_TM - token_TM).detach()[:, :48], **ROUNDING)
+    assert_near(shown, (sum_TM - token_TM).detach()[:, :48])
 
 
 def test_broken_gives_each_position_the_vector_of_the_one_before(lookback_gpt: LoadedModel) -> None:
@@ -47,11 +44,11 @@ def test_curves_cosines_and_facts_are_those_of_numpy(lookback_gpt: LoadedModel) 
     assert panels["curves"].marker == len(work.tokens) - 1
     lengths = np.linalg.norm(rows, axis=1)
     cosines = rows @ rows.T / np.outer(lengths, lengths)
-    assert_allclose(values(panels["cosines"]), cosines[:9, :9], **ROUNDING)
+    assert_near(values(panels["cosines"]), cosines[:9, :9])
     apart = [np.diagonal(cosines, offset).mean() for offset in (1, 8, 32)]
     token_lengths = lookback_gpt.network.embed.weight.detach()[list(work.tokens.ids)].double().norm(dim=1)
     expected = [n_context, rows.size, lengths.mean(), token_lengths.mean(), *apart]
-    assert_allclose(list(named(panels["facts"]).values()), expected, **ROUNDING)
+    assert_near(list(named(panels["facts"]).values()), expected)
 
 
 def test_a_swap_exchanges_two_chips_and_no_other(lookback_gpt: LoadedModel) -> None:
@@ -73,5 +70,5 @@ def test_a_swap_moves_the_token_vectors_and_the_sums_as_in_a_pass_over_the_swapp
         moved = captured(lookback_gpt, swapped, embed)[1] - captured(lookback_gpt, SENTENCE, embed)[1]
         total = captured(lookback_gpt, swapped, block)[0] - captured(lookback_gpt, SENTENCE, block)[0]
     expected = [moved.norm(dim=1).tolist(), [0] * 7, total.norm(dim=1).tolist()]
-    assert_allclose(values(panels_of(work)["changes"]), expected, rtol=1e-4, atol=1e-5)
+    assert_near(values(panels_of(work)["changes"]), expected)
     assert np.flatnonzero(expected[0]).tolist() == ([1, 2] if swapped != SENTENCE else [])

@@ -3,16 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from app.experiments.panels import Bars, Chips, Heatmap
 from app.lessons.token_embedding import TokenEmbeddingWork, similarities
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, named, values
-
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, named, values
 
 
 def table(loaded: LoadedModel) -> NDArray[np.float64]:
@@ -23,7 +20,7 @@ def table(loaded: LoadedModel) -> NDArray[np.float64]:
 def test_similarities_that_can_be_checked_in_the_head() -> None:
     table_VM, x_M = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 4.0], [0.0, 0.0]]), torch.tensor([3.0, 4.0])
     assert similarities(table_VM, x_M, "dot product").tolist() == [6, 4, 25, 0]
-    assert_allclose(similarities(table_VM, x_M, "cosine"), [0.6, 0.8, 1, 0])
+    assert_near(similarities(table_VM, x_M, "cosine"), [0.6, 0.8, 1, 0])
 
 
 def test_the_vectors_are_the_rows_of_the_ids(loaded: LoadedModel) -> None:
@@ -65,7 +62,7 @@ def test_the_neighbours_are_those_that_numpy_sorts_to_the_front(loaded: LoadedMo
     if similarity == "cosine":
         expected = expected / np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(rows[id]), 1e-12)
     order = np.argsort(-expected)[:5]
-    assert_allclose(values(bars), expected[order], **ROUNDING)
+    assert_near(values(bars), expected[order])
     assert bars.labels == [f"{rank} {loaded.tokenizer.label(int(id))}" for rank, id in enumerate(order)]
     assert bars.chosen == (list(order).index(id) if id in order else None)
 
@@ -74,10 +71,10 @@ def test_a_pair_is_two_rows_and_their_difference(loaded: LoadedModel) -> None:
     work = make_work(loaded, "token-embedding", SENTENCE, token=1, other_token=4)
     panels, first, second = panels_of(work), work.tokens.ids[1], work.tokens.ids[4]
     x, y = table(loaded)[[first, second]]
-    assert_allclose(values(panels["pair"]), np.stack([x, y, x - y])[:, :64], **ROUNDING)
+    assert_near(values(panels["pair"]), np.stack([x, y, x - y])[:, :64])
     lengths = [np.linalg.norm(x), np.linalg.norm(y)]
     expected = [first, second, np.abs(x - y).max(), x @ y / np.prod(lengths), *lengths]
-    assert_allclose(list(named(panels["pair_facts"]).values()), expected, **ROUNDING)
+    assert_near(list(named(panels["pair_facts"]).values()), expected)
 
 
 def test_equal_tokens_are_paired_by_themselves_and_a_token_that_occurs_once_stands_alone(

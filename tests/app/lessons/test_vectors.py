@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
 
 from app.experiments.panels import Heatmap, Points
 from app.models import LoadedModel
 from tests.app.experiments import make_work, panels_of
-from tests.app.lessons.oracle import LONG, SENTENCE, named, values
+from tests.app.lessons.oracle import LONG, SENTENCE, assert_near, named, values
 
 
 def test_arrows_that_can_be_multiplied_in_the_head(loaded: LoadedModel) -> None:
@@ -33,12 +32,11 @@ def test_the_tokens_are_compared_as_numpy_compares_the_rows_of_the_table(loaded:
     x = loaded.network.embed.weight.detach().double().numpy()[ids]
     products, lengths = x @ x.T, np.linalg.norm(x, axis=1)
     cosines = products / np.outer(lengths, lengths)
-    rounding = {"rtol": 1e-4, "atol": 1e-5}
-    assert_allclose(values(panels["pairs"]), cosines if measure == "cosine" else products, **rounding)
+    assert_near(values(panels["pairs"]), cosines if measure == "cosine" else products)
     terms = x[3] * x[-1]
-    assert_allclose(values(panels["token_products"]), terms[:48], **rounding)
+    assert_near(values(panels["token_products"]), terms[:48])
     facts = list(named(panels["token_facts"]).values())
-    assert_allclose(facts, [terms.sum(), lengths[3], lengths[-1], cosines[3, -1]], **rounding)
+    assert_near(facts, [terms.sum(), lengths[3], lengths[-1], cosines[3, -1]])
 
 
 def test_a_click_on_a_pair_chooses_its_two_tokens(loaded: LoadedModel) -> None:
