@@ -17,8 +17,6 @@ const find = (id) => document.getElementById(id);
 
 const form = find("experiment");
 const { slug } = form.dataset;
-const CALL = `/api/v1/experiments/${slug}`;
-const NDJSON = "application/x-ndjson";
 const SLOW_MS = 700; // without a panel for this long, show that something is happening
 document.body.classList.add("has-script");
 
@@ -39,7 +37,7 @@ const places = new Map(
     const view = figureElement ? makePanelView(figureElement, { onSelect, onDrag: setControl }) : null;
     const details = element.querySelector("details");
     const name = element.dataset.panel;
-    details?.addEventListener("toggle", () => details.open && places.get(name).panel && showTable(name));
+    details?.addEventListener("toggle", () => details.open && !details.querySelector("table") && places.get(name).panel && showTable(name));
     return [name, { element, view, details, panel: /** @type {Panel | null} */ (null) }];
   }),
 );
@@ -49,8 +47,9 @@ function requestBody() {
   /** @type {Record<string, unknown>} */
   const body = { text: find("text").value, model: find("model").value };
   if (find("broken")) body.broken = find("broken").checked;
-  const step = /** @type {HTMLInputElement | null} */ (form.elements.namedItem("step"));
+  const [step, edits] = ["step", "edits"].map((name) => /** @type {HTMLInputElement | null} */ (form.elements.namedItem(name)));
   if (step) body.step = Number(step.value);
+  if (edits) body.edits = edits.value;
   for (const { dataset } of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-control]"))) {
     const { control: name, kind } = dataset;
     const inputs = inputsOf(name);
@@ -109,6 +108,7 @@ function changed(isStep) {
 /** Request the panels of what the controls say. */
 function request() {
   document.body.classList.add("stale");
+  for (const { element } of places.values()) element.classList.add("waiting");
   for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("[data-keeps-text]")))
     link.search = String(new URLSearchParams({ text: find("text").value, model: find("model").value }));
   if (!find("text").value) {
@@ -119,21 +119,25 @@ function request() {
   clearTimeout(slowTimer);
   slowTimer = setTimeout(() => showProgress({}), SLOW_MS);
   panelsRequest.run(async (signal) => {
-    for (const { element } of places.values()) element.classList.add("waiting");
-    for await (const line of linesOf(await send(CALL, { body: requestBody(), accept: NDJSON, signal }))) take(line);
+    const open = [...places].filter(([, { details }]) => details?.open).map(([name]) => ["open", name]);
+    const address = `/fragments/${slug}/panels?${new URLSearchParams(open)}`;
+    for await (const line of linesOf(await send(address, { body: requestBody(), signal }))) take(line);
     finish();
   });
 }
 
 /** Take one line of a reply. @param {ExperimentLine} line */
-function take({ model: name, tokens, name: panelName, panel, progress, problem, retry_after_s }) {
+function take({ model: name, tokens, name: panelName, panel, table = "", progress, problem, retry_after_s }) {
   if (problem) throw new Refused(problem, retry_after_s);
   if (name) model = name;
   if (tokens) fillTokens(tokens);
   if (progress) showProgress(progress);
   if (panel) {
-    places.get(panelName).panel = panel;
+    const place = places.get(panelName);
+    place.panel = panel;
     draw(panelName);
+    if (place.details) place.details.querySelector(".scroll").innerHTML = table; // the server's own markup, with escaped text
+    place.element.classList.remove("waiting");
   }
 }
 
@@ -182,16 +186,13 @@ async function fragmentOrNothing(name) {
 
 /** Draw a panel. @param {string} name */
 function draw(name) {
-  const { element, view, details, panel } = places.get(name);
+  const { element, view, panel } = places.get(name);
   const style = getComputedStyle(document.documentElement);
   const colour = (/** @type {string} */ variable) => style.getPropertyValue(variable).trim();
   const palette = { colours: ["--violet", "--accent", "--third", "--faint"].map(colour), ink: colour("--hatch") };
   element.querySelector("figcaption").textContent = panel.title;
   view?.draw(panel, palette, `${slug} ${model} ${panel.title}`);
   if (panel.kind === "chips") element.querySelector(".chips").replaceChildren(...chipsOf(panel));
-  else if (details.open) showTable(name);
-  else details.querySelector(".scroll").replaceChildren(); // the table of the previous text
-  element.classList.remove("waiting");
 }
 
 /** The tokens of the text, in every control that chooses one. @param {import("./types.js").Token[]} tokens */

@@ -134,6 +134,7 @@ export type ExperimentLine = {
   tokens?: Token[];
   name?: string;
   panel?: Panel;
+  table?: string;
   progress?: { n_read?: number; n_tokens?: number; done?: number; total?: number };
   problem?: Problem;
   retry_after_s?: number | null;

@@ -1,13 +1,14 @@
 """The lessons and tools, for people and for programs: two calls and one page for all of them."""
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_origin
 
 import orjson
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from markupsafe import escape
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -138,13 +139,6 @@ class ToolsPage:
 @dataclass(frozen=True)
 class SymbolsPage:
     """The context of symbols.html, which needs none."""
-
-
-@dataclass(frozen=True)
-class TablePage:
-    """The context of the fragment table.html."""
-
-    content: AnyPanel
 
 
 @dataclass(frozen=True)
@@ -306,21 +300,27 @@ async def experiment_page(
     return templating.render(request, experiment.template, page, status)
 
 
-@router.post("/fragments/{slug}/table", include_in_schema=False)
-async def table_fragment(
-    request: Request,
+@router.post("/fragments/{slug}/panels", include_in_schema=False)
+async def panels_fragment(
     experiment: KnownExperiment,
     controls: ParsedControls,
-    panel: str,
     engine: EngineDep,
-    client: ClientDep,
+    open: Annotated[list[str], Query(default_factory=list)],
+) -> Response:
+    """The stream of panels for the page, with the tables that are open there."""
+    return StreamingResponse(_lines(engine, await run.prepare(engine, experiment, controls), open), media_type=NDJSON)
+
+
+@router.post("/fragments/{slug}/table", include_in_schema=False)
+async def table_fragment(
+    experiment: KnownExperiment, controls: ParsedControls, panel: str, engine: EngineDep, client: ClientDep
 ) -> Response:
     """The numbers of one panel as a table, for the page."""
     if panel not in {info.name for info in panel_infos(experiment.work)}:
         raise HTTPException(404)
     prepared = await run.prepare(engine, experiment, controls)
     panels, _ = await client.cancel_on_disconnect(run.all_panels(engine, prepared, [panel]))
-    return templating.render(request, "fragments/table.html", TablePage(panels[panel]))
+    return HTMLResponse(await _table(panels[panel]))
 
 
 @router.post("/fragments/{slug}/checks", include_in_schema=False)
@@ -339,8 +339,8 @@ async def curl_fragment(request: Request, experiment: KnownExperiment, controls:
     return HTMLResponse(escape(curl(experiment, controls, str(request.base_url))))
 
 
-async def _lines(engine: Engine, prepared: run.Run) -> AsyncIterator[bytes]:
-    """A run as lines of JSON."""
+async def _lines(engine: Engine, prepared: run.Run, tables: Collection[str] = ()) -> AsyncIterator[bytes]:
+    """A run as lines of JSON; the panels in `tables` also as a table."""
     yield _line(_text_fields(prepared))
     timings = None
     try:
@@ -349,13 +349,21 @@ async def _lines(engine: Engine, prepared: run.Run) -> AsyncIterator[bytes]:
             if isinstance(event, ReadingProgress | PanelProgress):
                 yield _line({"progress": vars(event)})
             elif isinstance(event, tuple):
-                yield _line({"name": event[0], "panel": event[1].model_dump()})
+                name, panel = event
+                table = {"table": await _table(panel)} if name in tables else {}
+                yield _line({"name": name, "panel": panel.model_dump(), **table})
         yield _line({"timings": timings.model_dump() if timings else None})
     except AppError as error:
         yield _line({"problem": problems.of_error(error).model_dump(), "retry_after_s": error.retry_after_s})
     except Exception as error:
         log.exception("an experiment failed while it was streamed")
         yield _line({"problem": problems.of_bug(error).model_dump(), "retry_after_s": None})
+
+
+async def _table(panel: AnyPanel) -> str:
+    """The numbers of a panel as a table; in a thread, because with 200 tokens it has 40,000 cells."""
+    template = templating.templates().get_template("fragments/table.html")
+    return await asyncio.to_thread(template.render, content=panel)
 
 
 def _line(content: Mapping[str, object]) -> bytes:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.lessons.lesson import lessons
 from playwright.sync_api import Browser
 
+from app.experiments.base import lessons
 from tests.browser import firefox
 from tests.browser.conftest import WIDE
 from tests.browser.server import Server

@@ -287,10 +287,10 @@ def test_axe_finds_nothing(page: Page) -> None:
 
 
 def test_in_a_lesson_the_value_is_the_reply_s_and_a_click_sets_the_controls(home: Tab, server: Server) -> None:
-    with home.page.expect_response(lambda response: "/api/v1/experiments/" in response.url) as response:
+    with home.page.expect_response(lambda response: response.request.method == "POST") as response:
         go(home, server, "self-attention", layer=3, head=3)
-    lines = [json.loads(line) for line in response.value.text().splitlines()]
-    (scores,) = (line["panel"] for line in lines if line.get("name") == "scores")
+    lines = map(json.loads, response.value.text().splitlines())
+    scores = next(line["panel"] for line in lines if line.get("name") == "scores")
     element = home.page.locator("[data-panel=scores] .figure")
     element.scroll_into_view_if_needed()
     canvas = box_of(element.locator(".heatmap-cells"))

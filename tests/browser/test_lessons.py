@@ -11,19 +11,19 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from app.lessons.controls import Control
-from app.lessons.lesson import lessons
-from app.lessons.panels import Panel
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page
 
+from app.experiments.base import lessons, panel_infos
+from app.experiments.controls import Control
+from app.experiments.panels import AnyPanel
 from tests.browser.conftest import PHONE, WIDE, Tab, tab
 from tests.browser.server import Server
 from tests.browser.test_heatmap import cell_in
 from tests.browser.test_pictures import box_of
 
 SLUGS = tuple(lessons())
-VARIED = ("vectors", "tokens", "batches", "multi-head")  # together they have all kinds of controls and panels
+VARIED = ("vectors", "tokens", "position-embedding", "batches", "multi-head")  # together they have all kinds of controls and panels
 FIRST = "the fat cat sat on the mat"
 SETTLED = "() => !document.body.classList.contains('stale')"
 DRAWN = (
@@ -35,7 +35,7 @@ NUMBERS_CHANGED = (
 )
 ADDRESS_IS_CURRENT = (
     "() => location.search.slice(1) === String(new URLSearchParams("
-    "[...new FormData(document.getElementById('lesson'))].filter(([, value]) => value !== '')))"
+    "[...new FormData(document.getElementById('experiment'))].filter(([, value]) => value !== '')))"
 )
 # A table is filled when it is opened; tests that compare numbers need all of them.
 OPEN_TABLES = """addEventListener("DOMContentLoaded", () => {
@@ -94,7 +94,7 @@ def change(control: Locator) -> None:
         field.select_option(index=(chosen + (2 if n > 2 else 1)) % n)
     elif kind in ("switch", "heads"):
         field.check()
-    elif kind == "number":
+    elif kind in ("number", "layer", "head"):
         field.fill("1" if field.input_value() == "0" else "0")
     else:
         field.focus()
@@ -114,9 +114,11 @@ def restore(control: Locator) -> None:
 
 def test_the_chosen_lessons_have_all_kinds_of_controls_and_panels(server: Server) -> None:
     pages = "".join(httpx.get(f"{server.url}/lessons/{slug}").text for slug in VARIED)
-    assert set(re.findall(r'data-kind="(\w+)"', pages)) == set(get_args(get_type_hints(Control)["kind"]))
-    panels = [panel for slug in VARIED for panel in lessons()[slug].result_type.model_fields.values()]
-    assert {panel.annotation for panel in panels} == set(get_args(get_args(Panel)[0]))
+    assert set(re.findall(r'data-control="\w+" data-kind="(\w+)"', pages)) == set(
+        get_args(get_type_hints(Control)["kind"])
+    )
+    kinds = {info.kind for slug in VARIED for info in panel_infos(lessons()[slug].work)}
+    assert kinds == {panel.model_fields["kind"].default for panel in get_args(AnyPanel)}
 
 
 @pytest.mark.parametrize("slug", VARIED)
