@@ -7,6 +7,7 @@ import torch
 
 from app.errors import InvalidEdits
 from app.models import LoadedModel
+from model.edit_text import read_edits
 from model.edits import Change, Cut, Drop, Edit, Edits, NoMask, Values
 
 
@@ -17,7 +18,7 @@ def parse_edits(text: str, directions: Mapping[str, Sequence[float]], model: Loa
         InvalidEdits: with the piece that is wrong, as it is written, and what is right.
     """
     try:
-        edits = Edits.parse(text, model.network.config, lambda name: _direction(name, directions, model))
+        edits = read_edits(text, model.network.config, lambda name: _direction(name, directions, model))
         edits.check(n_tokens)
     except ValueError as error:
         raise InvalidEdits(f"{error}.") from error

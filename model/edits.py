@@ -8,7 +8,6 @@ file says what an edit is; edited.py says what it does to the numbers. Positions
 
 import hashlib
 import math
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,16 +28,6 @@ DropTarget = Literal["embedding", "weights", "attention", "mlp"]
 DROP_TARGETS: tuple[DropTarget, ...] = get_args(DropTarget)
 
 NEVER = sys.maxsize  # the first position and layer that editing nothing changes
-
-# How each kind of edit is written. LAYER, HEAD and positions count from 0.
-SYNTAX = {
-    "scale": "scale:LAYER.HEAD:FACTOR",
-    "cut": "cut:LAYER.HEAD:QUERY>KEY",
-    "steer": "steer:LAYER:NAME:STRENGTH",
-    "temperature": "temperature:LAYER.HEAD:VALUE",
-    "nomask": "nomask:LAYER.HEAD",
-    "drop": "drop:TARGET:RATE:SEED",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,26 +364,7 @@ class Edits:
             ValueError: naming the edit and what the model has.
         """
         for change in self.changes:
-            _check_on_model(change, config)
-
-    @classmethod
-    def parse(cls, text: str, config: Config, directions: Callable[[str], Values]) -> "Edits":
-        """The edits that a text names, such as `scale:3.5:0,cut:11.7:2>1`; `str` is the way back.
-
-        `directions` finds the vector that a `steer` names; it raises a ValueError for a name it does not know.
-
-        Raises:
-            ValueError: naming the piece that is wrong, as written, and what is right.
-        """
-        changes: list[Change] = []
-        for piece in filter(None, (piece.strip() for piece in text.split(","))):
-            try:
-                change = _parse_piece(piece, directions)
-                _check_on_model(change, config)
-            except ValueError as error:
-                raise ValueError(f"edit {piece!r}: {error}") from error
-            changes.append(change)
-        return cls(tuple(changes))
+            check_on_model(change, config)
 
     def _check_cuts(self, n_tokens: int | None = None) -> None:
         """Refuse cuts that cut nothing, and queries that have no key left."""
@@ -423,7 +393,12 @@ def _canonical(change: Change) -> Iterator[Change]:
             yield change
 
 
-def _check_on_model(change: Change, config: Config) -> None:
+def check_on_model(change: Change, config: Config) -> None:
+    """Refuse a change of a layer, a head or a width that a model does not have.
+
+    Raises:
+        ValueError: with what the model has.
+    """
     for layer in _layers(change):
         if layer >= config.n_layers:
             raise ValueError(f"{change} names layer {layer}; this model has layers 0 to {config.n_layers - 1}")
@@ -543,92 +518,6 @@ def _refuse_conflicting_drops(drops: Sequence[Drop]) -> None:
     for a, b in combinations(drops, 2):
         if a.target == b.target and (a.layers is None or b.layers is None or set(a.layers) & set(b.layers)):
             raise ValueError(f"{a} and {b} drop the same numbers; give one rate and one seed")
-
-
-def _parse_piece(piece: str, directions: Callable[[str], Values]) -> Change:
-    kind, *fields = piece.split(":")
-    if kind not in SYNTAX:
-        raise ValueError(f"an edit is one of {', '.join(SYNTAX.values())}")
-    if len(fields) != SYNTAX[kind].count(":"):
-        raise ValueError(f"write {SYNTAX[kind]}")
-    try:
-        return _PARSERS[kind](fields, directions)
-    except _Unreadable as error:
-        raise ValueError(f"{error}; write {SYNTAX[kind]}") from error
-
-
-class _Unreadable(ValueError):
-    """A part of an edit that is not written as SYNTAX says."""
-
-
-def _parse_scale(fields: Sequence[str], _: Callable[[str], Values]) -> Change:
-    layer, heads = _place(fields[0])
-    return Edit("context", layer, heads, scale=_float(fields[1]))
-
-
-def _parse_cut(fields: Sequence[str], _: Callable[[str], Values]) -> Change:
-    layer, heads = _place(fields[0])
-    query, arrow, key = fields[1].partition(">")
-    if heads is None or not arrow:
-        raise _Unreadable("a cut names one head, one query and one key")
-    return Cut(layer, heads[0], _integer(query), _integer(key))
-
-
-def _parse_steer(fields: Sequence[str], directions: Callable[[str], Values]) -> Change:
-    layer, name, strength = _integer(fields[0]), fields[1], _float(fields[2])
-    vector = directions(name)
-    return Edit("block", layer, add=replace(vector, name=name, strength=vector.strength * strength))
-
-
-def _parse_temperature(fields: Sequence[str], _: Callable[[str], Values]) -> Change:
-    return Temperature(*_place_or_all(fields[0]), _float(fields[1]))
-
-
-def _parse_nomask(fields: Sequence[str], _: Callable[[str], Values]) -> Change:
-    return NoMask(*_place_or_all(fields[0]))
-
-
-def _parse_drop(fields: Sequence[str], _: Callable[[str], Values]) -> Change:
-    target = {name: name for name in DROP_TARGETS}.get(fields[0])  # type: ignore[call-overload]
-    if target is None:
-        raise _Unreadable(f"{fields[0]!r} cannot be dropped; {', '.join(DROP_TARGETS)} can")
-    return Drop(target, None, _float(fields[1]), _integer(fields[2]))
-
-
-_PARSERS: dict[str, Callable[[Sequence[str], Callable[[str], Values]], Change]] = {
-    "scale": _parse_scale,
-    "cut": _parse_cut,
-    "steer": _parse_steer,
-    "temperature": _parse_temperature,
-    "nomask": _parse_nomask,
-    "drop": _parse_drop,
-}
-
-
-def _place(text: str) -> tuple[int, tuple[int, ...] | None]:
-    layer, heads = _place_or_all(text)
-    if layer is None:
-        raise _Unreadable("only temperature and nomask can be of all layers")
-    return layer, heads
-
-
-def _place_or_all(text: str) -> tuple[int | None, tuple[int, ...] | None]:
-    layer, dot, head = text.partition(".")
-    if not dot:
-        raise _Unreadable(f"{text!r} is no LAYER.HEAD, such as 3.5, or 3.* for all heads")
-    return None if layer == "*" else _integer(layer), None if head == "*" else (_integer(head),)
-
-
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise _Unreadable(f"{text!r} is no whole number from 0 on")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?", text) or not math.isfinite(float(text)):
-        raise _Unreadable(f"{text!r} is no number, such as 0.5")
-    return float(text)
 
 
 def _short(x: float) -> str:

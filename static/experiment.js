@@ -47,8 +47,9 @@ function requestBody() {
   /** @type {Record<string, unknown>} */
   const body = { text: find("text").value, model: find("model").value };
   if (find("broken")) body.broken = find("broken").checked;
-  const step = /** @type {HTMLInputElement | null} */ (form.elements.namedItem("step"));
+  const [step, edits] = ["step", "edits"].map((name) => /** @type {HTMLInputElement | null} */ (form.elements.namedItem(name)));
   if (step) body.step = Number(step.value);
+  if (edits) body.edits = edits.value;
   for (const { dataset } of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-control]"))) {
     const { control: name, kind } = dataset;
     const inputs = inputsOf(name);
@@ -107,6 +108,7 @@ function changed(isStep) {
 /** Request the panels of what the controls say. */
 function request() {
   document.body.classList.add("stale");
+  for (const { element } of places.values()) element.classList.add("waiting");
   for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("[data-keeps-text]")))
     link.search = String(new URLSearchParams({ text: find("text").value, model: find("model").value }));
   if (!find("text").value) {
@@ -117,10 +119,11 @@ function request() {
   clearTimeout(slowTimer);
   slowTimer = setTimeout(() => showProgress({}), SLOW_MS);
   panelsRequest.run(async (signal) => {
-    for (const { element } of places.values()) element.classList.add("waiting");
     const open = [...places].filter(([, { details }]) => details?.open).map(([name]) => ["open", name]);
     const address = `/fragments/${slug}/panels?${new URLSearchParams(open)}`;
     for await (const line of linesOf(await send(address, { body: requestBody(), signal }))) take(line);
+    // A table may have been opened after the request.
+    await Promise.all([...places].filter(([, { details }]) => details?.open && !details.querySelector("table")).map(([name]) => showTable(name)));
     finish();
   });
 }

@@ -28,6 +28,7 @@ ORDER = [
     "model.gpt",
     "model.sites",
     "model.edits",
+    "model.edit_text",
     "model.edited",
     "model.trace",
     "model.reading",

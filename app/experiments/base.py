@@ -293,10 +293,11 @@ def project_head(linear: nn.Linear, x: Tensor, head: int, d_head: int) -> Tensor
 class Experiment:
     """Controls, and panels over one reading of a text."""
 
+    folder: ClassVar[str] = "tools"  # of its module in app/, of its template, and of its page
     title: str
     work: type[Work]
     code_references: Sequence[str]  # where it is computed in Lookback's source: file, function
-    accepts_edits: bool = False  # whether its text may itself be read under the edits of a request
+    accepts_edits: bool = True  # whether its text may be read under the edits of a request
     requirement: str = ""  # what a model must have, in words; empty if nothing
     is_supported_by: Callable[[Config], bool] = lambda _: True  # whether a model has what the experiment needs
     slug: str = ""  # filled in by `experiments`: the name of its module
@@ -310,32 +311,24 @@ class Experiment:
     @property
     def page(self) -> str:
         """The address of its page."""
-        return f"/tools/{self.slug}"
+        return f"/{self.folder}/{self.slug}"
 
     @property
     def template(self) -> str:
         """The template of its page."""
-        return f"tools/{self.slug}.html"
+        return f"{self.folder}/{self.slug}.html"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson(Experiment):
     """An experiment about one mechanism of a GPT, with prose, sources, and checks that can fail."""
 
+    folder = "lessons"
     number: int  # its number, in the order of the posts
     posts: Sequence[Reference]
     break_description: str  # what is computed wrongly if the request has `broken`, in words
     unit: Unit | None = None
-
-    @property
-    def page(self) -> str:
-        """The address of its page."""
-        return f"/lessons/{self.slug}"
-
-    @property
-    def template(self) -> str:
-        """The template of its page."""
-        return f"lessons/{self.slug}.html"
+    accepts_edits: bool = False  # its checks are about the unchanged model
 
 
 @cache

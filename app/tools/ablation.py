@@ -138,5 +138,6 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 EXPERIMENT = Experiment(
     title="Which heads matter?",
     work=AblationWork,
+    accepts_edits=False,  # a sweep starts from the unchanged model
     code_references=("model/sweep.py: sweep_heads", "app/tools/ablation.py: AblationWork"),
 )

@@ -19,7 +19,8 @@ from app.edits import describe, parse_edits
 from app.live import frame
 from app.models import LoadedModel
 from app.settings import Settings
-from model.edits import SYNTAX, Change, Drop, Edit, NoMask, Temperature
+from model.edit_text import SYNTAX
+from model.edits import Change, Drop, Edit, NoMask, Temperature
 from model.gpt import GPT, Block
 from model.reading import read
 from model.sites import STAGES

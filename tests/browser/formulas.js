@@ -2,18 +2,18 @@
 // their shapes in a screenshot. A box is [left, top, right, bottom] in CSS pixels of the page.
 ({
   /**
-   * Shows only the formulas of these lessons. Returns the fonts that they loaded, and the shapes that must be drawn,
+   * Shows only the formulas of these pages. Returns the fonts that they loaded, and the shapes that must be drawn,
    * each with its own box and the box of its content.
-   * @param {string[]} slugs
+   * @param {string[]} pages
    */
-  async gather(slugs) {
+  async gather(pages) {
     const article = document.createElement("article");
     article.className = "lesson";
-    for (const slug of slugs) {
-      const reply = await fetch(`/lessons/${slug}?model=lookback-gpt`);
+    for (const address of pages) {
+      const reply = await fetch(`${address}?model=lookback-gpt`);
       const page = new DOMParser().parseFromString(await reply.text(), "text/html");
       for (const formula of page.querySelectorAll(".formula")) {
-        formula.dataset.slug = slug;
+        formula.dataset.slug = address.split("/").at(-1);
         article.append(document.adoptNode(formula));
       }
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from app.experiments.base import lessons
+from app.experiments.base import experiments
 from tests.browser import firefox
 from tests.browser.conftest import WIDE
 from tests.browser.server import Server
@@ -50,7 +50,9 @@ def in_firefox(_: Browser, url: str) -> Iterator[tuple[Evaluate, Screenshot]]:
 def drawn(request: pytest.FixtureRequest, browser: Browser, server: Server, screenshots: Path) -> dict[str, Any]:
     """The result of `gather` in formulas.js; each shape also has the result of `ink`, as `measured`."""
     with request.param(browser, f"{server.url}/lessons/symbols") as (evaluate, screenshot):
-        page: dict[str, Any] = evaluate(f"(slugs) => {SCRIPT}.gather(slugs)", list(lessons()))
+        page: dict[str, Any] = evaluate(
+            f"(pages) => {SCRIPT}.gather(pages)", [experiment.page for experiment in experiments().values()]
+        )
         png = screenshot()
         picture = {"png": base64.b64encode(png).decode(), "shapes": page["shapes"], "ratio": RATIO}
         measured = evaluate(f"(picture) => {SCRIPT}.ink(picture)", picture)

@@ -23,7 +23,7 @@ from tests.browser.test_heatmap import cell_in
 from tests.browser.test_pictures import box_of
 
 SLUGS = tuple(lessons())
-VARIED = ("vectors", "tokens", "position-embedding", "batches", "multi-head")  # together they have all kinds of controls and panels
+VARIED = ("vectors", "tokens", "position-embedding", "batches", "multi-head")  # together: all controls and panels
 FIRST = "the fat cat sat on the mat"
 SETTLED = "() => !document.body.classList.contains('stale')"
 DRAWN = (
@@ -236,7 +236,12 @@ def test_another_model_gets_a_page_with_its_own_layers_and_heads(page: Page, ser
 )  # together they have all kinds of controls
 def test_without_scripts_the_form_updates_the_numbers(browser: Browser, server: Server, slug: str) -> None:
     with tab(browser, server.url, java_script_enabled=False) as plain:
-        plain.page.goto(f"{server.url}/lessons/{slug}?{urlencode({'text': FIRST, 'model': 'lookback-gpt'})}")
+        query = {
+            "text": FIRST,
+            "model": "lookback-gpt",
+            "open": [info.name for info in panel_infos(lessons()[slug].work)],
+        }
+        plain.page.goto(f"{server.url}/lessons/{slug}?{urlencode(query, doseq=True)}")
         before = numbers(plain.page)
         control = plain.page.locator("[data-control]").first
         change(control)

@@ -139,7 +139,7 @@ def test_a_layer_that_does_not_exist_is_the_same_error_on_all_pages(home: Tab, s
     home.notice.filter(has_text=message).wait_for()
     assert home.page.locator("#head-title").text_content() == "Layer 3, head 3"  # the head that is drawn
     go(home, server, "self-attention")
-    home.page.get_by_label("Layer").fill("99")
+    home.page.get_by_label("Layer", exact=True).fill("99")
     home.notice.filter(has_text=message).wait_for()
     for path in ("/", "/training", "/lessons/self-attention"):
         assert message in httpx.get(server.url + path, params={"model": "lookback-gpt", "layer": 99, "text": "a"}).text

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.config import Config
+from model.edit_text import read_edits
 from model.edits import NEVER, NO_EDITS, Cut, Drop, Edit, Edits, NoMask, Temperature, Values
 
 CONFIG = Config(
@@ -39,7 +40,7 @@ def directions(name: str) -> Values:
 
 
 def parse(text: str) -> Edits:
-    return Edits.parse(text, CONFIG, directions)
+    return read_edits(text, CONFIG, directions)
 
 
 LAYERS, HEADS = st.integers(0, 2), st.sampled_from("0123*")
