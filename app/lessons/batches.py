@@ -3,7 +3,7 @@
 # shapes: B texts, H heads, G key heads, T tokens of the longest text, D features of a head, M features of a token,
 #         N tokens of all texts
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -82,6 +82,11 @@ class BatchesWork(Work):
         """The side on which short texts are padded."""
         return "left" if self.controls.broken else self.controls.padding
 
+    @property
+    def checked_side(self) -> PaddingSide:
+        """The side on which they are padded for the checks: on the right, padding must change nothing."""
+        return "left" if self.controls.broken else "right"
+
     def padded(self, text: int, side: PaddingSide) -> tuple[int, ...]:
         """The ids of one row of the batch."""
         padding = (PADDING_ID,) * (self.n_tokens - len(self.texts[text]))
@@ -94,19 +99,26 @@ class BatchesWork(Work):
         return slice(n_before, n_before + len(self.texts[text]))
 
     def readings(self) -> Iterator[Mapping[str, Reading]]:
-        """Every row of the batch, and every added text alone."""
+        """All rows of the batch; then each added text, in a round of its own because it is to be read alone."""
         numbers = range(len(self.texts))
-        rows = {f"row {text}": Reading(self.padded(text, self.side), is_fresh=True) for text in numbers}
-        yield rows | {f"alone {text}": Reading(self.texts[text].ids) for text in numbers}
+        yield {f"row {text}": Reading(self.padded(text, self.side), is_fresh=True) for text in numbers}
+        for text in numbers[1:]:
+            yield {f"alone {text}": Reading(self.texts[text].ids)}
 
     def check_readings(self) -> Iterator[Mapping[str, Reading]]:
-        """The rows of a batch with padding on the right, in reverse order."""
-        numbers = reversed(range(len(self.texts)))
-        yield {f"reverse {text}": Reading(self.padded(text, "right"), is_fresh=True) for text in numbers}
+        """The batches that are checked, whatever padding is shown: one in order, and one in reverse order."""
+        numbers = range(len(self.texts))
+        yield {f"in order {text}": Reading(self.padded(text, self.checked_side), is_fresh=True) for text in numbers}
+        yield {f"reverse {text}": Reading(self.padded(text, "right"), is_fresh=True) for text in reversed(numbers)}
 
     def batch(self, name: str) -> list[Trace]:
-        """The traces of a kind, one per text."""
+        """The traces of the rows of one batch."""
         return [self.traces[f"{name} {text}"] for text in range(len(self.texts))]
+
+    @property
+    def alone(self) -> list[Trace]:
+        """The traces of the texts, each without padding."""
+        return [self.trace, *(self.traces[f"alone {text}"] for text in range(1, len(self.texts)))]
 
     @cached_property
     def row_labels(self) -> list[list[str]]:
@@ -165,8 +177,7 @@ class BatchesWork(Work):
     def difference(self) -> Heatmap:
         """These weights minus those of the same text alone."""
         rows = self.own(self.chosen, self.side)
-        alone = self.traces[f"alone {self.chosen}"]
-        alone_TT = alone.stage("weights", self.controls.layer, [self.controls.head])[0].cpu()
+        alone_TT = self.alone[self.chosen].stage("weights", self.controls.layer, [self.controls.head])[0].cpu()
         labels = self.row_labels[self.chosen][rows]
         title = f"Difference to the weights of text {self.chosen} alone"
         return signed(title, labels, labels, self.weight_TT[rows, rows] - alone_TT, limit=0.1)
@@ -200,10 +211,10 @@ class BatchesWork(Work):
     def largest_difference(self) -> float:
         """The largest difference of a vector to the same text alone, relative to the text's largest number."""
         rows = self.own_rows("row", self.side)
-        alone = [trace.hidden_TM.float().cpu() for trace in self.batch("alone")]
+        alone = [trace.hidden_TM.float().cpu() for trace in self.alone]
         return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(rows, alone, strict=True))
 
-    def own_rows(self, name: str, side: PaddingSide) -> Sequence[Tensor]:
+    def own_rows(self, name: str, side: PaddingSide) -> list[Tensor]:
         """The vectors of each text after the last layer, without its padding; (T, M) each."""
         return [trace.hidden_TM[self.own(text, side)].float().cpu() for text, trace in enumerate(self.batch(name))]
 
@@ -223,19 +234,17 @@ class BatchesWork(Work):
 
     def checks(self) -> Iterator[Check]:
         """The texts of a batch do not affect each other: each has the same vectors as alone, in any order."""
-        alone_NM = torch.cat([trace.hidden_TM.float().cpu() for trace in self.batch("alone")])
-        for statement, name, side in (
-            ("each text in the batch has the same vectors as alone", "row", self.side),
-            ("in a batch in reverse order, it has them too", "reverse", "right"),
-        ):
-            batch_NM = torch.cat([*self.own_rows(name, "left" if side == "left" else "right")])
-            yield equal(statement, batch_NM, alone_NM, self.whole_pass)
-        config = self.config
-        shape = (config.n_layers, config.n_heads, self.n_tokens, config.d_head)
-        n_wrong = sum(
-            torch.cat([c.queries_LHTD for c in trace.chunks], 2).shape != shape for trace in self.batch("row")
-        )
-        name = "queries are heads × tokens × features in every layer of every text (other texts)"
+        alone_NM = torch.cat([trace.hidden_TM.float().cpu() for trace in self.alone])
+        in_order_NM = torch.cat(self.own_rows("in order", self.checked_side))
+        name = "each text in the batch has the same vectors as alone"
+        yield equal(name, in_order_NM, alone_NM, self.whole_pass)
+        reverse_NM = torch.cat(self.own_rows("reverse", "right"))
+        yield equal("in a batch in reverse order, it has them too", reverse_NM, alone_NM, self.whole_pass)
+        config, batch = self.config, self.batch("in order")
+        shape, heads = (len(batch), config.n_heads, self.n_tokens, config.d_head), range(config.n_heads)
+        queries = (torch.stack([trace.queries(layer, heads) for trace in batch]) for layer in range(config.n_layers))
+        n_wrong = sum(q_BHTD.shape != shape for q_BHTD in queries)
+        name = "queries are texts × heads × tokens × features in every layer (other layers)"
         yield at_most(0, float(n_wrong), name)
 
 

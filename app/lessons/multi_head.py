@@ -62,6 +62,10 @@ class MultiHeadWork(Work):
         if self.controls.heads_off:
             yield {"without": self.under(self.switched_off, sites=self.sites)}
 
+    def check_readings(self) -> Iterator[Mapping[str, Reading]]:
+        """The text with all heads, read from its beginning."""
+        yield {"all heads": Reading(self.tokens.ids, is_fresh=True)}
+
     @property
     def switched_off(self) -> Change:
         """The heads that are off, as an edit."""
@@ -212,6 +216,9 @@ class MultiHeadWork(Work):
         n_joined, n_queries = trace_context_HTD.shape[0] * trace_context_HTD.shape[2], self.steps[1].values.shape[1]
         name = f"all heads together are as wide as the queries, {n_queries} (difference)"
         yield at_most(0, abs(n_joined - n_queries), name)
+        full_V = self.traces["all heads"].logits([len(self.tokens) - 1])[0]
+        name = "with no head switched off, the logits stay the same"
+        yield equal(name, full_V, self.next_logits_V, self.whole_pass)
         yield self._input_check(x_TM, self.steps[1].values)
 
     def _input_check(self, x_TM: Tensor, q_TX: Tensor) -> Check:

@@ -17,6 +17,8 @@ from app.models import LoadedModel
 SENTENCE = "the fat cat sat on the mat"
 LONG = "the fat cat sat on the mat and the dog ran over the hill to see the king and his queen"
 
+Change = Callable[[tuple[Tensor, ...], Tensor], Tensor]  # inputs and output of a module, to its new output
+
 
 def values(panel: AnyPanel) -> Tensor:
     """The numbers of a heatmap or of bars; NaN where there is none."""
@@ -106,6 +108,22 @@ def logits_by_hand(loaded: LoadedModel, ids: Sequence[int], is_allowed: Callable
 
     blocks = enumerate(loaded.network.blocks)
     handles = [block.get_submodule("attention.heads").register_forward_hook(attend(layer)) for layer, block in blocks]
+    try:
+        with torch.inference_mode():
+            logits_BTV: Tensor = loaded.network(torch.tensor([ids]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits_BTV[0].double()
+
+
+def logits_with(loaded: LoadedModel, ids: Sequence[int], changes: Mapping[nn.Module, Change]) -> Tensor:
+    """Logits after each token, (T, V), if some modules return what a function makes of their inputs and output."""
+
+    def hook(change: Change) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        return lambda _, inputs, output: change(inputs, output)
+
+    handles = [module.register_forward_hook(hook(change)) for module, change in changes.items()]
     try:
         with torch.inference_mode():
             logits_BTV: Tensor = loaded.network(torch.tensor([ids]))
