@@ -124,6 +124,8 @@ export function drawQuery(section, clientState, text) {
 /** @param {HTMLElement} section @param {ClientState} clientState */
 function drawTable(section, { header: { n_tokens: n, query }, tokens, head }) {
   const [scores, scaled, weights] = ["scores", "scaled", "weights"].map((name) => head[`row_${name}`].values);
+  // Masked scores come only where edits change them; otherwise the causal mask says what they are.
+  const maskedAt = (/** @type {number} */ key) => head.row_masked?.values[key] ?? (key > query ? -Infinity : scaled[key]);
   let keys = tokens.map((token) => token.position);
   /** @type {HTMLElement} */
   const note = section.querySelector("#query-note");
@@ -137,8 +139,8 @@ function drawTable(section, { header: { n_tokens: n, query }, tokens, head }) {
   while (body.rows.length > keys.length) body.lastElementChild.remove();
   while (body.rows.length < keys.length) body.append(createRow());
   keys.forEach((key, i) => {
-    const isMasked = key > query;
-    const numbers = [scores[key].toFixed(4), scaled[key].toFixed(4), isMasked ? "−∞" : scaled[key].toFixed(4)];
+    const isMasked = maskedAt(key) === -Infinity;
+    const numbers = [scores[key].toFixed(4), scaled[key].toFixed(4), isMasked ? "−∞" : maskedAt(key).toFixed(4)];
     const [name, ...cells] = body.rows[i].cells;
     const [position, token] = name.childNodes;
     const nodes = /** @type {Text[]} */ ([position, token.firstChild, ...cells.map((cell) => cell.firstChild)]);
@@ -190,7 +192,8 @@ export function drawCell(element, { tokens, head, cells }, row, column) {
   const [lastQuery, lastKey] = [Math.min(query + cellSize, bottom) - 1, Math.min(key + cellSize, right) - 1];
   const name = (/** @type {number} */ position) => [`${position} `, isolate(tokens[position].text)];
   const range = (/** @type {number} */ first, /** @type {number} */ last) => [...name(first), ...(last > first ? [" to ", ...name(last)] : [])];
-  const masked = key > lastQuery ? "masked −∞, " : lastKey > query ? "" : `masked ${exact("scaled")}, `;
+  const isCut = head.masked?.values[index] === -Infinity;
+  const masked = head.masked ? `masked ${isCut ? "−∞" : exact("masked")}, ` : key > lastQuery ? "masked −∞, " : lastKey > query ? "" : `masked ${exact("scaled")}, `;
   element.replaceChildren(
     "query ",
     ...range(query, lastQuery),
