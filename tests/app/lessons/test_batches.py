@@ -2,6 +2,7 @@
 
 # shapes: B texts, H heads, T tokens of the longest text, M features of a token, D features of a head
 
+from collections.abc import Generator
 from typing import cast
 
 import pytest
@@ -143,7 +144,7 @@ def test_the_checks_pass_whatever_padding_is_shown(loaded: LoadedModel, side: Pa
 def test_the_times_are_those_of_a_batch_divided_by_its_texts(
     lookback_gpt: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def known_times(_: object, shapes: tuple[tuple[int, int], ...]) -> object:
+    def known_times(_: object, shapes: tuple[tuple[int, int], ...]) -> Generator[PanelProgress, None, list[float]]:
         yield PanelProgress(0, 1)
         return [6.0 + 2.0 * n_texts for n_texts, _ in shapes]
 

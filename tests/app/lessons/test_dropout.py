@@ -89,10 +89,10 @@ def test_a_quarter_of_ones_is_dropped_and_the_others_become_four_thirds(lookback
 
 
 def test_every_draw_of_the_mean_is_another_and_each_seed_repeats_its_own(lookback_gpt: LoadedModel) -> None:
-    first, again, other = (make_draws(lookback_gpt, seed=seed).draws_NTX for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert len({draw.numpy().tobytes() for draw in first}) == len(first) == 100
+    of_1, again, of_2 = (make_draws(lookback_gpt, seed=seed).draws_NTX for seed in (1, 1, 2))
+    assert torch.equal(of_1, again)
+    assert not torch.equal(of_1, of_2)
+    assert len({draw.numpy().tobytes() for draw in of_1}) == len(of_1) == 100
 
 
 def test_a_long_text_has_fewer_draws(lookback_gpt: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,11 +156,11 @@ def test_the_predictions_are_those_of_passes_in_which_hooks_drop_in_all_layers(
     assert list(facts.values()) == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("controls", [{"inference": True}, {"rate": 0.0}])
+@pytest.mark.parametrize(("name", "value"), [("inference", True), ("rate", 0.0)])
 def test_at_inference_or_rate_0_nothing_is_dropped_and_nothing_read_again(
-    loaded: LoadedModel, controls: dict[str, object]
+    loaded: LoadedModel, name: str, value: object
 ) -> None:
-    work = make_draws(loaded, **controls)
+    work = cast("DropoutWork", make_work(loaded, "dropout", SENTENCE, **{"rate": RATE, name: value}))
     assert list(work.readings()) == []
     assert work.original().values == work.dropped().values
     assert_near(values(work.mean()), values(work.original()))

@@ -42,7 +42,7 @@ def arrays_by_hand(loaded: LoadedModel, text: str, heads_off: Sequence[int] = ()
     """The array after each step, (…): from hooks, and loops over heads in double precision."""
     module, heads, config = attention_of(loaded), heads_by_hand(loaded, text, LAYER), loaded.network.config
     x_TM, q_TX = captured(loaded, text, module.get_submodule("query"))
-    q_THD = torch.stack(q_TX.split(config.d_head, dim=1), dim=1)
+    q_THD = torch.stack(torch.split(q_TX, config.d_head, dim=1), dim=1)
     context_HTD = torch.stack([w_TT @ v_TD for w_TT, v_TD in zip(heads.weight_HTT, heads.v_HTD, strict=True)])
     parts = [torch.zeros_like(c) if head in heads_off else c for head, c in enumerate(context_HTD)]
     joined_TX = torch.cat(parts, dim=1)
@@ -87,13 +87,13 @@ def test_the_layer_computes_what_torch_computes(lookback_gpt: LoadedModel) -> No
     config, module = lookback_gpt.network.config, attention_of(lookback_gpt)
     x_TM, output_TM = captured(lookback_gpt, LONG, module)
     oracle = nn.MultiheadAttention(config.d_model, config.n_heads, batch_first=True).double()
-    (weight_XM, bias_X), *others = (
-        weights_by_hand(module.get_submodule(n)) for n in ("query", "key", "value", "output")
-    )
-    (k_weight, k_bias), (v_weight, v_bias), (o_weight, o_bias) = others
-    names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
-    tensors = (torch.cat((weight_XM, k_weight, v_weight)), torch.cat((bias_X, k_bias, v_bias)), o_weight, o_bias)
-    oracle.load_state_dict(dict(zip(names, tensors, strict=True)))
+    maps = [weights_by_hand(module.get_submodule(name)) for name in ("query", "key", "value", "output")]
+    weights, biases = zip(*maps, strict=True)
+    with torch.no_grad():
+        oracle.in_proj_weight.copy_(torch.cat(weights[:3]))
+        oracle.in_proj_bias.copy_(torch.cat(biases[:3]))
+        oracle.out_proj.weight.copy_(weights[3])
+        oracle.out_proj.bias.copy_(biases[3])
     later_TT = torch.ones(len(x_TM), len(x_TM)).triu(1).bool()
     torch_TM, torch_HTT = oracle(x_TM, x_TM, x_TM, attn_mask=later_TT, average_attn_weights=False)
     work = make_work(lookback_gpt, "multi-head", LONG, layer=LAYER)
@@ -107,7 +107,7 @@ def test_the_layer_computes_what_torch_computes(lookback_gpt: LoadedModel) -> No
 def corner(array: Tensor, axes: str, d_head: int) -> Tensor:
     """The first numbers along each axis; of heads side by side, the first features of each."""
     if axes == "TX":
-        array = torch.cat([part[:, :4] for part in array.split(d_head, dim=1)[:4]], dim=1)
+        array = torch.cat([part[:, :4] for part in torch.split(array, d_head, dim=1)[:4]], dim=1)
     limits = {"T": 8, "S": 8, "H": 4, "D": 4, "M": 16, "X": 16}
     return array[tuple(slice(limits[axis]) for axis in axes)]
 
