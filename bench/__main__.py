@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from app.settings import Settings
-from bench import figures, machine, measure, report, results
+from bench import edit_report, edited, figures, machine, measure, report, results
+from bench.beside import EXPERIMENTS, beside
 from bench.process import running
 from bench.results import Memory, Results
 from bench.texts import PASSAGE, Passages
@@ -27,6 +28,8 @@ TYPISTS = (1, 4, 16)
 QUICK_TYPISTS = (4,)
 TYPING_S, QUICK_TYPING_S = 30, 10
 BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 15, 3
+EDIT_ROUNDS, QUICK_EDIT_ROUNDS = 15, 3
+BESIDE_S, QUICK_BESIDE_S = 15, 5
 
 
 class Measurement(StrEnum):
@@ -36,6 +39,7 @@ class Measurement(StrEnum):
     BATCH = "batch"
     MEMORY = "memory"
     TYPISTS = "typists"
+    EDITS = "edits"
 
 
 def bench(
@@ -71,7 +75,14 @@ def print_tables(run: Results) -> None:
         console.print(report.batches(run.batches), "")
     if run.loads:
         console.print(report.loads(run.loads), "")
-    console.print(report.verdicts(report.targets(run)))
+    for measured, edit_table in (
+        (run.pairs, edit_report.pairs),
+        (run.sweeps, edit_report.sweeps),
+        (run.besides, edit_report.besides),
+    ):
+        if measured:
+            console.print(edit_table(measured), "")
+    console.print(report.verdicts([*report.targets(run), *edit_report.targets(run)]))
 
 
 def _measure(measurements: set[Measurement], quick: bool) -> Results:
@@ -93,6 +104,8 @@ def _measure(measurements: set[Measurement], quick: bool) -> Results:
         run.eight_traces_mb = measure.eight_traces(passages)
     if Measurement.TYPISTS in measurements:
         _typists(run, QUICK_TYPISTS if quick else TYPISTS, QUICK_TYPING_S if quick else TYPING_S)
+    if Measurement.EDITS in measurements:
+        _edits(run, folder, passages, quick)
     return run
 
 
@@ -111,6 +124,21 @@ def _typists(run: Results, numbers: tuple[int, ...], seconds: float) -> None:
         for n_typists in numbers:
             console.print(f"{n_typists} typists for {seconds} s …")
             run.loads.append(run_typists(server.url, n_typists, seconds))
+
+
+def _edits(run: Results, folder: Path, passages: Passages, quick: bool) -> None:
+    console.print("edits …")
+    model = edited.loaded(folder)
+    run.pairs += edited.pairs(model, passages, QUICK_EDIT_ROUNDS if quick else EDIT_ROUNDS)
+    if not quick:
+        run.sweeps.append(edited.sweep(model, passages))
+    torch.set_num_threads(1)
+    del model
+    with running() as server:
+        for number, name in enumerate(EXPERIMENTS):
+            console.print(f"one typist beside {name} …")
+            seconds = QUICK_BESIDE_S if quick else BESIDE_S
+            run.besides.append(beside(server.url, name, passages, seconds, typist=2 * number))
 
 
 if __name__ == "__main__":
