@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from app.settings import Settings
-from bench import edit_report, edited, figures, machine, measure, report, results
+from bench import edit_report, figures, machine, measure, report, results
 from bench.beside import EXPERIMENTS, beside
+from bench.edited import run_edited
 from bench.process import running
 from bench.results import Memory, Results
 from bench.texts import PASSAGE, Passages
@@ -42,6 +43,9 @@ class Measurement(StrEnum):
     EDITS = "edits"
 
 
+SLOW = {Measurement.MEMORY, Measurement.EDITS}  # not made by --quick, unless they are chosen
+
+
 def bench(
     quick: Annotated[
         bool, typer.Option(help="Texts of 8 and 128 tokens, few rounds, four typists: two to three minutes.")
@@ -57,7 +61,7 @@ def bench(
     if results_file:
         run = results.from_file(results_file)
     else:
-        run = _measure(set(only or Measurement) - ({Measurement.MEMORY} if quick and not only else set()), quick)
+        run = _measure(set(only or Measurement) - (SLOW if quick and not only else set()), quick)
         run.write(out)
         console.print(f"written: {out}")
     print_tables(run)
@@ -75,13 +79,11 @@ def print_tables(run: Results) -> None:
         console.print(report.batches(run.batches), "")
     if run.loads:
         console.print(report.loads(run.loads), "")
-    for measured, edit_table in (
-        (run.pairs, edit_report.pairs),
-        (run.sweeps, edit_report.sweeps),
-        (run.besides, edit_report.besides),
-    ):
-        if measured:
-            console.print(edit_table(measured), "")
+    if run.edited:
+        console.print(edit_report.pairs(run.edited.pairs), "")
+        console.print(edit_report.sweep(run.edited.sweep), "")
+    if run.besides:
+        console.print(edit_report.besides(run.besides), "")
     console.print(report.verdicts([*report.targets(run), *edit_report.targets(run)]))
 
 
@@ -128,12 +130,7 @@ def _typists(run: Results, numbers: tuple[int, ...], seconds: float) -> None:
 
 def _edits(run: Results, folder: Path, passages: Passages, quick: bool) -> None:
     console.print("edits …")
-    model = edited.loaded(folder)
-    run.pairs += edited.pairs(model, passages, QUICK_EDIT_ROUNDS if quick else EDIT_ROUNDS)
-    if not quick:
-        run.sweeps.append(edited.sweep(model, passages))
-    torch.set_num_threads(1)
-    del model
+    run.edited = run_edited(folder, QUICK_EDIT_ROUNDS if quick else EDIT_ROUNDS)
     with running() as server:
         for number, name in enumerate(EXPERIMENTS):
             console.print(f"one typist beside {name} …")

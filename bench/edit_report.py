@@ -7,7 +7,7 @@ from rich.table import Table
 
 from bench.edited import ABLATION, CUT, CUT_KEPT, HEAD, HEAD_KEPT
 from bench.report import Target, percentile, spread
-from bench.results import Beside, Pair, Results, Sweep
+from bench.results import Beside, Edited, Pair, Results, Sweep
 
 # The most time, relative to the reference of each pair.
 LIMITS = {ABLATION: 2.5, CUT: 1.1, HEAD: 1.1, CUT_KEPT: 1.0, HEAD_KEPT: 1.0}
@@ -17,18 +17,7 @@ BESIDE_RATIO = 3.0  # the 95th percentile of a key's wait beside an experiment, 
 
 def targets(results: Results) -> list[Target]:
     """All targets of this file that a run has measurements for."""
-    return [
-        *(
-            Target(f"{pair.name}: time relative to {pair.reference}", LIMITS[pair.name], ratio(pair))
-            for pair in results.pairs
-        ),
-        *(Target("longest step of the sweep", STEP_MS, max(sweep.steps_ms), " ms") for sweep in results.sweeps),
-        *(
-            Target(f"one typist beside {item.experiment}: p95 relative to alone", BESIDE_RATIO, value)
-            for item in results.besides
-            if (value := beside_ratio(item, results.besides)) is not None
-        ),
-    ]
+    return [*(_edited_targets(results.edited) if results.edited else ()), *_beside_targets(results.besides)]
 
 
 def ratio(pair: Pair) -> float:
@@ -57,13 +46,12 @@ def pairs(results: Sequence[Pair]) -> Table:
     return table
 
 
-def sweeps(results: Sequence[Sweep]) -> Table:
-    """The sweeps over all heads at all tokens."""
+def sweep(result: Sweep) -> Table:
+    """The sweep over all heads at all tokens."""
     table = Table("every head at every token", "seconds", "steps", "step, ms", "longest, ms", box=None)
-    for sweep in results:
-        seconds, steps = f"{sum(sweep.steps_ms) / 1e3:.1f}", sweep.steps_ms
-        name = f"{sweep.n_heads} heads, {sweep.n_tokens} tokens"
-        table.add_row(name, seconds, str(len(steps)), str(spread(steps)), f"{max(steps):.0f}")
+    steps_ms = result.steps_ms
+    name, seconds = f"{result.n_heads} heads, {result.n_tokens} tokens", sum(steps_ms) / 1e3
+    table.add_row(name, f"{seconds:.1f}", str(len(steps_ms)), str(spread(steps_ms)), f"{max(steps_ms):.0f}")
     return table
 
 
@@ -79,3 +67,16 @@ def besides(results: Sequence[Beside]) -> Table:
         value = beside_ratio(item, results)
         table.add_row(*cells, str(item.beside.n_unanswered), "" if value is None else f"{value:.2f}")
     return table
+
+
+def _edited_targets(edited: Edited) -> Iterable[Target]:
+    for pair in edited.pairs:
+        yield Target(f"{pair.name}: time relative to {pair.reference}", LIMITS[pair.name], ratio(pair))
+    yield Target("every head at every token: longest step", STEP_MS, max(edited.sweep.steps_ms), " ms")
+
+
+def _beside_targets(besides: Sequence[Beside]) -> Iterable[Target]:
+    for item in besides:
+        if (measured := beside_ratio(item, besides)) is not None:
+            name = f"one typist beside {item.experiment}: p95 relative to that alone"
+            yield Target(name, BESIDE_RATIO, measured)

@@ -1,22 +1,28 @@
-"""What changes of the model cost: pairs of work in turns in this process, and one long sweep.
+"""What changes of the model cost: pairs of work in turns in one process, and one long sweep.
 
 The traces and the cache are those of the app, but no server is between: the ratios are about the network alone.
+`run_edited` starts the process: python -m bench.edited FOLDER ROUNDS OUT.
 """
 
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import orjson
 import torch
+from pydantic import TypeAdapter
 
 from app.engine import NO_SITES
 from app.experiments.base import RESIDUAL, PanelProgress, experiments
 from app.models import LoadedModel
 from app.tools.ablation import AblationWork
-from bench.process import N_THREADS
-from bench.results import Pair, Sweep
-from bench.texts import Passages, TokenizedText
+from bench.process import environment
+from bench.results import Edited, Pair, Sweep
+from bench.texts import PASSAGE, Passages, TokenizedText
 from model.cache import PrefixCache
 from model.edits import NO_EDITS, Cut, Edit, Edits
 from model.gpt import GPT
@@ -40,12 +46,29 @@ ONE_PASS, TAIL = "one pass", f"the same {N_TAIL} tokens without edits"
 Ids = tuple[int, ...]
 
 
-def loaded(folder: Path) -> LoadedModel:
-    """A model as the server loads it, with as many threads of torch as a server in the benchmark has."""
-    torch.set_num_threads(N_THREADS)
+def run_edited(folder: Path, n_rounds: int) -> Edited:
+    """Measure in a process of its own, with the settings of torch's threads that `lookback serve` has.
+
+    Raises:
+        RuntimeError: if the process fails.
+    """
+    with tempfile.TemporaryDirectory() as out_folder:
+        out = Path(out_folder) / "edited.json"
+        command = [sys.executable, "-m", "bench.edited", str(folder), str(n_rounds), str(out)]
+        spin = {"GOMP_SPINCOUNT": "2000"}  # torch reads it when it is imported, so it cannot be set in the process
+        process = subprocess.run(command, env=environment() | spin, stderr=subprocess.PIPE, text=True, check=False)
+        if process.returncode:
+            raise RuntimeError(f"the measurement of edits failed:\n{process.stderr[-2_000:]}")
+        return TypeAdapter(Edited).validate_json(out.read_bytes())
+
+
+def main(folder: Path, n_rounds: int, out: Path) -> None:
+    """Load the model, measure, and write the results as JSON."""
     network, tokenizer = load(folder, device=torch.device("cpu"), dtype=torch.float32)
     choose_kernels(network)
-    return LoadedModel(folder.name, network, tokenizer, network.config.n_context)
+    model = LoadedModel(folder.name, network, tokenizer, network.config.n_context)
+    passages = Passages(tokenizer, PASSAGE.read_text())
+    out.write_bytes(orjson.dumps(Edited(pairs(model, passages, n_rounds), sweep(model, passages))))
 
 
 def pairs(model: LoadedModel, passages: Passages, n_rounds: int) -> list[Pair]:
@@ -150,3 +173,7 @@ def _milliseconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return (time.perf_counter() - started) * 1e3
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -92,6 +92,14 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Edited:
+    """What changes of a model cost, without a server."""
+
+    pairs: list[Pair]
+    sweep: Sweep
+
+
+@dataclass(frozen=True)
 class Beside:
     """One typist alone, then beside a client that runs an experiment without pause."""
 
@@ -111,8 +119,7 @@ class Results:
     memory: list[Memory] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
-    sweeps: list[Sweep] = field(default_factory=list)
+    edited: Edited | None = None
     besides: list[Beside] = field(default_factory=list)
     eight_traces_mb: float | None = None  # the server's peak memory with eight traces of 1,024 tokens in its cache
 
