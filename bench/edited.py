@@ -20,6 +20,7 @@ from app.engine import NO_SITES
 from app.experiments.base import RESIDUAL, PanelProgress, experiments
 from app.models import LoadedModel
 from app.tools.ablation import AblationWork
+from bench.measure import rotated
 from bench.process import environment
 from bench.results import Edited, Pair, Sweep
 from bench.texts import PASSAGE, Passages, TokenizedText
@@ -78,7 +79,7 @@ def pairs(model: LoadedModel, passages: Passages, n_rounds: int) -> list[Pair]:
     for i in range(n_rounds + 1):
         text = passages.edits(N_TOKENS).first
         pass_ms, ablation_ms = _time_ablation(model, text)
-        tails_ms = _time_tails(model, text.ids)
+        tails_ms = _time_tails(model, text.ids, i)
         if i:
             ablation.reference_ms.append(pass_ms)
             ablation.ms.append(ablation_ms)
@@ -122,11 +123,11 @@ def _time_ablation(model: LoadedModel, text: TokenizedText) -> tuple[float, floa
     return pass_ms, _milliseconds(lambda: list(work.sweep()))
 
 
-def _time_tails(model: LoadedModel, ids: Ids) -> Mapping[str, float]:
+def _time_tails(model: LoadedModel, ids: Ids, i: int) -> Mapping[str, float]:
     """Milliseconds of the last N_TAIL tokens of a text under each edit, and without edits.
 
     With edits, the unedited trace of the text is cached, with or without the residual stream. Without edits, that of
-    a text with another end is.
+    a text with another end is. Each round `i` begins with another reading, because the first one finds cold caches.
     """
     first = len(ids) - N_TAIL
     cut = Edits((Cut(EDITED_LAYER, EDITED_HEAD, query=first, key=0),))
@@ -142,7 +143,7 @@ def _time_tails(model: LoadedModel, ids: Ids) -> Mapping[str, float]:
     }
     return {
         name: _milliseconds(partial(read_rest, model.network, cache, ids, edits))
-        for name, (cache, edits) in readings.items()
+        for name, (cache, edits) in rotated([*readings.items()], i)
     }
 
 
