@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from app.settings import Settings
-from bench import figures, machine, measure, report, results
+from bench import edit_report, figures, machine, measure, report, results
+from bench.beside import EXPERIMENTS, beside
+from bench.edited import run_edited
 from bench.process import running
 from bench.results import Memory, Results
 from bench.texts import PASSAGE, Passages
@@ -27,6 +29,8 @@ TYPISTS = (1, 4, 16)
 QUICK_TYPISTS = (4,)
 TYPING_S, QUICK_TYPING_S = 30, 10
 BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 15, 3
+EDIT_ROUNDS, QUICK_EDIT_ROUNDS = 15, 3
+BESIDE_S, QUICK_BESIDE_S = 15, 5
 
 
 class Measurement(StrEnum):
@@ -36,6 +40,10 @@ class Measurement(StrEnum):
     BATCH = "batch"
     MEMORY = "memory"
     TYPISTS = "typists"
+    EDITS = "edits"
+
+
+SLOW = {Measurement.MEMORY, Measurement.EDITS}  # not made by --quick, unless they are chosen
 
 
 def bench(
@@ -53,7 +61,7 @@ def bench(
     if results_file:
         run = results.from_file(results_file)
     else:
-        run = _measure(set(only or Measurement) - ({Measurement.MEMORY} if quick and not only else set()), quick)
+        run = _measure(set(only or Measurement) - (SLOW if quick and not only else set()), quick)
         run.write(out)
         console.print(f"written: {out}")
     print_tables(run)
@@ -71,7 +79,12 @@ def print_tables(run: Results) -> None:
         console.print(report.batches(run.batches), "")
     if run.loads:
         console.print(report.loads(run.loads), "")
-    console.print(report.verdicts(report.targets(run)))
+    if run.edited:
+        console.print(edit_report.pairs(run.edited.pairs), "")
+        console.print(edit_report.sweep(run.edited.sweep), "")
+    if run.besides:
+        console.print(edit_report.besides(run.besides), "")
+    console.print(report.verdicts([*report.targets(run), *edit_report.targets(run)]))
 
 
 def _measure(measurements: set[Measurement], quick: bool) -> Results:
@@ -93,6 +106,8 @@ def _measure(measurements: set[Measurement], quick: bool) -> Results:
         run.eight_traces_mb = measure.eight_traces(passages)
     if Measurement.TYPISTS in measurements:
         _typists(run, QUICK_TYPISTS if quick else TYPISTS, QUICK_TYPING_S if quick else TYPING_S)
+    if Measurement.EDITS in measurements:
+        _edits(run, folder, passages, quick)
     return run
 
 
@@ -111,6 +126,16 @@ def _typists(run: Results, numbers: tuple[int, ...], seconds: float) -> None:
         for n_typists in numbers:
             console.print(f"{n_typists} typists for {seconds} s …")
             run.loads.append(run_typists(server.url, n_typists, seconds))
+
+
+def _edits(run: Results, folder: Path, passages: Passages, quick: bool) -> None:
+    console.print("edits …")
+    run.edited = run_edited(folder, QUICK_EDIT_ROUNDS if quick else EDIT_ROUNDS)
+    with running() as server:
+        for number, name in enumerate(EXPERIMENTS):
+            console.print(f"one typist beside {name} …")
+            seconds = QUICK_BESIDE_S if quick else BESIDE_S
+            run.besides.append(beside(server.url, name, passages, seconds, typist=2 * number))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ LOG = Log()
 def add_options(parser: ArgumentParser) -> None:
     """Add our options to locust's."""
     parser.add_argument("--typing-s", type=float, default=20.0, help="how many seconds keys are pressed")
+    parser.add_argument(
+        "--first-typist", type=int, default=0, help="the number of the first typist; a number has its own texts"
+    )
     parser.add_argument("--out", type=Path, default=Path("typists.json"), help="the file for all latencies")
 
 
@@ -68,8 +71,9 @@ class Typist(User):  # type: ignore[misc, unused-ignore]
     def type(self) -> None:
         """Press keys until the time is over; the rest of the run waits for the last replies."""
         started = time.perf_counter()
-        for seq, key in enumerate(type_scripts(next(TYPIST_NUMBERS)), start=1):
-            if key.at_s > self.environment.parsed_options.typing_s:
+        options = self.environment.parsed_options
+        for seq, key in enumerate(type_scripts(options.first_typist + next(TYPIST_NUMBERS)), start=1):
+            if key.at_s > options.typing_s:
                 break
             due = started + key.at_s
             gevent.sleep(max(0.0, due - time.perf_counter()))

@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from bench.contestants import LIVE, NETWORK, REFERENCE, Contestant, all_contestants
 from bench.process import Worker, running
 from bench.results import Batch, Memory, Sample
 from bench.texts import Edits, Passages
 from bench.wire import LiveClient
+
+T = TypeVar("T")
 
 TOLERANCE = 0.01  # logits; a larger difference means that the texts or the weights differ
 N_BATCH = 8
@@ -34,7 +37,7 @@ def side_by_side(folder: Path, passages: Passages, rounds: dict[int, int]) -> It
                 if contestant not in participants:
                     contestant.stop()
             for i in range(n_rounds + 1):
-                samples = list(one_round(_rotated(participants, i), passages.edits(n_tokens)))
+                samples = list(one_round(rotated(participants, i), passages.edits(n_tokens)))
                 check_agreement(samples)
                 yield from samples if i else ()
             for contestant in participants:
@@ -125,7 +128,7 @@ def _request_at_once(pages: Sequence[LiveClient], texts: Sequence[str]) -> float
     return (time.perf_counter() - started) * 1e3
 
 
-def _rotated(contestants: Sequence[Contestant], by: int) -> Sequence[Contestant]:
-    """The contestants in rotated order, so that none always follows the same one."""
-    by %= len(contestants)
-    return [*contestants[by:], *contestants[:by]]
+def rotated(items: Sequence[T], by: int) -> Sequence[T]:
+    """Contestants or readings in rotated order, so that none is always the first."""
+    by %= len(items)
+    return [*items[by:], *items[:by]]

@@ -71,6 +71,44 @@ class Load:
     n_bytes: int  # on the wire, to all typists
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two pieces of work in turns, in one process."""
+
+    name: str
+    reference: str
+    n_tokens: int
+    ms: list[float] = field(default_factory=list)
+    reference_ms: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every head of a model set to 0, one at a time, at all tokens of a text; once."""
+
+    n_heads: int
+    n_tokens: int
+    steps_ms: list[float]  # nothing else runs in torch's thread during a step
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What changes of a model cost, without a server."""
+
+    pairs: list[Pair]
+    sweep: Sweep
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One typist alone, then beside a client that runs an experiment without pause."""
+
+    experiment: str
+    n_runs: int  # begun
+    alone: Load
+    beside: Load
+
+
 @dataclass
 class Results:
     """One run of the benchmark; it is filled while the measurements are made."""
@@ -81,6 +119,8 @@ class Results:
     memory: list[Memory] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
+    edited: Edited | None = None
+    besides: list[Beside] = field(default_factory=list)
     eight_traces_mb: float | None = None  # the server's peak memory with eight traces of 1,024 tokens in its cache
 
     def write(self, path: Path) -> None:

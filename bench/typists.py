@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 GRACE_S = 4  # for the replies to the last keys
 
 
-def run_typists(url: str, n_typists: int, seconds: float) -> Load:
-    """Let typists type, each on a live channel of its own.
+def run_typists(url: str, n_typists: int, seconds: float, *, first: int = 0) -> Load:
+    """Let typists type, each on a live channel of its own; a server that knows a typist's texts replies sooner.
+
+    Args:
+        first: the number of the first typist. Every number has texts of its own.
 
     Raises:
         RuntimeError: if the load generator fails.
@@ -29,6 +32,7 @@ def run_typists(url: str, n_typists: int, seconds: float) -> Load:
             "--users": n_typists,
             "--spawn-rate": n_typists,
             "--typing-s": seconds,
+            "--first-typist": first,
             "--run-time": f"{round(seconds + GRACE_S)}s",
             "--exit-code-on-error": 0,
         }
