@@ -5,12 +5,12 @@ from statistics import median
 
 from rich.table import Table
 
-from bench.edited import ABLATION, CUT, CUT_KEPT, HEAD, HEAD_KEPT
+from bench.edited import ABLATION, CUT, CUT_UPPER, HEAD, HEAD_UPPER
 from bench.report import Target, percentile, spread
 from bench.results import Beside, Edited, Pair, Results, Sweep
 
 # The most time, relative to the reference of each pair.
-LIMITS = {ABLATION: 2.5, CUT: 1.1, HEAD: 1.1, CUT_KEPT: 1.0, HEAD_KEPT: 1.0}
+LIMITS = {ABLATION: 2.5, CUT: 1.1, HEAD: 1.1, CUT_UPPER: 1.0, HEAD_UPPER: 1.0}
 STEP_MS = 200.0  # a typist waits for a step of a sweep
 BESIDE_RATIO = 3.0  # the 95th percentile of a key's wait beside an experiment, relative to that alone
 

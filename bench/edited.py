@@ -40,8 +40,8 @@ EDITED_LAYER, EDITED_HEAD = 15, 3
 CACHE_BYTES = 1_000_000_000
 
 ABLATION = "each head set to 0 at the last token"
-CUT, CUT_KEPT = "one weight cut", "one weight cut, residual stream kept"
-HEAD, HEAD_KEPT = "one head set to 0", "one head set to 0, residual stream kept"
+CUT, CUT_UPPER = "one weight cut", "one weight cut, residual stream cached"
+HEAD, HEAD_UPPER = "one head set to 0", "one head set to 0, residual stream cached"
 ONE_PASS, TAIL = "one pass", f"the same {N_TAIL} tokens without edits"
 
 Ids = tuple[int, ...]
@@ -75,7 +75,7 @@ def main(folder: Path, n_rounds: int, out: Path) -> None:
 def pairs(model: LoadedModel, passages: Passages, n_rounds: int) -> list[Pair]:
     """All pairs, round by round, each round with a text of its own; one more round comes first and is not counted."""
     ablation = Pair(ABLATION, ONE_PASS, N_TOKENS)
-    edited = {name: Pair(name, TAIL, N_TOKENS) for name in (CUT, CUT_KEPT, HEAD, HEAD_KEPT)}
+    edited = {name: Pair(name, TAIL, N_TOKENS) for name in (CUT, CUT_UPPER, HEAD, HEAD_UPPER)}
     for i in range(n_rounds + 1):
         text = passages.edits(N_TOKENS).first
         pass_ms, ablation_ms = _time_ablation(model, text)
@@ -132,14 +132,14 @@ def _time_tails(model: LoadedModel, ids: Ids, i: int) -> Mapping[str, float]:
     first = len(ids) - N_TAIL
     cut = Edits((Cut(EDITED_LAYER, EDITED_HEAD, query=first, key=0),))
     off = Edits((Edit("context", EDITED_LAYER, heads=(EDITED_HEAD,), first=first, scale=0.0),))
-    plain, kept = (cache_of(model.network, ids, sites) for sites in (NO_SITES, RESIDUAL))
+    plain, residual = (cache_of(model.network, ids, sites) for sites in (NO_SITES, RESIDUAL))
     other_end = cache_of(model.network, with_other_end(ids, N_TAIL), NO_SITES)
     readings = {
         TAIL: (other_end, NO_EDITS),
         CUT: (plain, cut),
-        CUT_KEPT: (kept, cut),
+        CUT_UPPER: (residual, cut),
         HEAD: (plain, off),
-        HEAD_KEPT: (kept, off),
+        HEAD_UPPER: (residual, off),
     }
     return {
         name: _milliseconds(partial(read_rest, model.network, cache, ids, edits))
