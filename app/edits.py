@@ -10,6 +10,8 @@ from app.models import LoadedModel
 from model.edit_text import read_edits
 from model.edits import Change, Cut, Drop, Edit, Edits, NoMask, Values
 
+TOKEN_DIRECTION = re.compile(r"token-(0|[1-9][0-9]{0,8})")
+
 
 def parse_edits(text: str, directions: Mapping[str, Sequence[float]], model: LoadedModel, n_tokens: int) -> Edits:
     """The edits that a request writes out, for a text of `n_tokens`.
@@ -27,14 +29,16 @@ def parse_edits(text: str, directions: Mapping[str, Sequence[float]], model: Loa
 
 def _direction(name: str, directions: Mapping[str, Sequence[float]], model: LoadedModel) -> Values:
     """The direction of this name: one of the request, or that of a token."""
-    config = model.network.config
+    config, token = model.network.config, TOKEN_DIRECTION.fullmatch(name)
+    if token and name in directions:
+        raise ValueError(f"{name} is the direction of a token; give yours another name")
     if name in directions:
         if len(directions[name]) != config.d_model:
             numbers = f"{len(directions[name]):,} numbers; {model.name} needs {config.d_model:,} (`d_model`)"
             raise ValueError(f"the direction {name} has {numbers}")
         return Values(name, torch.tensor(directions[name], dtype=torch.float32))
-    if match := re.fullmatch(r"token-(\d{1,9})", name):
-        if (id := int(match[1])) >= config.n_vocab:
+    if token:
+        if (id := int(token[1])) >= config.n_vocab:
             raise ValueError(f"there is no token {id}; the ids of {model.name} are 0 to {config.n_vocab - 1}")
         row_M = model.network.unembed.weight[id].detach().float().cpu()
         return Values(name, row_M / row_M.norm())

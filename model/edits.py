@@ -501,7 +501,8 @@ def _refuse_duplicates(changes: Iterable[Change]) -> None:
     before = None
     for change in changes:  # sorted, so equal ones are neighbours
         if change == before:
-            raise ValueError(f"{change} is there twice")
+            is_same_text = str(change) == str(before)
+            raise ValueError(f"{change} is there twice" if is_same_text else f"{before} and {change} are the same")
         before = change
 
 

@@ -68,29 +68,30 @@ Frame = tuple[FrameHeader, Arrays]
 class ClientState:
     """What a client has been sent."""
 
-    model: str = ""  # its key
+    model: str = ""  # its key, and whether it read a text or ids: their tokens may count characters differently
     ids: tuple[int, ...] = ()
     sent_head: tuple[int, int, Window] | None = None  # layer, head and the window of it
     pixel_size: int = 0  # tokens per pixel of the thumbnails
     n_sent: list[int] = field(default_factory=list)  # tokens that the thumbnails of each layer cover
     edits: Edits = NO_EDITS  # under which the text was read
 
-    def switch_text(self, model: LoadedModel, ids: tuple[int, ...], edits: Edits = NO_EDITS) -> int:
+    def switch_text(self, given: ModelInput) -> int:
         """Switch to another text, and return how many of its first tokens the client already has.
 
         Under other edits it has none. If a head has no mask, each later token changes all that is before it.
         """
-        n_shared = 0
-        if (self.model, self.edits) == (model.key, edits) and (edits.is_causal or self.ids == ids):
+        ids, edits, n_shared = given.tokens.ids, given.edits, 0
+        model = f"{given.model.key} {'text' if given.text_of_ids is None else 'ids'}"
+        if (self.model, self.edits) == (model, edits) and (edits.is_causal or self.ids == ids):
             n_shared = shared_prefix_length(self.ids, ids)
         pixel_size = views.block_size_for(len(ids), views.N_THUMBNAIL)
         if not n_shared or pixel_size != self.pixel_size:
-            self.n_sent = [0] * model.network.config.n_layers
+            self.n_sent = [0] * given.model.network.config.n_layers
         # pixels that cover a removed token are no longer right
         self.n_sent = [n if n <= n_shared else n_shared // pixel_size * pixel_size for n in self.n_sent]
         if not n_shared:
             self.sent_head = None
-        self.model, self.edits, self.ids, self.pixel_size = model.key, edits, ids, pixel_size
+        self.model, self.edits, self.ids, self.pixel_size = model, edits, ids, pixel_size
         return n_shared
 
 
@@ -110,7 +111,7 @@ def frames(
     if query >= n:
         raise NoSuchPosition(query, n)
     n_before = len(client.ids)
-    n_shared = client.switch_text(model, tokens.ids, edits)
+    n_shared = client.switch_text(given)
     text = views.tokens(tokens, n_shared)
     window = window_of(request.window, n)
     heatmap, arrays = _heatmap(trace, request, window, client, n_shared)

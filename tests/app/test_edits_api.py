@@ -558,3 +558,18 @@ def test_openapi_describes_the_calls_and_the_edits(client: TestClient) -> None:
         assert {"404", "413", "422", "503"} <= set(operation["responses"])
     for syntax in SYNTAX.values():
         assert f"`{syntax}`" in description["info"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("edits", "directions", "message"),
+    [
+        ("steer:0:token-1:2", {"token-1": [0.0]}, "give yours another name"),
+        ("steer:0:token-٢:2", {}, "there is no direction"),
+        ("steer:0:token-01:2", {}, "there is no direction"),
+    ],
+)
+def test_the_direction_of_a_token_has_one_name_and_cannot_be_replaced(
+    client: TestClient, edits: str, directions: dict[str, list[float]], message: str
+) -> None:
+    reply = client.post("/api/v1/predictions", json={"text": "a", "edits": edits, "directions": directions})
+    assert (reply.status_code, message in reply.json()["detail"]) == (422, True), reply.text
