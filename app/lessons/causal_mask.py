@@ -3,7 +3,7 @@
 # shapes: H heads, T queries, S keys, O, I outputs and inputs of a matrix, V tokens of the vocabulary
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Literal, get_args
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from app.engine import Reading
-from app.experiments.base import Lesson, Work, panel
+from app.experiments.base import Lesson, PanelProgress, Work, panel
 from app.experiments.checks import Arithmetic, Check, at_least, at_most, does_not_apply, equal, largest, printed
 from app.experiments.controls import Choice, Controls, HeadOf, Layer, ShortText, TokenOf
 from app.experiments.panels import Bars, Chip, ChipRow, Chips, Heatmap, numbers, probabilities, signed
@@ -23,6 +23,7 @@ from model.edits import NO_EDITS, Edits, NoMask
 from model.tokenizer import token_label
 from model.trace import Trace
 
+N_ROWS_AT_ONCE = 16  # whose logits are compared at a time, in some tens of milliseconds
 N_UNMASKED = 128  # tokens read without a mask, which must be read in one pass
 UNMASKED = Edits((NoMask(),))
 
@@ -165,30 +166,30 @@ class CausalMaskWork(Work):
         title = f"The text, {self.token_labels[self.changed]} replaced by {replacement}"
         return Chips(title=title, rows=[ChipRow(name="", chips=chips)])
 
-    @cached_property
-    def unmasked_change_T(self) -> Tensor:
+    def unmasked_changes(self) -> Generator[PanelProgress, None, Tensor]:
         """The largest change of a logit after each token without a mask; only of the first N_UNMASKED tokens."""
         return _largest_changes(self.traces["unmasked text"], self.traces["unmasked changed"])
 
     @panel
-    def logit_changes(self) -> Bars:
+    def logit_changes(self) -> Generator[PanelProgress, None, Bars]:
         """The largest change of a logit after each token."""
-        masked_T = _largest_changes(self.trace, self.traces["changed"])
+        is_masked = not self.controls.broken
+        changes = _largest_changes(self.trace, self.traces["changed"]) if is_masked else self.unmasked_changes()
         title = f"Largest change of a logit after each token, if {self.token_labels[self.changed]} is replaced"
-        return self._change_bars(title, self.unmasked_change_T if self.controls.broken else masked_T)
+        return self._change_bars(title, (yield from changes))
 
     @panel
-    def unmasked_logit_changes(self) -> Bars:
+    def unmasked_logit_changes(self) -> Generator[PanelProgress, None, Bars]:
         """The same if no layer has a mask."""
         shown = f", first {N_UNMASKED} tokens" if len(self.tokens) > N_UNMASKED else ""
-        return self._change_bars(f"The same without a mask in any layer{shown}", self.unmasked_change_T)
+        return self._change_bars(f"The same without a mask in any layer{shown}", (yield from self.unmasked_changes()))
 
     def _change_bars(self, title: str, change_T: Tensor) -> Bars:
         labels = self.token_labels[: len(change_T)]
         chosen = self.changed if self.changed < len(change_T) else None
         return Bars(title=title, labels=labels, values=numbers(change_T), chosen=chosen, selects="changed_token")
 
-    def checks(self) -> Iterator[Check]:
+    def checks(self) -> Iterator[Check | PanelProgress]:
         """Both correct methods give the model's weights, and a later token changes nothing before it."""
         layer, heads, broken = self.controls.layer, [self.controls.head], self.controls.broken
         scaled_1TT = self.trace.stage("scaled", layer, heads)
@@ -206,7 +207,7 @@ class CausalMaskWork(Work):
         yield printed("the weights of the book's example are those in the book", book_TT, printed_TT)
         yield from self._change_checks()
 
-    def _change_checks(self) -> Iterator[Check]:
+    def _change_checks(self) -> Iterator[Check | PanelProgress]:
         """With the mask, logits before the replaced token stay the same; without it, they change."""
         names = "logits before the replaced token stay the same", "without a mask, they change"
         reason = "" if self.changed else "the first token is replaced, and no token comes before it"
@@ -216,20 +217,23 @@ class CausalMaskWork(Work):
             yield from (does_not_apply(name, reason) for name in names)
             return
         scale = largest(self.trace.logits(range(self.changed)))
-        change_T = _largest_changes(self.traces["fresh text"], self.traces["fresh changed"])
+        change_T = yield from _largest_changes(self.traces["fresh text"], self.traces["fresh changed"])
         yield at_most(self.whole_pass.error(scale), change_T[: self.changed].max().item(), names[0])
         if self.changed < N_UNMASKED:
-            before = self.unmasked_change_T[: self.changed].max().item()
+            before = (yield from self.unmasked_changes())[: self.changed].max().item()
             yield at_least(Arithmetic(dtype=self.dtype).error(), before, names[1])
         else:
             yield does_not_apply(names[1], f"only {N_UNMASKED} tokens are read without a mask")
 
 
-def _largest_changes(before: Trace, after: Trace) -> Tensor:
-    """The largest change of a logit after each token of two texts of one length, (T,)."""
-    rows = range(before.n_tokens)
-    change_T: Tensor = (after.logits(rows) - before.logits(rows)).abs().amax(-1).cpu()
-    return change_T
+def _largest_changes(before: Trace, after: Trace) -> Generator[PanelProgress, None, Tensor]:
+    """The largest change of a logit after each token of two texts of one length, (T,), a few rows at a time."""
+    changes, n = list[Tensor](), before.n_tokens
+    for first in range(0, n, N_ROWS_AT_ONCE):
+        rows = range(first, min(first + N_ROWS_AT_ONCE, n))
+        changes.append((after.logits(rows) - before.logits(rows)).abs().amax(-1).cpu())
+        yield PanelProgress(rows.stop, n)
+    return torch.cat(changes)
 
 
 EXPERIMENT = Lesson(

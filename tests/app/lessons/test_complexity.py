@@ -131,8 +131,8 @@ def test_the_predictions_are_those_of_a_network_that_is_given_the_end_of_the_tex
         make_windows(loaded, window=window, changed_token=changed),
         len(ids) - 1 if changed is None else changed,
     )
-    other = [*ids[:position], (ids[position] + 1) % loaded.network.config.n_vocab, *ids[position + 1 :]]
-    before_V, after_V = (logits_with(loaded, text[-window:], {})[-1].softmax(-1) for text in (ids, other))
+    replaced = [*ids[:position], (ids[position] + 1) % loaded.network.config.n_vocab, *ids[position + 1 :]]
+    before_V, after_V = (logits_with(loaded, text[-window:], {})[-1].softmax(-1) for text in (ids, replaced))
     top = before_V.topk(8).indices
     bars = work.probability_changes()
     assert_near(values(bars), (after_V - before_V)[top], relative=1e-3, absolute=1e-6)
